@@ -1,0 +1,64 @@
+r"""Every key there is, with the authors' settings as defaults.
+
+The other configs start from this one and say what differs. Any key can be set on the command line,
+as `--config.train.steps=2000`; a key that is not here is refused.
+
+  python train.py --config configs/default.py --workdir runs/default
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the authors' settings, on the embedded brick texture."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+
+  config.data = data = ml_collections.ConfigDict()
+  data.name = 'textures'  # 'mvtec', 'folder' (your own images in MVTec's layout) or 'textures' (embedded)
+  data.category = 'brick'  # 'folder': a sub-folder of root, or '' for root itself
+  data.root = ''  # 'mvtec': the official archive or its extracted folder; 'folder': your folder
+  data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
+  data.image_size = (256, 256)  # (height, width), to which every image is resized
+  data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
+
+  config.encoder = encoder = ml_collections.ConfigDict()
+  encoder.receptive_field = 32  # K of the lowest level, pixels
+  encoder.depth = 8  # its convolutions; kernel sizes follow
+  encoder.width = 1.0  # multiplies all hidden channels
+  encoder.embed_dim = 64  # D
+  encoder.scales = (64, 32)  # receptive fields to train and score: receptive_field times powers of 2
+  encoder.channels = (32, 64, 128, 128, 64, 32, 32)  # hidden channels, resampled to other depths
+  encoder.merge_features = 128  # channels inside a level that joins four patches of the level below
+  encoder.strided_layers = 1  # leading convolutions of stride 2
+  encoder.strided_kernel = 3  # and their kernel size
+
+  config.train = train = ml_collections.ConfigDict()
+  train.steps = 10_000
+  train.steps_per_call = 50  # steps in one program call: metrics, checkpoints and stops lie between
+  train.batch_size = 64  # pairs of each kind (position, neighbour) at each scale
+  train.svdd_weight = 1.0  # lambda, the weight of the neighbour loss; the authors' README uses 1e-3
+  train.position_pairs = 'clip'  # 'clip' moves the second patch into the image, 'valid' draws such pairs only
+  train.train_last_layer = False  # of the position classifier; the authors' never trains
+  train.mean = 'image'  # what is subtracted: the per-pixel mean 'image', or one mean per 'channel'
+  train.learning_rate = 1e-4
+  train.warmup_steps = 0  # linear, from 0
+  train.decay = 'none'  # or 'cosine', to 0 at the last step
+  train.clip_norm = 0.0  # largest global norm of the gradient; 0 is no clipping
+
+  train.augment = augment = ml_collections.ConfigDict()  # standard deviations, images lie in [0, 1]
+  augment.rgb_shift = 0.02  # of each channel of a patch of a position pair
+  augment.pixel_noise = 0.02  # of each pixel of a patch of a position pair
+  augment.brightness = 0.0  # of a shift common to a patch's pixels and channels, in all pairs
+  augment.gain = 0.0  # of the logarithm of a factor common to a patch's pixels, in all pairs
+
+  config.checkpoint = checkpoint = ml_collections.ConfigDict()
+  checkpoint.every = 1000  # steps, rounded up to whole calls
+  checkpoint.keep = 3  # the newest so many are kept
+
+  config.score = score = ml_collections.ConfigDict()
+  score.strides = (16, 4)  # pixels between patches, one for each of encoder.scales
+  score.batch_size = 8  # images embedded at a time on each device
+  score.query_block = 4096  # queries and bank rows whose distances
+  score.bank_block = 1024  # are in memory at a time
+  return config

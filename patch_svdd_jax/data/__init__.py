@@ -1,0 +1,110 @@
+"""Data sets as arrays: MVTec AD, any folder in its layout, and an embedded one.
+
+`load(config.data)` is all that the rest of the package needs. TFDS is imported when it is called.
+"""
+
+import hashlib
+import pathlib
+import re
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+import ml_collections
+
+from patch_svdd_jax.data import images
+from patch_svdd_jax.data.dataset import Dataset, Split
+from patch_svdd_jax.errors import UserError
+
+if TYPE_CHECKING:
+  from patch_svdd_jax.data.builder import Builder
+
+__all__ = ['Dataset', 'Split', 'load']
+
+_KEYS = ('name', 'category', 'root', 'prepared', 'image_size', 'resize')
+_DEFAULT_PREPARED = '~/.cache/patch_svdd_jax'
+
+
+def load(config: ml_collections.ConfigDict) -> Dataset:
+  """Loads a category, which is prepared first if it is not yet or its files have changed.
+
+  Args:
+    config: with the keys
+      name: 'mvtec', 'folder' or 'textures'.
+      category: a category of the data set; for 'folder' a sub-folder of root, or '' for root.
+      root: mvtec: the official archive or the folder it is extracted to, '' once prepared;
+        folder: see `layout`; textures: unused.
+      prepared: folder for the prepared files; '' for ~/.cache/patch_svdd_jax.
+      image_size: (height, width) in pixels that all images are resized to.
+      resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
+
+  Returns:
+    The training and test images.
+
+  Raises:
+    UserError: where a setting or a file is at fault.
+  """
+  _check(config)
+  from patch_svdd_jax.data import prepared  # imports TFDS, which takes a second
+
+  builder = prepared.prepare(_builder_factory(config))
+  size = (config.image_size[0], config.image_size[1])
+  train = prepared.read_split(builder, 'train', size, config.resize)
+  test = prepared.read_split(builder, 'test', size, config.resize)
+  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
+  return Dataset(name=f'{config.name}/{category}', train=train, test=test)
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+  for key in config:
+    if key not in _KEYS:
+      raise UserError(f'config.data.{key}: no such setting; there are {", ".join(_KEYS)}')
+  for key in _KEYS:
+    if key not in config:
+      raise UserError(f'config.data.{key}: missing')
+  if config.resize not in images.FILTERS:
+    raise UserError(
+      f'config.data.resize={config.resize!r}: no such filter; choose of {", ".join(images.FILTERS)}'
+    )
+  size = config.image_size
+  if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    raise UserError(
+      f'config.data.image_size={tuple(size)}: must be (height, width), both positive integers'
+    )
+
+
+def _builder_factory(config: ml_collections.ConfigDict) -> 'Callable[[], Builder]':
+  prepared = pathlib.Path(config.prepared or _DEFAULT_PREPARED).expanduser()
+  category = config.category
+  match config.name:
+    case 'mvtec':
+      from patch_svdd_jax.data import mvtec
+
+      _check_category(category, mvtec.COUNTS)
+      return lambda: mvtec.Mvtec(root=config.root, config=category, data_dir=prepared)
+    case 'textures':
+      from patch_svdd_jax.data import textures
+
+      _check_category(category, textures.CATEGORIES)
+      return lambda: textures.Textures(config=category, data_dir=prepared)
+    case 'folder':
+      from patch_svdd_jax.data import folder
+
+      source = folder.category_folder(config.root, category)
+      place = prepared / f'folder_{_slug(source)}'
+      return lambda: folder.Folder(folder=source, data_dir=place)
+  raise UserError(
+    f'config.data.name={config.name!r}: no such data set; choose of mvtec, folder, textures'
+  )
+
+
+def _check_category(category: str, known: Collection[str]) -> None:
+  if category not in known:
+    raise UserError(
+      f'config.data.category={category!r}: no such category; choose of {", ".join(known)}'
+    )
+
+
+def _slug(folder: pathlib.Path) -> str:
+  """A file name for a folder that differs for every folder."""
+  digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+  return f'{re.sub(r"[^A-Za-z0-9]+", "_", folder.name)}_{digest}'

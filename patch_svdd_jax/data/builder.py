@@ -1,0 +1,168 @@
+"""What the TFDS builders share: the features, and writing ArrayRecord files as a stream."""
+
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tqdm import tqdm
+
+from patch_svdd_jax.data import images, layout
+from patch_svdd_jax.errors import UserError
+
+
+def features() -> tfds.features.FeaturesDict:
+  """One example: an image at its own size and what is known about it."""
+  return tfds.features.FeaturesDict(
+    {
+      'image': tfds.features.Image(shape=(None, None, 3)),
+      'mask': tfds.features.Image(shape=(None, None, 1), encoding_format='png'),
+      'has_mask': tfds.features.Scalar(np.bool_),
+      'label': tfds.features.ClassLabel(names=['good', 'anomalous']),
+      'defect': tfds.features.Text(),
+      'name': tfds.features.Text(),
+    }
+  )
+
+
+def example(image: bytes, mask: bytes, *, has_mask: bool, defect: str, name: str) -> dict[str, Any]:
+  """An example from encoded files: given arrays, TFDS would import TensorFlow to encode them."""
+  label = 'good' if defect == layout.GOOD else 'anomalous'
+  return {
+    'image': image,
+    'mask': mask,
+    'has_mask': has_mask,
+    'label': label,
+    'defect': defect,
+    'name': name,
+  }
+
+
+def file_example(item: layout.Item) -> dict[str, Any]:
+  """Reads an item's files and checks that its mask fits.
+
+  Raises:
+    UserError: naming the file that is damaged, or both where image and mask disagree.
+  """
+  image, size = images.normalise(images.read_bytes(item.image), str(item.image))
+  mask = np.zeros(size, bool)
+  if item.mask is not None:
+    mask = images.decode_mask(images.read_bytes(item.mask), str(item.mask))
+    _check_mask(item, mask, size)
+  return example(
+    image,
+    images.encode_png(mask),
+    has_mask=item.mask is not None or item.defect == layout.GOOD,
+    defect=item.defect,
+    name=item.name,
+  )
+
+
+def _check_mask(item: layout.Item, mask: np.ndarray, size: tuple[int, int]) -> None:
+  if mask.shape != size:
+    raise UserError(
+      f'{item.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels but its image {item.image} is '
+      f'{size[1]} x {size[0]}; make them the same size'
+    )
+  if item.defect == layout.GOOD and mask.any():
+    raise UserError(
+      f'{item.mask}: marks an anomaly in {item.image}, which stands among the good ones; '
+      'move the image or remove the mask'
+    )
+
+
+class _LocalInfo(tfds.core.DatasetInfo):
+  def initialize_from_bucket(self) -> None:
+    """Does nothing: no bucket knows these data sets, and asking leaves folders in /tmp."""
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """A TFDS builder that writes each split as it is generated, one example in memory at a time.
+
+  TFDS's own writer keeps up to 1 GB of examples to shuffle them, and needs TensorFlow beyond that.
+  Here nothing is shuffled: examples keep the order they are generated in.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  @property
+  def fingerprint(self) -> str:
+    """Identifies the source's content; a prepared copy with another one is stale."""
+    raise NotImplementedError
+
+  def is_prepared(self) -> bool:
+    """Whether a complete copy is there; TFDS's own check also warns where none is."""
+    return (self.data_path / 'dataset_info.json').exists()
+
+  def is_current(self) -> bool:
+    """Whether all prepared files are there and come from the source as it is now."""
+    return (
+      self.is_prepared()
+      and self.info.metadata.get('fingerprint') == self.fingerprint
+      and all(path.exists() for split in self.info.splits.values() for path in split.filepaths)
+    )
+
+  def _dataset_info(self, **details: str) -> tfds.core.DatasetInfo:
+    return _LocalInfo(
+      builder=self,
+      features=features(),
+      disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
+      **details,
+    )
+
+  def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
+    del download_config
+    self.info.metadata['fingerprint'] = self.fingerprint
+    splits = self._split_generators(dl_manager)
+    return [self._write_split(name, examples) for name, examples in splits.items()]
+
+  def _write_split(self, name: str, examples: Iterable[Any]) -> tfds.core.SplitInfo:
+    template = self._get_filename_template(split_name=name)
+    serializer = ExampleSerializer(self.info.features.get_serialized_info())
+    lengths = []
+
+    def records() -> Iterator[tuple[int, bytes]]:
+      for key, value in examples:
+        record = serializer.serialize_example(self.info.features.encode_example(value))
+        lengths.append(len(record))
+        yield key, record
+
+    path = template.sharded_filepath(shard_index=0, num_shards=1)
+    self._example_writer().write(path, records())
+    return tfds.core.SplitInfo(
+      name=name, shard_lengths=[len(lengths)], num_bytes=sum(lengths), filename_template=template
+    )
+
+  def _progress(self, items: Sequence[Any], split: str) -> Iterable[Any]:
+    title = '/'.join(part for part in (self.name, self.builder_config_name) if part)
+    return tqdm(items, desc=f'Preparing {title} {split}', unit='image', mininterval=0.5)
+
+  def _make_download_manager(self, **settings: Any) -> Any:
+    """Stands in for TFDS's, which makes folders for downloads: there are none."""
+    del settings
+    return types.SimpleNamespace(downloaded_size=0)
+
+  # TFDS announces itself on standard output, which belongs to the results.
+  def _log_download_bytes(self) -> None: ...
+
+  def _log_download_done(self) -> None: ...
+
+
+class LayoutBuilder(Builder):
+  """A builder whose images are files in the layout of MVTec AD."""
+
+  def _layout_splits(self, found: layout.Layout) -> Mapping[str, Iterable[Any]]:
+    for oddity in found.oddities:
+      logging.warning('%s', oddity)
+    splits = {'train': found.train, 'test': found.test}
+    return {k: self._generate_examples(items, k) for k, items in splits.items() if items}
+
+  def _generate_examples(
+    self, items: Sequence[layout.Item], split: str
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, item in enumerate(self._progress(items, split)):
+      yield index, file_example(item)

@@ -1,0 +1,45 @@
+"""What every data set becomes: arrays of one size, and what is known about each image."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """N images of one size and what is known about them.
+
+  Attributes:
+    images: u8[N, H, W, 3], RGB.
+    masks: bool[N, H, W], True where anomalous; all False where normal or unknown.
+    has_mask: bool[N], whether the mask is known: True for normal images, False for anomalous ones
+      that came without a mask file.
+    labels: bool[N], True for anomalous.
+    defects: defect type of each image, 'good' for normal ones.
+    names: path of each image relative to its category, such as 'test/scratch/003.png'.
+  """
+
+  images: np.ndarray
+  masks: np.ndarray
+  has_mask: np.ndarray
+  labels: np.ndarray
+  defects: tuple[str, ...]
+  names: tuple[str, ...]
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """One category: normal images to train on, and images to score, which may be none at all.
+
+  Attributes:
+    name: data set and category, such as 'mvtec/screw'.
+    train: normal images only.
+    test: normal and anomalous images; N = 0 where the category has none.
+  """
+
+  name: str
+  train: Split
+  test: Split

@@ -1,0 +1,55 @@
+"""Any folder in the layout of MVTec AD as a TFDS builder."""
+
+import functools
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from patch_svdd_jax.data import layout
+from patch_svdd_jax.data.builder import LayoutBuilder
+from patch_svdd_jax.errors import UserError
+
+
+def category_folder(root: str, category: str) -> pathlib.Path:
+  """The folder that holds train/good.
+
+  Raises:
+    UserError: where no root is given or the folder does not exist.
+  """
+  if not root:
+    raise UserError('config.data.root is empty; set it to a folder that holds train/good')
+  folder = (pathlib.Path(root).expanduser() / category).resolve()
+  if not folder.is_dir():
+    raise UserError(
+      f'{folder}: is no folder; set config.data.root to a folder that holds train/good, '
+      "or to its parent and config.data.category to the folder's name"
+    )
+  return folder
+
+
+class Folder(LayoutBuilder):
+  """The images of one folder that holds train/good.
+
+  Args:
+    folder: see `layout`.
+  """
+
+  name = 'folder'
+
+  def __init__(self, *, folder: pathlib.Path, **kwargs: Any):
+    self._folder = folder
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return self._dataset_info(description=f'Images of {self._folder}.')
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Of the files' names, sizes and times."""
+    return layout.fingerprint(layout.scan(self._folder))
+
+  def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterable[Any]]:
+    del dl_manager
+    return self._layout_splits(layout.scan(self._folder))

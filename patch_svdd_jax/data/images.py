@@ -1,0 +1,176 @@
+"""Image files of any common kind to RGB bytes and boolean masks, and both to another size.
+
+What is decided here:
+  - Transparency is dropped from images: the recorded colours stay, no background is made up.
+  - 16-bit channels keep their high byte, grey and RGB alike, so that 8-bit values that were stored
+    as 16-bit ones (times 256 or times 257) come back unchanged. The full 16-bit range is meant:
+    12-bit data must be shifted up by whoever writes the file.
+  - EXIF orientation is applied, to images and to masks.
+  - A mask is True where a pixel is neither black nor transparent, so that 0/1, 0/255, label and
+    painted masks all work; in a JPEG, whose compression leaves traces around every edge, where it
+    is brighter than half.
+  - Of a file with several pages the first counts; colour profiles are ignored.
+"""
+
+import io
+import pathlib
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from patch_svdd_jax.errors import UserError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
+FILTERS = {
+  'nearest': Image.Resampling.NEAREST,
+  'box': Image.Resampling.BOX,
+  'bilinear': Image.Resampling.BILINEAR,
+  'bicubic': Image.Resampling.BICUBIC,
+  'lanczos': Image.Resampling.LANCZOS,
+}
+_FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF')
+_ORIENTATION = 0x0112  # the EXIF tag
+# What Pillow raises for files that are cut short, damaged or no images at all.
+_DAMAGE = (
+  OSError,
+  SyntaxError,
+  ValueError,
+  TypeError,
+  LookupError,
+  ArithmeticError,
+  EOFError,
+  NotImplementedError,
+  RuntimeError,
+  struct.error,
+  zlib.error,
+)
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+  """The file's content; a UserError where it cannot be read."""
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise UserError(f'{path}: cannot be read ({error.strerror}); check the file') from error
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+  """Decodes all pixels of the first page, in whatever mode they are stored."""
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # about metadata that does not concern the pixels
+      warnings.simplefilter('error', Image.DecompressionBombWarning)
+      image = Image.open(io.BytesIO(data), formats=_FORMATS)
+      image.load()
+      return image
+  except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+    raise UserError(
+      f'{name}: has more than {limit} million pixels; cut or shrink it first'
+    ) from error
+  except Image.UnidentifiedImageError as error:
+    raise UserError(
+      f'{name}: is not a PNG, JPEG, BMP or TIFF image, or is damaged; replace or remove it'
+    ) from error
+  except _DAMAGE as error:
+    raise UserError(f'{name}: is damaged or cut short ({error}); replace or remove it') from error
+
+
+def _is_turned(image: Image.Image) -> bool:
+  return image.getexif().get(_ORIENTATION, 1) != 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  return ImageOps.exif_transpose(image) if _is_turned(image) else image
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+  image = _upright(image)
+  if image.mode.startswith('I;16'):
+    grey = (np.asarray(image) >> 8).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+  if image.mode in ('I', 'F'):
+    raise UserError(
+      f'{name}: has 32-bit pixels, whose range is unknown; convert it to 8 or 16 bits a channel'
+    )
+  if image.mode in ('P', 'PA'):
+    image = image.convert('RGBA')  # Pillow warns about transparent palettes otherwise
+  try:
+    return np.array(image.convert('RGB'))
+  except ValueError as error:
+    raise UserError(f'{name}: has {image.mode} pixels; convert it to grey or RGB') from error
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+  """Decodes an image file.
+
+  Args:
+    data: the file's content.
+    name: what to call it in an error.
+
+  Returns:
+    u8[H, W, 3], RGB, upright.
+
+  Raises:
+    UserError: where the file is damaged, far too large or of a kind that has no RGB meaning.
+  """
+  return _to_rgb(_open(data, name), name)
+
+
+def decode_mask(data: bytes, name: str) -> np.ndarray:
+  """Decodes a mask file to bool[H, W], upright; arguments and errors as for `decode_image`."""
+  stored = _open(data, name)
+  lossy = stored.format in ('JPEG', 'MPO')
+  image = _upright(stored)
+  if image.mode.startswith('I') or image.mode == 'F':
+    return np.asarray(image) != 0
+  try:
+    rgba = np.asarray(image.convert('RGBA'))
+  except ValueError as error:
+    raise UserError(f'{name}: has {image.mode} pixels; convert the mask to grey') from error
+  return (rgba[..., :3].max(axis=-1) > (127 if lossy else 0)) & (rgba[..., 3] > 0)
+
+
+def encode_png(array: np.ndarray) -> bytes:
+  """The PNG file of u8[H, W, 3] or, as 0 and 255, of bool[H, W]; fast rather than small."""
+  if array.dtype == bool:
+    array = array.astype(np.uint8) * 255
+  buffer = io.BytesIO()
+  Image.fromarray(array).save(buffer, format='PNG', compress_level=1)
+  return buffer.getvalue()
+
+
+def normalise(data: bytes, name: str) -> tuple[bytes, tuple[int, int]]:
+  """An image file as plain 8-bit RGB, at its own size.
+
+  JPEG files that are just that already stay as they are, a tenth of the size of their PNG.
+
+  Returns:
+    (a PNG or JPEG file's content, (height, width)).
+  """
+  image = _open(data, name)
+  if image.format == 'JPEG' and image.mode == 'RGB' and not _is_turned(image):
+    return data, (image.height, image.width)
+  array = _to_rgb(image, name)
+  return encode_png(array), (array.shape[0], array.shape[1])
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int], resample: str) -> np.ndarray:
+  """u8[h, w, 3] to u8[H, W, 3] for size (H, W) with the filter that FILTERS names."""
+  if image.shape[:2] == size:
+    return image
+  resized = Image.fromarray(image).resize((size[1], size[0]), FILTERS[resample])
+  return np.asarray(resized)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """bool[h, w] to bool[H, W] for size (H, W), by nearest neighbour."""
+  if mask.shape == size:
+    return mask
+  resized = Image.fromarray(mask.astype(np.uint8)).resize(
+    (size[1], size[0]), Image.Resampling.NEAREST
+  )
+  return np.asarray(resized) > 0

@@ -1,0 +1,9 @@
+"""The one error that is meant for people."""
+
+
+class UserError(Exception):
+  """Bad input or a bad setting: one line that says what, where, and what to do.
+
+  Commands print the line and exit with status 2; anything else that is raised is a bug of ours and
+  keeps its traceback.
+  """

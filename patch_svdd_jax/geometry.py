@@ -1,0 +1,60 @@
+"""What a patch is: its receptive field K, its stride S, and the grid of patches that covers an image.
+
+A patch is the K x K square whose top left pixel is (i*S, j*S); the grid of an image of H x W pixels
+has ((H - K) // S + 1) x ((W - K) // S + 1) patches.
+"""
+
+import numpy as np
+
+from patch_svdd_jax.errors import UserError
+
+
+def grid_extent(extent: int, receptive_field: int, stride: int) -> int:
+  """The number of patches along an axis of `extent` pixels.
+
+  Raises:
+    UserError: the axis is shorter than one patch.
+  """
+  if extent < receptive_field:
+    raise UserError(
+      f'an image axis of {extent} pixels cannot hold a {receptive_field}-pixel patch: '
+      f'use larger images (config.data.image_size) or smaller scales (config.encoder.scales)'
+    )
+  return (extent - receptive_field) // stride + 1
+
+
+def grid_shape(
+  image_size: tuple[int, int], receptive_field: int, stride: int
+) -> tuple[int, int]:
+  """The patch grid (rows, columns) of an image of (height, width) pixels."""
+  height, width = image_size
+  return (
+    grid_extent(height, receptive_field, stride),
+    grid_extent(width, receptive_field, stride),
+  )
+
+
+def coverage_weights(extent: int, receptive_field: int, stride: int) -> np.ndarray:
+  """The mean over the patches that cover a pixel, along one axis, as a matrix.
+
+  A patch is a square, so the mean over the patches that cover a pixel is the mean along the rows of
+  the mean along the columns: `rows @ patch_scores @ columns.T` is the whole pixel map.
+
+  Pixels past the last patch, where the stride does not divide the image, take the value of the
+  nearest pixel that is covered; with a stride larger than K so do the pixels between patches.
+
+  Args:
+    extent: pixels along the axis.
+    receptive_field: K, in pixels.
+    stride: S, in pixels.
+
+  Returns:
+    f32[extent, grid_extent(extent, K, S)], whose rows sum to 1.
+  """
+  first = np.arange(grid_extent(extent, receptive_field, stride)) * stride
+  pixel = np.arange(extent)[:, None]
+  covers = (first <= pixel) & (pixel < first + receptive_field)
+  covered = np.flatnonzero(covers.any(axis=1))
+  nearest = covered[np.abs(pixel - covered).argmin(axis=1)]
+  covers = covers[nearest]
+  return (covers / covers.sum(axis=1, keepdims=True)).astype(np.float32)

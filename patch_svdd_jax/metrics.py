@@ -1,0 +1,291 @@
+"""Detection and segmentation metrics: exact, tie-aware, on raw scores.
+
+Every metric here follows from where each anomalous element stands among the normal ones: how many
+normal scores are above it, and how many at least equal to it. So each set of scores is sorted once,
+and the counts are integers (a float32 count stops at 2^24) until the one division at the end.
+
+A higher score means more anomalous, and an element is called anomalous where score >= threshold.
+Elements of equal score cross the threshold together. Infinite scores are scores like any other; a
+NaN is none and raises UserError. Where one of the two classes is absent, a metric is NaN.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from patch_svdd_jax.errors import UserError
+
+# Pixels that touch by an edge or a corner are one region; images of a stack are not joined.
+_EIGHT_CONNECTED = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
+
+
+class _Ranking(NamedTuple):
+  """The anomalous elements by rising score, and the number of normal ones they compete with."""
+
+  scores: np.ndarray  # f[P], rising
+  weights: np.ndarray  # f64[P], 1 / size of the region of a pixel; 1 for images
+  true_positives: np.ndarray  # i64[P], anomalous elements of a higher or an equal score
+  false_positives: np.ndarray  # i64[P], normal elements of a higher or an equal score
+  above: np.ndarray  # i64[P], normal elements of a higher score
+  normals: int
+
+
+class _Pixels(NamedTuple):
+  """The pixels of some images, those of the two classes apart."""
+
+  anomalous: np.ndarray  # f[P]
+  weights: np.ndarray  # f64[P], 1 / size of the region of a pixel
+  normal: np.ndarray  # f[Q], rising
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+  """Area under the receiver operating characteristic.
+
+  The probability that an anomalous element scores above a normal one, ties counting one half. The
+  value is the true fraction, correctly rounded.
+
+  Args:
+    labels: bool[...], True where anomalous.
+    scores: f32 or f64[...], of the same shape.
+
+  Returns:
+    A value in [0, 1], or NaN where a class is absent.
+
+  Raises:
+    UserError: a score is NaN.
+  """
+  return _auroc(_rank_labelled(labels, scores))
+
+
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+  """Area under the precision-recall steps, sum_n (R_n - R_{n-1}) P_n, without interpolation.
+
+  This is the definition of scikit-learn's average_precision_score; thresholds are the distinct
+  scores.
+
+  Args:
+    labels: bool[...], True where anomalous.
+    scores: f32 or f64[...], of the same shape.
+
+  Returns:
+    A value in [0, 1], or NaN where a class is absent.
+
+  Raises:
+    UserError: a score is NaN.
+  """
+  return _average_precision(_rank_labelled(labels, scores))
+
+
+def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+  """The best F1 that any threshold reaches, and the highest threshold that reaches it.
+
+  The threshold is chosen on the very labels it is judged by: a test-best figure, an upper bound for
+  comparing with publications, and no threshold to use.
+
+  Args:
+    labels: bool[...], True where anomalous.
+    scores: f32 or f64[...], of the same shape.
+
+  Returns:
+    (F1 in [0, 1], threshold), both NaN where a class is absent.
+
+  Raises:
+    UserError: a score is NaN.
+  """
+  return _f1_max(_rank_labelled(labels, scores))
+
+
+def aupro(masks: np.ndarray, maps: np.ndarray, max_fpr: float) -> float:
+  """Area under the per-region overlap, up to a false positive rate (Bergmann et al. 2020).
+
+  The overlap of a threshold is the share of a region's pixels that are called anomalous, averaged
+  over all 8-connected regions of all images; the false positive rate is that of all normal pixels
+  of all images. The trapezoids pass through every distinct score, start at (0, 0), are
+  interpolated at `max_fpr`, and their area is divided by `max_fpr`.
+
+  Args:
+    masks: bool[N, H, W], True where anomalous; all False for normal images, which belong here too.
+    maps: f32 or f64[N, H, W], anomaly maps.
+    max_fpr: the limit of integration, in (0, 1].
+
+  Returns:
+    A value in [0, 1], or NaN where there is no region or no normal pixel.
+
+  Raises:
+    UserError: a score is NaN.
+  """
+  masks, maps = _checked(masks, maps)
+  return _aupro(_rank_pixels([_pixels(masks, maps)]), max_fpr)
+
+
+def evaluate(
+  labels: np.ndarray,
+  defects: Sequence[str],
+  masks: np.ndarray,
+  has_mask: np.ndarray,
+  scores: np.ndarray,
+  maps: np.ndarray,
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+  """All metrics of one set of anomaly maps, overall and for each type of defect.
+
+  Image metrics use all images, pixel metrics those with a mask. A type of defect is measured on its
+  own images against all normal images. The two f1_max are test-best figures: their thresholds are
+  chosen on the test labels.
+
+  Args:
+    labels: bool[N], True for anomalous images.
+    defects: N names, the type of defect of each image; those of normal images are not read.
+    masks: bool[N, H, W], True where anomalous.
+    has_mask: bool[N], whether the mask is known (that of a normal image is).
+    scores: f32 or f64[N], image scores.
+    maps: f32 or f64[N, H, W], anomaly maps.
+
+  Returns:
+    (overall, per type), where overall maps image_auroc, image_ap, image_f1_max, pixel_auroc,
+    pixel_ap, pixel_f1_max, aupro_30 and aupro_5 to values in [0, 1], NaN where a class is absent;
+    and per type maps each type of defect, in alphabetical order, to such a dict.
+
+  Raises:
+    UserError: a score is NaN.
+  """
+  labels, scores = _checked(labels, scores)
+  masks, maps = _checked(masks, maps)
+  has_mask, names = np.asarray(has_mask, bool), np.asarray(defects, str)
+  if not labels.shape == names.shape == has_mask.shape == masks.shape[:1]:
+    raise ValueError(
+      f'labels, defects, has_mask and masks are of {labels.shape}, {names.shape}, '
+      f'{has_mask.shape} and {masks.shape[:1]} images'
+    )
+  types = [str(name) for name in np.unique(names[labels])]
+  # Pixels are gathered and sorted once for each group; a union of groups only adds up the counts.
+  good, *groups = (
+    _pixels(masks[use & has_mask], maps[use & has_mask])
+    for use in (~labels, *(labels & (names == name) for name in types))
+  )
+  overall = _measure(labels, scores, [good, *groups])
+  per_type = {}
+  for name, group in zip(types, groups, strict=True):
+    use = ~labels | (names == name)
+    per_type[name] = _measure(labels[use], scores[use], [good, group])
+  return overall, per_type
+
+
+def _measure(labels: np.ndarray, scores: np.ndarray, pixels: Sequence[_Pixels]) -> dict[str, float]:
+  """The metrics of some images, given as labels and scores, and of some groups of pixels."""
+  image = _rank_labelled(labels, scores)
+  pixel = _rank_pixels(pixels)
+  return {
+    'image_auroc': _auroc(image),
+    'image_ap': _average_precision(image),
+    'image_f1_max': _f1_max(image)[0],
+    'pixel_auroc': _auroc(pixel),
+    'pixel_ap': _average_precision(pixel),
+    'pixel_f1_max': _f1_max(pixel)[0],
+    'aupro_30': _aupro(pixel, 0.3),
+    'aupro_5': _aupro(pixel, 0.05),
+  }
+
+
+def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The labels as bool and the scores as floats, of one shape and without a NaN."""
+  labels, scores = np.asarray(labels, bool), np.asarray(scores)
+  if scores.dtype not in (np.float32, np.float64):
+    scores = scores.astype(np.float64)
+  if labels.shape != scores.shape:
+    raise ValueError(f'labels are {labels.shape} and scores {scores.shape}: shapes must agree')
+  missing = np.isnan(scores)
+  if missing.any():
+    first = ', '.join(map(str, np.argwhere(missing)[0]))
+    raise UserError(
+      f'{np.count_nonzero(missing)} of {scores.size} anomaly scores are NaN, the first at index '
+      f'({first}): check the model and its input, no metric can be computed'
+    )
+  return labels, scores
+
+
+def _pixels(masks: np.ndarray, maps: np.ndarray) -> _Pixels:
+  """Takes the pixels of some images apart; masks bool[N, H, W], maps f[N, H, W]."""
+  defective = masks.any((1, 2))
+  regions, _ = ndimage.label(masks[defective], _EIGHT_CONNECTED)
+  of_pixel = regions[masks[defective]]
+  normal = maps[~masks]
+  normal.sort()
+  return _Pixels(maps[masks], 1 / np.bincount(of_pixel)[of_pixel], normal)
+
+
+def _rank_labelled(labels: np.ndarray, scores: np.ndarray) -> _Ranking:
+  """Ranks the elements of any shape, all of one weight."""
+  labels, scores = _checked(labels, scores)
+  ranked = np.sort(scores[labels])
+  return _rank(ranked, np.ones(ranked.shape), [np.sort(scores[~labels])])
+
+
+def _rank_pixels(groups: Sequence[_Pixels]) -> _Ranking:
+  """Ranks the anomalous pixels of all groups among the normal pixels of all groups."""
+  anomalous = np.concatenate([group.anomalous for group in groups])
+  weights = np.concatenate([group.weights for group in groups])
+  order = np.argsort(anomalous)
+  return _rank(anomalous[order], weights[order], [group.normal for group in groups])
+
+
+def _rank(ranked: np.ndarray, weights: np.ndarray, normals: Sequence[np.ndarray]) -> _Ranking:
+  """Ranks anomalous elements f[P] among groups of normal ones, each f[Q]; all are rising."""
+  count = sum(normal.size for normal in normals)
+  at_most, below = np.zeros((2, ranked.size), np.int64)
+  for normal in normals:
+    at_most += np.searchsorted(normal, ranked, 'right')
+    below += np.searchsorted(normal, ranked, 'left')
+  found = ranked.size - np.searchsorted(ranked, ranked, 'left')
+  return _Ranking(ranked, weights, found, count - below, count - at_most, count)
+
+
+def _one_class(ranking: _Ranking) -> bool:
+  return ranking.scores.size == 0 or ranking.normals == 0
+
+
+def _auroc(ranking: _Ranking) -> float:
+  if _one_class(ranking):
+    return float('nan')
+  pairs = ranking.scores.size * ranking.normals
+  lost_halves = int(ranking.above.sum()) + int(ranking.false_positives.sum())
+  return (2 * pairs - lost_halves) / (2 * pairs)
+
+
+def _average_precision(ranking: _Ranking) -> float:
+  if _one_class(ranking):
+    return float('nan')
+  found = ranking.true_positives
+  return float(np.mean(found / (found + ranking.false_positives)))
+
+
+def _f1_max(ranking: _Ranking) -> tuple[float, float]:
+  # Between two anomalous scores a lower threshold only adds false positives: none is best there.
+  if _one_class(ranking):
+    return float('nan'), float('nan')
+  found = ranking.true_positives
+  f1 = 2 * found / (found + ranking.false_positives + found.size)
+  best = f1.size - 1 - int(np.argmax(f1[::-1]))
+  return float(f1[best]), float(ranking.scores[best])
+
+
+def _aupro(ranking: _Ranking, max_fpr: float) -> float:
+  """Sums, over the anomalous pixels, the area that each adds to the curve.
+
+  While the threshold passes the score of a pixel, the false positives rise from `above` to
+  `false_positives` and the overlap by the pixel's weight: a ramp, then a step of that height. The
+  weights are normalised by their own sum, which rounds as the upper sum does: never above 1.
+  """
+  if not 0 < max_fpr <= 1:
+    raise ValueError(f'max_fpr is {max_fpr}: it must lie in (0, 1]')
+  if _one_class(ranking):
+    return float('nan')
+  limit = max_fpr * ranking.normals
+  above, at_least = ranking.above, ranking.false_positives
+  area = np.maximum(limit - (above + at_least) / 2, 0)
+  cut = at_least > limit  # the limit falls within the ramp or before it
+  ties = (at_least - above)[cut]
+  area[cut] = np.maximum(limit - above[cut], 0) ** 2 / (2 * np.maximum(ties, 1))
+  covered = ranking.weights * np.minimum(area / limit, 1)
+  return float(np.sum(covered) / np.sum(ranking.weights))

@@ -1,0 +1,230 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from patch_svdd_jax.data import images
+from patch_svdd_jax.errors import UserError
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+DEEP = np.random.default_rng(1).integers(0, 2**16, (6, 5, 3), dtype=np.uint16)
+
+
+def encoded(image, kind, **options):
+  buffer = io.BytesIO()
+  if isinstance(image, np.ndarray):
+    image = Image.fromarray(image)
+  image.save(buffer, kind, **options)
+  return buffer.getvalue()
+
+
+def png16(array):
+  """A 16-bit PNG written from the specification; Pillow writes none in colour."""
+
+  def chunk(kind, content):
+    body = kind + content
+    return struct.pack('>I', len(content)) + body + struct.pack('>I', zlib.crc32(body))
+
+  height, width, channels = array.shape
+  header = struct.pack('>IIBBBBB', width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in array)
+  chunks = chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+  return b'\x89PNG\r\n\x1a\n' + chunks
+
+
+def tiff16(array, order):
+  buffer = io.BytesIO()
+  kind = 'minisblack' if array.ndim == 2 else 'rgb'
+  tifffile.imwrite(buffer, array, byteorder=order, photometric=kind)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF'])
+def test_lossless_rgb_and_grey_come_back_exactly(kind):
+  np.testing.assert_array_equal(images.decode_image(encoded(RGB, kind), 'x'), RGB)
+  grey = images.decode_image(encoded(GREY, kind), 'x')
+  np.testing.assert_array_equal(grey, np.stack([GREY] * 3, axis=-1))
+
+
+@pytest.mark.parametrize('compression', ['tiff_lzw', 'tiff_adobe_deflate', 'packbits'])
+def test_compressed_tiff(compression):
+  data = encoded(RGB, 'TIFF', compression=compression)
+  np.testing.assert_array_equal(images.decode_image(data, 'x'), RGB)
+
+
+def test_jpeg_is_close():
+  smooth = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[:, None, None], (24, 16, 3))
+  decoded = images.decode_image(encoded(np.ascontiguousarray(smooth), 'JPEG', quality=95), 'x')
+  assert np.abs(decoded.astype(int) - smooth).max() <= 4
+
+
+def test_transparency_is_dropped():
+  rgba = np.dstack([RGB, np.arange(30, dtype=np.uint8).reshape(6, 5)])
+  np.testing.assert_array_equal(images.decode_image(encoded(rgba, 'PNG'), 'x'), RGB)
+  grey_alpha = Image.merge('LA', [Image.fromarray(GREY), Image.new('L', (5, 6), 0)])
+  decoded = images.decode_image(encoded(grey_alpha, 'PNG'), 'x')
+  np.testing.assert_array_equal(decoded, np.stack([GREY] * 3, axis=-1))
+
+
+@pytest.mark.parametrize('options', [{}, {'transparency': 1}, {'transparency': b'\x00\x80'}])
+def test_palette(options):
+  colours = np.array([[250, 10, 3], [4, 200, 90], [7, 8, 9]], np.uint8)
+  indices = np.random.default_rng(2).integers(0, 3, (6, 5)).astype(np.uint8)
+  image = Image.fromarray(indices).convert('L')
+  image.putpalette(colours.ravel().tolist())
+  data = encoded(image, 'PNG', **options)
+  np.testing.assert_array_equal(images.decode_image(data, 'x'), colours[indices])
+
+
+def test_bilevel():
+  bits = np.random.default_rng(3).random((6, 5)) < 0.5
+  data = encoded(Image.fromarray(bits), 'PNG')
+  np.testing.assert_array_equal(images.decode_image(data, 'x')[..., 1], bits * np.uint8(255))
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+def test_16_bit_png_keeps_the_high_byte(channels):
+  array = np.concatenate([DEEP, DEEP[..., :1]], axis=-1)[..., :channels]
+  expected = array[..., :3] if channels > 2 else np.repeat(array[..., :1], 3, axis=-1)
+  decoded = images.decode_image(png16(array), 'x')
+  np.testing.assert_array_equal(decoded, (expected >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize('order', '<>')
+def test_16_bit_tiff_keeps_the_high_byte(order):
+  grey = images.decode_image(tiff16(DEEP[..., 0], order), 'x')
+  np.testing.assert_array_equal(grey[..., 2], (DEEP[..., 0] >> 8).astype(np.uint8))
+  colour = images.decode_image(tiff16(DEEP, order), 'x')
+  np.testing.assert_array_equal(colour, (DEEP >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize('factor', [256, 257])
+def test_8_bit_values_survive_16_bits(factor):
+  deep = GREY[..., None].astype(np.uint16) * factor
+  np.testing.assert_array_equal(images.decode_image(png16(deep), 'x')[..., 0], GREY)
+
+
+def test_cmyk():
+  cmyk = Image.merge('CMYK', [Image.new('L', (5, 6), v) for v in (255, 0, 0, 0)])
+  decoded = images.decode_image(encoded(cmyk, 'TIFF'), 'x')
+  np.testing.assert_array_equal(decoded, np.broadcast_to(np.uint8([0, 255, 255]), (6, 5, 3)))
+
+
+@pytest.mark.parametrize(
+  ('orientation', 'turn'),
+  [
+    (1, lambda a: a),
+    (2, lambda a: a[:, ::-1]),
+    (3, lambda a: a[::-1, ::-1]),
+    (4, lambda a: a[::-1]),
+    (5, lambda a: a.swapaxes(0, 1)),
+    (6, lambda a: np.rot90(a, -1)),
+    (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)),
+    (8, lambda a: np.rot90(a)),
+  ],
+)
+def test_exif_orientation_is_applied(orientation, turn):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  upright = images.decode_image(encoded(RGB, 'PNG', exif=exif), 'x')
+  np.testing.assert_array_equal(upright, turn(RGB))
+  data, size = images.normalise(encoded(RGB, 'JPEG', exif=exif), 'x')
+  assert size == turn(RGB).shape[:2]
+  assert images.decode_image(data, 'x').shape == turn(RGB).shape
+  assert Image.open(io.BytesIO(data)).format == ('JPEG' if orientation == 1 else 'PNG')
+
+
+def test_normalise_changes_no_pixel():
+  jpeg = encoded(RGB, 'JPEG')
+  assert images.normalise(jpeg, 'x') == (jpeg, (6, 5))
+  for data in (encoded(GREY, 'JPEG'), png16(DEEP), encoded(RGB, 'BMP')):
+    plain = np.asarray(Image.open(io.BytesIO(images.normalise(data, 'x')[0])))
+    np.testing.assert_array_equal(plain, images.decode_image(data, 'x'))
+
+
+TRUTH = np.zeros((6, 5), bool)
+TRUTH[1:3, 2:4] = True
+
+
+def painted():
+  """White under a transparency that only the marked pixels lack."""
+  return np.dstack([np.full((6, 5, 3), 255, np.uint8), TRUTH * np.uint8(255)])
+
+
+@pytest.mark.parametrize(
+  'mask',
+  [
+    encoded(TRUTH * np.uint8(255), 'PNG'),
+    encoded(TRUTH * np.uint8(1), 'PNG'),
+    encoded(TRUTH * np.uint8(7), 'BMP'),
+    encoded(Image.fromarray(TRUTH), 'PNG'),
+    encoded(np.stack([TRUTH * np.uint8(200)] * 3, -1), 'TIFF'),
+    encoded(np.stack([TRUTH * np.uint8(9), *[TRUTH * np.uint8(0)] * 2], -1), 'PNG'),
+    encoded(painted(), 'PNG'),
+    png16(TRUTH[..., None] * np.uint16(1)),
+    tiff16(TRUTH * np.uint16(1), '>'),
+    encoded(Image.fromarray(TRUTH.astype(np.float32)), 'TIFF'),
+    encoded(Image.fromarray(TRUTH.astype(np.int32)), 'TIFF'),
+  ],
+)
+def test_masks_of_every_kind(mask):
+  decoded = images.decode_mask(mask, 'x')
+  assert decoded.dtype == bool
+  np.testing.assert_array_equal(decoded, TRUTH)
+
+
+def test_jpeg_mask_ignores_compression_noise():
+  truth = np.zeros((32, 32), bool)
+  truth[5:20, 9:23] = True
+  data = encoded(truth * np.uint8(255), 'JPEG', quality=60)
+  assert (np.asarray(Image.open(io.BytesIO(data)))[~truth] > 0).any()
+  np.testing.assert_array_equal(images.decode_mask(data, 'x'), truth)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'BMP', 'TIFF'])
+@pytest.mark.parametrize('part', [0.0, 0.1, 0.5, 0.95])
+def test_a_truncated_file_is_named(kind, part):
+  noise = np.random.default_rng(4).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+  data = encoded(noise, kind)
+  with pytest.raises(UserError, match=r'^part/7\.png: is .*(damaged|no|not)'):
+    images.decode_image(data[: int(len(data) * part)], 'part/7.png')
+
+
+def test_other_files_are_refused():
+  for data in (b'<svg/>', encoded(RGB, 'GIF'), b''):
+    with pytest.raises(UserError, match='not a PNG, JPEG, BMP or TIFF'):
+      images.decode_image(data, 'x')
+  with pytest.raises(UserError, match='32-bit'):
+    images.decode_image(encoded(Image.fromarray(GREY.astype(np.float32)), 'TIFF'), 'x')
+
+
+def test_decompression_bombs_are_refused():
+  header = struct.pack('>IIBBBBB', 10_000, 10_000, 8, 2, 0, 0, 0)
+  body = b'IHDR' + header
+  bomb = b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + body + struct.pack('>I', zlib.crc32(body))
+  with pytest.raises(UserError, match='million pixels'):
+    images.decode_image(bomb, 'x')
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+  with pytest.raises(UserError, match=r'gone\.png'):
+    images.read_bytes(tmp_path / 'gone.png')
+
+
+def test_resize_filters():
+  assert images.resize_image(RGB, (6, 5), 'bicubic') is RGB
+  halves = images.resize_image(np.repeat(np.repeat(RGB, 2, 0), 4, 1), (6, 5), 'box')
+  np.testing.assert_array_equal(halves, RGB)
+  picked = images.resize_image(RGB, (3, 10), 'nearest')
+  np.testing.assert_array_equal(picked, np.repeat(RGB[1::2], 2, axis=1))
+  constant = np.full((9, 7, 3), 77, np.uint8)
+  for name in images.FILTERS:
+    assert (images.resize_image(constant, (4, 13), name) == 77).all()
+  np.testing.assert_array_equal(
+    images.resize_mask(TRUTH, (12, 10)), np.repeat(np.repeat(TRUTH, 2, 0), 2, 1)
+  )
