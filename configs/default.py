@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = train = ml_collections.ConfigDict()
   train.steps = 10_000
-  train.steps_per_call = 50  # steps in one program call: metrics, checkpoints and stops lie between
+  train.steps_per_call = 10  # steps in one program call: metrics, checkpoints and stops lie between
   train.batch_size = 64  # pairs of each kind (position, neighbour) at each scale
   train.svdd_weight = 1.0  # lambda, the weight of the neighbour loss; the authors' README uses 1e-3
   train.position_pairs = 'clip'  # 'clip' moves the second patch into the image, 'valid' draws such pairs only
@@ -61,4 +61,4 @@ def get_config() -> ml_collections.ConfigDict:
   score.batch_size = 8  # images embedded at a time on each device
   score.query_block = 4096  # queries and bank rows whose distances
   score.bank_block = 1024  # are in memory at a time
-  return config
+  return config.lock()

@@ -14,6 +14,7 @@ from jax import lax
 
 from patch_svdd_jax import geometry
 from patch_svdd_jax.architecture import Architecture, Convolution
+from patch_svdd_jax.convolution import PRECISION, valid_conv
 from patch_svdd_jax.errors import UserError
 
 LEAK = 0.1
@@ -48,17 +49,7 @@ class ValidConv(nn.Module):
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     kernel = self.param('kernel', initializer, shape)
     bias = self.param('bias', initializer, (self.features,))
-    y = lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=(stride, stride),
-      padding='VALID',
-      rhs_dilation=(dilation, dilation),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      # A TPU's default for float32 is one bfloat16 pass.
-      precision=lax.Precision.HIGHEST,
-    )
-    return y + bias[None, None, None]
+    return valid_conv(x, kernel, stride, dilation) + bias[None, None, None]
 
 
 class BaseLevel(nn.Module):
@@ -212,4 +203,4 @@ class PositionClassifier(nn.Module):
     bias = self.param(f'{name}_bias', initializer, (features,))
     if frozen:
       kernel = lax.stop_gradient(kernel / jnp.linalg.norm(kernel, axis=1, keepdims=True))
-    return jnp.dot(x, kernel, precision=lax.Precision.HIGHEST) + bias[None]
+    return jnp.dot(x, kernel, precision=PRECISION) + bias[None]

@@ -19,7 +19,7 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from patch_svdd_jax.errors import UserError
 
@@ -123,15 +123,16 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 def decode_mask(data: bytes, name: str) -> np.ndarray:
   """Decodes a mask file to bool[H, W], upright; arguments and errors as for `decode_image`."""
   stored = _open(data, name)
-  lossy = stored.format in ('JPEG', 'MPO')
+  threshold = 127 if stored.format in ('JPEG', 'MPO') else 0
   image = _upright(stored)
-  if image.mode.startswith('I') or image.mode == 'F':
-    return np.asarray(image) != 0
+  if image.mode == 'L' or image.mode.startswith('I') or image.mode == 'F':
+    return np.asarray(image) > threshold
   try:
-    rgba = np.asarray(image.convert('RGBA'))
+    red, green, blue, alpha = image.convert('RGBA').split()
   except ValueError as error:
     raise UserError(f'{name}: has {image.mode} pixels; convert the mask to grey') from error
-  return (rgba[..., :3].max(axis=-1) > (127 if lossy else 0)) & (rgba[..., 3] > 0)
+  brightest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+  return (np.asarray(brightest) > threshold) & (np.asarray(alpha) > 0)
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -156,6 +157,16 @@ def normalise(data: bytes, name: str) -> tuple[bytes, tuple[int, int]]:
     return data, (image.height, image.width)
   array = _to_rgb(image, name)
   return encode_png(array), (array.shape[0], array.shape[1])
+
+
+def decode_normalised(data: bytes) -> np.ndarray:
+  """u8[H, W, 3] of what `normalise` returned; u8[H, W] of a mask that `encode_png` wrote.
+
+  Unlike the decoders above it may run in several threads at once: they silence warnings, which
+  Python does for all threads together.
+  """
+  with Image.open(io.BytesIO(data)) as image:
+    return np.asarray(image)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], resample: str) -> np.ndarray:

@@ -97,11 +97,10 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
   def fill(index: int) -> dict[str, Any]:
     with lock:
       record = source[index]
-    name = record['name'].decode()
-    pixels[index] = images.resize_image(
-      images.decode_image(record.pop('image'), name), size, resample
-    )
-    masks[index] = images.resize_mask(images.decode_mask(record.pop('mask'), name), size)
+    image = images.decode_normalised(record.pop('image'))
+    mask = images.decode_normalised(record.pop('mask')) > 0
+    pixels[index] = images.resize_image(image, size, resample)
+    masks[index] = images.resize_mask(mask, size)
     return record
 
   with concurrent.futures.ThreadPoolExecutor() as pool:
