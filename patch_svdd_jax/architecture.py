@@ -107,7 +107,8 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
   """The architecture of `config.encoder`.
 
   Raises:
-    UserError: the depth does not fit the receptive field, or a scale is not a level.
+    UserError: the depth does not fit the receptive field, a scale is not a level, or the quadrants of
+      a level do not lie on the grid of the level below.
   """
   if config.width <= 0 or config.embed_dim < 1 or not config.channels:
     raise UserError('config.encoder: width and embed_dim must be positive, channels not empty')
@@ -119,10 +120,16 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
     Convolution(kernel, 2 if layer < config.strided_layers else 1, channels)
     for layer, (kernel, channels) in enumerate(zip(kernels, features, strict=True))
   )
-  return Architecture(
+  shape = Architecture(
     receptive_field=config.receptive_field,
     base=base,
     scales=check_scales(config.scales, config.receptive_field),
     merge_features=max(1, round(config.width * config.merge_features)),
     embed_dim=config.embed_dim,
   )
+  if len(shape.levels) > 1 and config.receptive_field % shape.native_stride:
+    raise UserError(
+      f'config.encoder.receptive_field={config.receptive_field} is no multiple of the native stride '
+      f'{shape.native_stride}, so that larger scales find no quadrants: lower strided_layers'
+    )
+  return shape

@@ -59,6 +59,7 @@ class Checkpoints:
     with explain_disk_errors(self.folder):
       self._manager = ocp.CheckpointManager(
         self.folder,
+        item_handlers={name: ocp.StandardCheckpointHandler() for name in ('encoder', 'trainer')},
         options=ocp.CheckpointManagerOptions(
           max_to_keep=keep,
           # The state is donated to the next step: it must be on disk before that.

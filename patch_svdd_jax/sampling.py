@@ -37,9 +37,13 @@ class Pairs(NamedTuple):
   neighbour_second: jax.Array
 
 
-def uniform_corner(key: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-  """A corner i32[2] with low <= corner <= high, uniformly."""
-  return jax.random.randint(key, (2,), low, high + 1)
+def choose(uniform: jax.Array, low: jax.Array | int, high: jax.Array | int) -> jax.Array:
+  """Integers low <= i <= high from uniform numbers in [0, 1).
+
+  All numbers of a pair come from one draw of the generator, whose every call costs seconds of
+  compilation on a CPU.
+  """
+  return low + jnp.floor(uniform * (high + 1 - low)).astype(jnp.int32)
 
 
 def last_corner(image_size: tuple[int, int], patch: int) -> jax.Array:
@@ -58,13 +62,13 @@ def neighbour_pair(
   Returns:
     Two corners i32[2].
   """
-  corner_key, shift_key = jax.random.split(key)
+  uniform = jax.random.uniform(key, (3,))
   last = last_corner(image_size, patch)
-  first = uniform_corner(corner_key, jnp.zeros_like(last), last)
+  first = choose(uniform[:2], 0, last)
   reach = max(1, patch // 32)
   side = 2 * reach + 1
   # Of the side * side shifts the middle one is (0, 0): draw among the others.
-  draw = jax.random.randint(shift_key, (), 0, side * side - 1)
+  draw = choose(uniform[2], 0, side * side - 2)
   draw += draw >= side * side // 2
   shift = jnp.stack([draw // side, draw % side]) - reach
   return first, jnp.clip(first + shift, 0, last)
@@ -85,15 +89,15 @@ def position_pair(
       the offset, and at a border even the direction, is then another); 'valid' draws the first patch
       among those whose neighbour lies inside.
   """
-  position_key, offset_key, corner_key = jax.random.split(key, 3)
-  position = jax.random.randint(position_key, (), 0, len(DIRECTIONS))
-  distance = 3 * patch // 4 + jax.random.randint(offset_key, (2,), 0, patch // 4)
+  uniform = jax.random.uniform(key, (5,))
+  position = choose(uniform[0], 0, len(DIRECTIONS) - 1)
+  distance = 3 * patch // 4 + choose(uniform[1:3], 0, patch // 4 - 1)
   offset = jnp.array(DIRECTIONS, jnp.int32)[position] * distance
   last = last_corner(image_size, patch)
   if mode == 'valid':
-    first = uniform_corner(corner_key, jnp.maximum(0, -offset), last - jnp.maximum(0, offset))
+    first = choose(uniform[3:], jnp.maximum(0, -offset), last - jnp.maximum(0, offset))
     return PositionPair(first, first + offset, position)
-  first = uniform_corner(corner_key, jnp.zeros_like(last), last)
+  first = choose(uniform[3:], 0, last)
   return PositionPair(first, jnp.clip(first + offset, 0, last), position)
 
 
@@ -158,23 +162,28 @@ def make_sampler(
   """
   cut = make_cut(patch, augment)
 
+  def cut_both(
+    key: jax.Array, images: jax.Array, mean: jax.Array, corners: tuple[jax.Array, jax.Array]
+  ) -> jax.Array:
+    image_key, light_key = jax.random.split(key)
+    index = choose(jax.random.uniform(image_key), 0, len(images) - 1)
+    in_one_image = jax.vmap(cut, (0, None, None, None, 0))
+    return in_one_image(jax.random.split(light_key), images, mean, index, jnp.stack(corners))
+
   def position(key: jax.Array, images: jax.Array, mean: jax.Array) -> tuple[jax.Array, ...]:
-    pair_key, image_key, *keys = jax.random.split(key, 6)
-    index = jax.random.randint(image_key, (), 0, len(images))
+    pair_key, cut_key, noise_key = jax.random.split(key, 3)
     pair = position_pair(pair_key, images.shape[1:3], patch, mode)
-    first, second = (
-      perturb(noise_key, cut(light_key, images, mean, index, corner), augment.rgb_shift, augment.pixel_noise)
-      for light_key, noise_key, corner in zip(keys[:2], keys[2:], pair[:2], strict=True)
+    patches = cut_both(cut_key, images, mean, (pair.first, pair.second))
+    noisy = jax.vmap(perturb, (0, 0, None, None))
+    first, second = noisy(
+      jax.random.split(noise_key), patches, augment.rgb_shift, augment.pixel_noise
     )
     return first, second, pair.position
 
   def neighbour(key: jax.Array, images: jax.Array, mean: jax.Array) -> tuple[jax.Array, ...]:
-    pair_key, image_key, *keys = jax.random.split(key, 4)
-    index = jax.random.randint(image_key, (), 0, len(images))
-    corners = neighbour_pair(pair_key, images.shape[1:3], patch)
-    first, second = (
-      cut(light_key, images, mean, index, corner)
-      for light_key, corner in zip(keys, corners, strict=True)
+    pair_key, cut_key = jax.random.split(key)
+    first, second = cut_both(
+      cut_key, images, mean, neighbour_pair(pair_key, images.shape[1:3], patch)
     )
     return first, second
 

@@ -262,3 +262,8 @@ def check(config: ml_collections.ConfigDict) -> None:
   ):
     if config[section][name] < 1:
       raise UserError(f'config.{section}.{name}={config[section][name]}: give at least 1')
+
+
+def pairs_per_step(config: ml_collections.ConfigDict) -> int:
+  """Position and neighbour pairs of all scales that a step learns from."""
+  return 2 * config.train.batch_size * len(config.encoder.scales)

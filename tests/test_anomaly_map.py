@@ -61,7 +61,6 @@ def test_uncovered_border_takes_the_nearest_covered_pixel():
   )
   # The last patches end at row 35 and column 29 of 37 x 29.
   np.testing.assert_array_equal(maps[:, 35:], np.repeat(maps[:, 34:35], 2, axis=1))
-  assert np.abs(maps[:, 34] - maps[:, 33]).max() >= 0
   np.testing.assert_allclose(maps[:, 36, 28], distances[:, -1, -1], rtol=1e-6)
 
 

@@ -1,0 +1,49 @@
+"""The command line: `patch-svdd COMMAND`, one file a command."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from patch_svdd_jax import __version__
+from patch_svdd_jax.errors import UserError
+
+COMMANDS = {
+  'train': 'train an encoder on normal images and fit the detector',
+  'eval': 'measure a detector on labelled test images',
+  'import-authors': "turn the authors' trained weights into a model that eval accepts",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command; returns the exit status: 0, or 2 after one line about what is wrong."""
+  arguments = list(sys.argv[1:] if argv is None else argv)
+  # Found before argparse: a command's modules are imported only when it is called.
+  chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
+  parser = argparse.ArgumentParser(
+    'patch-svdd',
+    description='Patch SVDD: find defects in images, having learned from good ones only.',
+    allow_abbrev=False,
+  )
+  parser.add_argument('--version', action='version', version=__version__)
+  subparsers = parser.add_subparsers(metavar='COMMAND', required=True)
+  for name, purpose in COMMANDS.items():
+    subparser = subparsers.add_parser(
+      name, help=purpose, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    if name == chosen:
+      module = importlib.import_module(f'{__name__}.{name.replace("-", "_")}')
+      subparser.description = module.__doc__
+      module.add_arguments(subparser)
+      subparser.set_defaults(run=module.run)
+  options, rest = parser.parse_known_args(arguments)
+  logging.basicConfig(level=logging.WARNING, format='%(message)s')
+  try:
+    return options.run(options, rest)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    return 130

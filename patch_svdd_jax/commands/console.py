@@ -1,0 +1,48 @@
+"""What commands share of the command line: config arguments, progress bars, tables."""
+
+import argparse
+import functools
+from collections.abc import Iterable, Sequence
+
+from tqdm import tqdm
+
+from patch_svdd_jax import configuration
+from patch_svdd_jax.configs import default
+from patch_svdd_jax.embedding import Progress
+
+
+def progress(title: str) -> Progress:
+  """A progress bar with speed and time left, around an iterable of batches."""
+  return functools.partial(tqdm, desc=title, unit='batch')
+
+
+def config_help() -> str:
+  """All config keys with their defaults, for --help."""
+  lines = [f'  --{key}={value!r}' for key, value in configuration.flatten(default.get_config())]
+  return '\n'.join(['config keys and their defaults (configs/default.py says what they mean):', *lines])
+
+
+def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None:
+  """Adds --config, and documents --config.section.key=value."""
+  parser.add_argument(
+    '--config',
+    required=required,
+    metavar='FILE[:ARGUMENT]',
+    help='config file, or the name of one that comes with the package (default, mvtec, folder, '
+    'textures, demo); --config.section.key=value then sets a key',
+  )
+  parser.epilog = config_help()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """A Markdown table whose columns are aligned; the first to the left, numbers to the right."""
+  lines = [list(header), *map(list, rows)]
+  widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+
+  def render(line: Sequence[str]) -> str:
+    first, *others = zip(line, widths, strict=True)
+    cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    return '| ' + ' | '.join(cells) + ' |'
+
+  rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+  return '\n'.join([render(lines[0]), render(rule), *map(render, lines[1:])])

@@ -1,0 +1,112 @@
+"""Trains an encoder on normal images, then fits the detector: embeds them into memory banks.
+
+The workdir gets config.json, checkpoints/, model/ (the detector), metrics.jsonl and tensorboard/. The same
+command on the same workdir goes on from the newest checkpoint, and a run that was stopped and resumed
+equals one that never stopped, bit for bit. Ctrl-C or SIGTERM saves and leaves.
+
+  python train.py --config configs/mvtec.py:screw --config.data.root=DATA --workdir runs/screw
+  python train.py --config configs/folder.py:/data/parts --workdir runs/parts --config.train.steps=2000
+"""
+
+import argparse
+import contextlib
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+import ml_collections
+
+from patch_svdd_jax import configuration, data, standardisation, training
+from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.monitoring import TrainingMonitor
+
+# What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
+FREE = ('config.train.steps:', 'config.checkpoint.', 'config.score.', 'config.data.root:', 'config.data.prepared:')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of `train`."""
+  console.add_config_argument(parser, required=True)
+  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of this run')
+
+
+class StopRequest:
+  """Remembers a Ctrl-C or SIGTERM, so that a run can save before it leaves."""
+
+  def __init__(self) -> None:
+    self.signal = 0
+
+  def __call__(self) -> bool:
+    return bool(self.signal)
+
+  @contextlib.contextmanager
+  def listening(self) -> Iterator['StopRequest']:
+    """Catches the signals while training runs; a second one acts as if nobody listened."""
+
+    def note(number: int, _: FrameType | None) -> None:
+      self.signal = number
+      print('\nstopping after this call of the train step ...', file=sys.stderr)
+      signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+      yield self
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Refuses to go on with another config than the workdir was started with, showing what differs."""
+  if not (workdir / configuration.FILE).exists():
+    return
+  changed = [
+    line
+    for line in configuration.differences(configuration.load(workdir), config)
+    if not line.startswith(FREE)
+  ]
+  if changed:
+    raise UserError(
+      f'{workdir} was started with another config ({"; ".join(changed)}): use another --workdir'
+    )
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Trains, fits, saves."""
+  config = configuration.override(configuration.read(options.config), rest)
+  workdir = options.workdir
+  check_resumable(config, workdir)
+  normal = data.load(config.data).train.images
+  mean = standardisation.training_mean(normal, config.train.mean)
+  initial = training.init_state(config)
+  configuration.save(config, workdir)
+  with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+    state = checkpoints.restore(initial) or initial
+    monitor = TrainingMonitor(
+      workdir, int(state.step), config.train.steps, training.pairs_per_step(config)
+    )
+    stop = StopRequest()
+    with monitor, stop.listening():
+      outcome = training.fit(
+        config, state, normal, mean, monitor=monitor, saver=checkpoints, should_stop=stop
+      )
+  step = int(outcome.state.step)
+  if not outcome.finished:
+    print(f'stopped at step {step}, saved in {workdir}: the same command goes on from there')
+    return 128 + stop.signal
+  detector = Detector.fit(
+    config,
+    outcome.state.params['encoder'],
+    normal,
+    step=step,
+    progress=console.progress('Embedding normal images'),
+  )
+  detector.save(workdir)
+  rows = ', '.join(f'{bank.size:,} patches at K={k}' for k, bank in detector.banks.items())
+  print(f'{workdir}: {step} steps, memory bank of {rows}; eval --workdir {workdir} measures it')
+  return 0

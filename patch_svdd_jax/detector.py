@@ -1,0 +1,226 @@
+"""A trained detector: encoder, mean image and memory banks; it fits, scores, saves and loads."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from patch_svdd_jax import (
+  anomaly_map,
+  architecture,
+  configuration,
+  embedding,
+  nearest,
+  standardisation,
+)
+from patch_svdd_jax.checkpoints import explain_disk_errors
+from patch_svdd_jax.embedding import Progress
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.training import Params, scale_name
+
+FOLDER = 'model'
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """What scoring gives, by map: 'k64', 'k32', ..., and 'sum' and 'product' of several scales.
+
+  Attributes:
+    maps: f32[N, H, W] each.
+    images: f32[N] each, the maps' maxima.
+    seconds: of each stage ('embed', 'search', 'map'), an image. The first batch, which compiles, is
+      left out unless it is the only one.
+  """
+
+  maps: dict[str, np.ndarray]
+  images: dict[str, np.ndarray]
+  seconds: dict[str, float]
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+  """Adds the time that the body takes to a stage's seconds."""
+  start = time.perf_counter()
+  yield
+  seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def strides_of(config: ml_collections.ConfigDict) -> dict[int, int]:
+  """The stride of each receptive field, in pixels.
+
+  Raises:
+    UserError: there are not as many strides as scales.
+  """
+  scales, strides = config.encoder.scales, config.score.strides
+  if len(scales) != len(strides):
+    raise UserError(
+      f'config.score.strides={tuple(strides)}: give one for each of '
+      f'config.encoder.scales={tuple(scales)}'
+    )
+  return dict(zip(scales, strides, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+  """A fitted detector.
+
+  Attributes:
+    config: the whole config it was made with.
+    step: training steps its encoder has taken; 0 is untrained or imported.
+    params: the encoder's, on all local devices.
+    mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
+    banks: the memory bank of each receptive field.
+  """
+
+  config: ml_collections.ConfigDict
+  step: int
+  params: Params
+  mean: jax.Array
+  banks: Mapping[int, nearest.Bank]
+
+  @classmethod
+  def fit(
+    cls,
+    config: ml_collections.ConfigDict,
+    params: Params,
+    images: np.ndarray,
+    *,
+    step: int,
+    progress: Progress = iter,
+  ) -> 'Detector':
+    """Embeds all patches of the normal images u8[N, H, W, 3] into memory banks."""
+    params = embedding.replicate(params)
+    mean = embedding.replicate(standardisation.training_mean(images, config.train.mean))
+    embeddings = embedding.embed(
+      architecture.from_config(config.encoder),
+      params,
+      mean,
+      images,
+      strides_of(config),
+      batch_size=config.score.batch_size,
+      progress=progress,
+    )
+    banks = {}
+    for k in list(embeddings):
+      # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.
+      banks[k] = nearest.build_bank(embeddings.pop(k), config.score.bank_block)
+    return cls(config, step, params, mean, banks)
+
+  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
+    """Scores images u8[N, H, W, 3] of the size it was fitted on (any size, with a channel mean).
+
+    Raises:
+      UserError: the images have another size than the mean image.
+    """
+    size = images.shape[1:3]
+    if self.mean.shape[:2] not in ((1, 1), size):
+      raise UserError(
+        f'images of {size[0]}x{size[1]} pixels do not fit the mean image of '
+        f'{self.mean.shape[0]}x{self.mean.shape[1]}: use the same config.data.image_size, or train '
+        f"with config.train.mean='channel'"
+      )
+    shape = architecture.from_config(self.config.encoder)
+    embed = embedding.make_embed_batch(shape, strides_of(self.config))
+    devices = embedding.local_mesh().size
+    batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
+    maps: list[dict[str, np.ndarray]] = []
+    seconds: dict[str, float] = {}
+    timed_images = 0
+    for first in progress(range(0, len(images), batch)):
+      if first == batch:
+        seconds, timed_images = {}, 0
+      part = embedding.pad_images(images[first : first + batch], batch)
+      maps.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
+      timed_images += batch
+    joined = {name: np.concatenate([part[name] for part in maps])[: len(images)] for name in maps[0]}
+    scores = {name: values.max(axis=(1, 2)) for name, values in joined.items()}
+    return Scores(joined, scores, {stage: s / timed_images for stage, s in seconds.items()})
+
+  def _score_batch(
+    self, images: np.ndarray, embed: Callable, seconds: dict[str, float]
+  ) -> dict[str, np.ndarray]:
+    """The maps of u8[devices, B, H, W, 3], f32[devices * B, H, W] each."""
+    with timed(seconds, 'embed'):
+      grids = jax.block_until_ready(embed(self.params, self.mean, images))
+    with timed(seconds, 'search'):
+      distances = jax.block_until_ready({k: self._distances(k, grid) for k, grid in grids.items()})
+    with timed(seconds, 'map'):
+      strides = strides_of(self.config)
+      scales = {
+        scale_name(k): anomaly_map.spread(
+          grid, image_size=images.shape[2:4], receptive_field=k, stride=strides[k]
+        )
+        for k, grid in distances.items()
+      }
+      return jax.device_get(anomaly_map.aggregate(scales))
+
+  def _distances(self, receptive_field: int, grid: jax.Array) -> jax.Array:
+    """f32[devices, B, rows, columns, D] to distances f32[devices * B, rows, columns]."""
+    queries = grid.reshape(-1, grid.shape[-1])
+    found, _ = nearest.search(queries, self.banks[receptive_field], self.config.score.query_block)
+    return found.reshape(-1, *grid.shape[2:4])
+
+  def save(self, workdir: pathlib.Path) -> None:
+    """Saves the detector in `workdir`/model under its step; an older one goes once this is whole."""
+    arrays = {'params': self.params, 'mean': self.mean, 'banks': {}}
+    for k, bank in self.banks.items():
+      valid = np.isfinite(np.asarray(bank.half_norms)).ravel()
+      rows = np.asarray(bank.rows).reshape(len(valid), -1)[valid]
+      arrays['banks'][scale_name(k)] = {'rows': rows, 'centre': bank.centre}
+    items = ocp.args.Composite(
+      arrays=ocp.args.StandardSave(arrays), config=ocp.args.JsonSave(self.config.to_dict())
+    )
+    with explain_disk_errors(workdir / FOLDER), manager(workdir) as models:
+      if models.latest_step() == self.step:
+        models.delete(self.step)
+      models.save(self.step, args=items, force=True)
+
+  @classmethod
+  def load(cls, workdir: pathlib.Path) -> 'Detector':
+    """Loads the detector of a workdir onto the local devices, however many there are.
+
+    Raises:
+      UserError: there is none.
+    """
+    with manager(workdir) as models:
+      step = models.latest_step()
+      if step is None:
+        raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
+      items = ocp.args.Composite(arrays=ocp.args.StandardRestore(), config=ocp.args.JsonRestore())
+      restored = models.restore(step, args=items)
+    config = configuration.from_json(
+      json.dumps(restored['config']), str(workdir / FOLDER)
+    )
+    arrays = restored['arrays']
+    banks = {
+      k: deal_bank(**arrays['banks'][scale_name(k)], block=config.score.bank_block)
+      for k in config.encoder.scales
+    }
+    params, mean = embedding.replicate((arrays['params'], arrays['mean']))
+    return cls(config, step, params, mean, banks)
+
+
+def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
+  """Orbax's keeper of the one detector of a workdir."""
+  options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+  return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
+
+
+def deal_bank(rows: np.ndarray, centre: np.ndarray, block: int) -> nearest.Bank:
+  """A bank from saved rows f32[R, D], dealt to the local devices."""
+  mesh = embedding.local_mesh()
+  share = -(-len(rows) // mesh.size)
+  valid = (np.arange(mesh.size * share) < len(rows)).reshape(mesh.size, share)
+  dealt = embedding.pad_images(np.asarray(rows), mesh.size * share).reshape(mesh.size, share, -1)
+  sharding = NamedSharding(mesh, PartitionSpec(embedding.DEVICES))
+  dealt, valid = jax.device_put((dealt, valid), sharding)
+  return nearest.arrange(dealt, valid, jnp.asarray(centre), block)

@@ -1,0 +1,78 @@
+"""How good a detector is on labelled test images, and how fast."""
+
+import dataclasses
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from patch_svdd_jax import geometry, metrics
+from patch_svdd_jax.data import Split
+from patch_svdd_jax.detector import Detector, Scores, strides_of
+from patch_svdd_jax.embedding import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """The metrics of one detector.
+
+  Attributes:
+    maps: metrics by map and name, as `maps['k64']['image_auroc']`.
+    per_defect: the same for each defect type against all normal test images, by map and type.
+    timing: seconds and speeds of the stages.
+    scores: what they were computed from.
+  """
+
+  maps: dict[str, dict[str, float]]
+  per_defect: dict[str, dict[str, dict[str, float]]]
+  timing: dict[str, float]
+  scores: Scores
+
+
+def evaluate(detector: Detector, split: Split, progress: Progress = iter) -> Evaluation:
+  """Scores the images of a split and compares with its labels and masks, on raw scores."""
+  scores = detector.score(split.images, progress)
+  start = time.perf_counter()
+  overall, per_defect = {}, {}
+  for name, maps in scores.maps.items():
+    overall[name], per_defect[name] = metrics.evaluate(
+      split.labels, split.defects, split.masks, split.has_mask, scores.images[name], maps
+    )
+  seconds = time.perf_counter() - start
+  timing = speeds(detector, scores, split.images.shape[1:3]) | {'metrics_seconds': seconds}
+  return Evaluation(overall, per_defect, timing, scores)
+
+
+def search_flop(detector: Detector, image_size: tuple[int, int]) -> float:
+  """Floating point operations of the distances of one image: 2 Q N D, over the scales."""
+  return sum(
+    2.0
+    * float(np.prod(geometry.grid_shape(image_size, k, stride)))
+    * detector.banks[k].size
+    * detector.config.encoder.embed_dim
+    for k, stride in strides_of(detector.config).items()
+  )
+
+
+def speeds(detector: Detector, scores: Scores, image_size: tuple[int, int]) -> dict[str, float]:
+  """Images a second of each stage and of all, distances in GFLOP/s, and peak memory."""
+  rates = {f'{stage}_images_per_s': 1 / s for stage, s in scores.seconds.items()}
+  return rates | {
+    'images_per_s': 1 / sum(scores.seconds.values()),
+    'search_gflop_per_s': search_flop(detector, image_size) / scores.seconds['search'] / 1e9,
+    'bank_rows': float(sum(bank.size for bank in detector.banks.values())),
+    'peak_memory_mib': peak_memory() / 2**20,
+  }
+
+
+def peak_memory() -> int:
+  """The most bytes used so far: of the fullest device where it tells, else of this process."""
+  statistics: list[Any] = [device.memory_stats() for device in jax.local_devices()]
+  if all(statistics):
+    return max(each['peak_bytes_in_use'] for each in statistics)
+  # Linux counts in KiB, macOS in bytes.
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
