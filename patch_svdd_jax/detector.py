@@ -157,11 +157,13 @@ class Detector:
       strides = strides_of(self.config)
       scales = {
         scale_name(k): anomaly_map.spread(
-          grid, image_size=images.shape[2:4], receptive_field=k, stride=strides[k]
+          distances[k], image_size=images.shape[2:4], receptive_field=k, stride=stride
         )
-        for k, grid in distances.items()
+        for k, stride in strides.items()
       }
-      return jax.device_get(anomaly_map.aggregate(scales))
+      # Through jax a dict comes back in alphabetical order: the maps' own order is restored.
+      maps = anomaly_map.aggregate(scales)
+      return {name: np.asarray(maps[name]) for name in maps}
 
   def _distances(self, receptive_field: int, grid: jax.Array) -> jax.Array:
     """f32[devices, B, rows, columns, D] to distances f32[devices * B, rows, columns]."""
@@ -183,6 +185,11 @@ class Detector:
       if models.latest_step() == self.step:
         models.delete(self.step)
       models.save(self.step, args=items, force=True)
+
+  @staticmethod
+  def exists(workdir: pathlib.Path, step: int) -> bool:
+    """Whether `workdir` holds the detector of an encoder's `step`."""
+    return (workdir / FOLDER / str(step)).is_dir()
 
   @classmethod
   def load(cls, workdir: pathlib.Path) -> 'Detector':

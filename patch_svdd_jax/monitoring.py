@@ -33,7 +33,7 @@ class TrainingMonitor:
     keep_until(workdir / METRICS, first_step)
     self._lines = (workdir / METRICS).open('a')
     self._events = SummaryWriter(str(workdir / EVENTS), purge_step=first_step)
-    self._bar = tqdm(initial=first_step, total=steps, desc='Training', unit='step', smoothing=0.1)
+    self._bar = tqdm(initial=first_step, total=steps, desc='Compiling', unit='step')
     self._step = first_step
     self._pairs_per_step = pairs_per_step
 
@@ -44,6 +44,11 @@ class TrainingMonitor:
     self._bar.close()
     self._lines.close()
     self._events.close()
+
+  def start(self) -> None:
+    """Starts the bar's clock: its speed and time left are those of training."""
+    self._bar.set_description('Training')
+    self._bar.unpause()
 
   def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
     """Takes the mean metrics of the call that ended at `step` after `seconds` of computing.
@@ -57,8 +62,7 @@ class TrainingMonitor:
     for name, value in {**metrics, **speeds}.items():
       self._events.add_scalar(name, value, step)
     self._bar.set_postfix_str(
-      f'loss {metrics["loss"]:.3f}, {rate:.3g} steps/s, {speeds["pairs_per_s"]:.4g} pairs/s',
-      refresh=False,
+      f'loss {metrics["loss"]:.3f}, {speeds["pairs_per_s"]:.4g} pairs/s', refresh=False
     )
     self._bar.update(step - self._step)
     self._step = step

@@ -175,6 +175,9 @@ def make_train_step(config: ml_collections.ConfigDict, image_size: tuple[int, in
 class Monitor(Protocol):
   """Who is told how training goes."""
 
+  def start(self) -> None:
+    """Compilation is over, the first step begins."""
+
   def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
     """Takes the mean metrics of the call that ended at `step` after `seconds` of computing."""
 
@@ -222,10 +225,10 @@ def fit(
     NonFiniteLossError: the state that was last finite has been saved.
     UserError: a setting makes no sense for these images.
   """
-  check(config)
   images, mean, key = jax.device_put((images, mean, jax.random.key(config.seed)))
   train = make_train_step(config, images.shape[1:3])
   train = train.lower(state, images, mean, key).compile()
+  monitor.start()
   step = saved = int(state.step)
   while step < config.train.steps and not should_stop():
     start = time.perf_counter()
@@ -252,7 +255,15 @@ def fit(
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses settings that no run can use, by name."""
+  """Refuses settings that no run can use, by name, before anything is read or written.
+
+  Raises:
+    UserError: names the key and what it may be.
+  """
+  architecture.from_config(config.encoder)
+  optimizer.learning_rate(config.train)
+  for scale in config.encoder.scales:
+    sampling.check_pairs(config.data.image_size, scale, config.train.position_pairs)
   for section, name in (
     ('train', 'steps'),
     ('train', 'steps_per_call'),

@@ -13,6 +13,9 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.encoders import Encoder, PositionClassifier
 from patch_svdd_jax.errors import UserError
 
+# LLVM's optimisations take far longer than what they make faster here.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+
 SCALES = (128, 64, 32)
 IMAGE_SIZE = (139, 161)  # odd, not square, and 128-pixel patches have room to move
 NON_HIERARCHICAL = {
@@ -31,12 +34,39 @@ def encoder_config(**settings):
   return config
 
 
-def make(seed=0, **settings):
-  """An encoder and its parameters, biases and all, as training starts with them."""
+def parameter_shapes(encoder):
+  """The encoder's parameters as shapes, undrawn."""
+  size = encoder.architecture.levels[-1]
+  init = functools.partial(encoder.init, method='initialize')
+  return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))['params']
+
+
+def make(**settings):
+  """An encoder and parameters large enough that its outputs differ from patch to patch.
+
+  With the initial ones a deep encoder's outputs hardly do: any two would agree to 1e-5.
+  """
   shape = architecture.from_config(encoder_config(**settings))
-  image = jnp.zeros((1, shape.levels[-1], shape.levels[-1], 3))
-  init = functools.partial(Encoder(shape).init, method='initialize')
-  return Encoder(shape), jax.jit(init)(jax.random.key(seed), image)
+  rng = np.random.default_rng(0)
+
+  def draw(kernel, inputs, outputs):
+    bound = math.sqrt(6 / (kernel**2 * inputs))
+    return {
+      'kernel': rng.uniform(-bound, bound, (kernel, kernel, inputs, outputs)).astype(np.float32),
+      'bias': rng.uniform(-0.1, 0.1, outputs).astype(np.float32),
+    }
+
+  inputs, base = 3, {}
+  for index, layer in enumerate(shape.base):
+    base[f'conv_{index}'] = draw(layer.kernel, inputs, layer.features)
+    inputs = layer.features
+  params = {f'level_{shape.receptive_field}': base}
+  for level in shape.levels[1:]:
+    params[f'level_{level}'] = {
+      'conv_0': draw(2, shape.embed_dim, shape.merge_features),
+      'conv_1': draw(1, shape.merge_features, shape.embed_dim),
+    }
+  return Encoder(shape), {'params': params}
 
 
 def random_images(size, count=2):
@@ -63,20 +93,20 @@ def check_dense(encoder, variables, images, strides, most=40):
     places[k] = np.random.default_rng(k).permutation(len(cut))[:most]
     patches[k] = cut[places[k]]
 
-  @jax.jit
-  def embed(images, patches):
+  @jit
+  def embed(variables, images, patches):
     alone = {
       k: encoder.apply(variables, cut, method='embed_patches') for k, cut in patches.items()
     }
     return encoder.apply(variables, images, strides), alone
 
-  dense, alone = embed(images, patches)
-  assert list(dense) == list(strides)
+  dense, alone = embed(variables, images, patches)
+  assert dense.keys() == strides.keys()
   for k, grid in dense.items():
     assert grid.shape[:3] == grids[k]
     found = np.asarray(grid).reshape(-1, grid.shape[-1])[places[k]]
     np.testing.assert_allclose(found, alone[k], atol=1e-5, rtol=0)
-    assert np.std(found, axis=0).max() > 1e-4  # the patches do differ
+    assert np.std(found, axis=0).mean() > 0.01  # the patches do differ
   return dense
 
 
@@ -123,11 +153,11 @@ def hierarchical64(patch, params, depth=8):
 
 
 def test_default_encoder_has_the_authors_parameters():
-  _, variables = make()
-  leaves = jax.tree.leaves(variables['params'])
+  params = parameter_shapes(Encoder(architecture.from_config(encoder_config())))
+  leaves = jax.tree.leaves(params)
   assert sum(math.prod(leaf.shape) for leaf in leaves) == 401_984
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype('float32')}
-  shapes = jax.tree.map(jnp.shape, variables['params'])
+  shapes = jax.tree.map(lambda leaf: leaf.shape, params)
   assert shapes['level_32']['conv_0'] == {'kernel': (3, 3, 3, 32), 'bias': (32,)}
   assert shapes['level_32']['conv_7'] == {'kernel': (3, 3, 32, 64), 'bias': (64,)}
   assert shapes['level_64'] == {
@@ -137,25 +167,30 @@ def test_default_encoder_has_the_authors_parameters():
 
 
 def test_initial_parameters_are_uniform_within_the_fan_in():
-  _, variables = make()
-  for layers in variables['params'].values():
-    for layer in layers.values():
-      bound = np.prod(layer['kernel'].shape[:3]) ** -0.5
-      kernel = np.asarray(layer['kernel'])
-      assert np.abs(kernel).max() <= bound
-      assert np.abs(layer['bias']).max() <= bound
-      # A uniform distribution's deviation, within five of its standard errors.
-      error = 5 * bound / math.sqrt(3) * math.sqrt(0.2 / kernel.size)
-      assert kernel.std() == pytest.approx(bound / math.sqrt(3), abs=error)
+  # Two layers: 3 x 3 x 3 -> 16 and 15 x 15 x 16 -> 8.
+  config = encoder_config(depth=2, width=0.5, embed_dim=8, scales=(32,))
+  encoder = Encoder(architecture.from_config(config))
+  init = jit(functools.partial(encoder.init, method='initialize'))
+  layers = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))['params']['level_32']
+  for layer, fan_in in (('conv_0', 27), ('conv_1', 3600)):
+    kernel, bound = np.asarray(layers[layer]['kernel']), fan_in**-0.5
+    assert np.abs(kernel).max() <= bound
+    assert np.abs(layers[layer]['bias']).max() <= bound
+    # A uniform distribution's mean and deviation, within five of their standard errors.
+    deviation, scale = bound / math.sqrt(3), 5 / math.sqrt(kernel.size)
+    assert kernel.mean() == pytest.approx(0, abs=scale * deviation)
+    assert kernel.std() == pytest.approx(deviation, abs=scale * deviation * math.sqrt(0.2))
 
 
 def test_agrees_with_a_float64_forward_pass():
   encoder, variables = make()
   patches = random_images((64, 64))
   expected = np.stack([hierarchical64(patch, variables['params']) for patch in patches])
-  alone = encoder.apply(variables, patches, method='embed_patches')
+  alone = jit(functools.partial(encoder.apply, method='embed_patches'))(variables, patches)
   np.testing.assert_allclose(alone, expected, atol=1e-5, rtol=0)
-  dense = encoder.apply(variables, patches, {64: 16, 32: 32})
+  dense = jit(lambda variables, x: encoder.apply(variables, x, {64: 16, 32: 32}))(
+    variables, patches
+  )
   np.testing.assert_allclose(dense[64][:, 0, 0], expected, atol=1e-5, rtol=0)
   corner = hierarchical64(patches[1, 32:, :32], variables['params'])
   np.testing.assert_allclose(dense[32][1, 1, 0], corner, atol=1e-5, rtol=0)
@@ -165,14 +200,14 @@ def test_three_levels_agree_with_a_float64_forward_pass():
   encoder, variables = make(width=0.25, depth=3, scales=(128,))
   patch = random_images((128, 128), count=1)
   expected = hierarchical64(patch[0], variables['params'], depth=3)
-  found = encoder.apply(variables, patch, {128: 2})[128]
+  found = jit(lambda variables, x: encoder.apply(variables, x, {128: 2}))(variables, patch)[128]
   np.testing.assert_allclose(found[0, 0, 0], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize('depth', range(2, 16))
 def test_dense_equals_patch_wise_at_every_depth(depth):
-  encoder, variables = make(width=0.25, depth=depth, scales=(64, 32), embed_dim=16)
-  check_dense(encoder, variables, random_images((97, 131)), {64: 16, 32: 4})
+  encoder, variables = make(width=0.25, depth=depth, scales=(32,), embed_dim=16)
+  check_dense(encoder, variables, random_images((97, 131)), {32: 4})
 
 
 @pytest.mark.parametrize(
@@ -222,9 +257,9 @@ def test_grids_hold_every_patch_and_no_more(size):
 def test_every_scale_alone_equals_all_in_one_pass():
   encoder, variables = shared_encoder()
   images, strides = random_images(IMAGE_SIZE), {128: 8, 64: 16, 32: 4}
-  together = jax.jit(lambda x: encoder.apply(variables, x, strides))(images)
+  together = jit(lambda x: encoder.apply(variables, x, strides))(images)
   for k, stride in strides.items():
-    alone = encoder.apply(variables, images, {k: stride})
+    alone = jit(functools.partial(encoder.apply, variables, strides={k: stride}))(images)
     assert list(alone) == [k]
     np.testing.assert_allclose(alone[k], together[k], atol=1e-6, rtol=0)
 
@@ -256,10 +291,12 @@ def test_image_smaller_than_a_patch_is_refused(size):
 
 
 def classify(train_last_layer=False, dim=16, batch=5):
+  """A classifier, random parameters of the shapes that it asks for, and pairs of embeddings."""
   rng = np.random.default_rng(0)
   first, second = rng.normal(size=(2, batch, dim)).astype(np.float32)
   classifier = PositionClassifier(train_last_layer)
-  variables = classifier.init(jax.random.key(0), first, second)
+  shapes = jax.eval_shape(classifier.init, jax.random.key(0), first, second)
+  variables = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
   return classifier, variables, first, second
 
 
@@ -279,7 +316,7 @@ def test_classifier_agrees_with_float64(train_last_layer):
   if not train_last_layer:
     # Each hidden unit's eight weights get the length 1.
     kernel = kernel / np.sqrt((kernel**2).sum(axis=1, keepdims=True))
-  logits = classifier.apply(variables, first, second)
+  logits = jit(classifier.apply)(variables, first, second)
   assert logits.shape == (5, 8)
   np.testing.assert_allclose(logits, x @ kernel + params['last_bias'], atol=1e-5, rtol=1e-5)
 
@@ -291,6 +328,6 @@ def test_only_a_trained_last_layer_learns(train_last_layer):
   def loss(variables):
     return jnp.sum(classifier.apply(variables, first, second) ** 2)
 
-  gradient = jax.grad(loss)(variables)['params']
+  gradient = jit(jax.grad(loss))(variables)['params']
   assert np.any(gradient.pop('last_kernel')) == train_last_layer
   assert all(np.any(value) for value in gradient.values())

@@ -80,6 +80,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, fits, saves."""
   config = configuration.override(configuration.read(options.config), rest)
   workdir = options.workdir
+  training.check(config)
   check_resumable(config, workdir)
   normal = data.load(config.data).train.images
   mean = standardisation.training_mean(normal, config.train.mean)

@@ -1,0 +1,150 @@
+"""Measures a detector on labelled test images, beside an untrained encoder of the same shape.
+
+The workdir is one that train or import-authors made. Its own config says which data it is measured on;
+another --config, or single keys, can say otherwise. The memory bank is always that of the config's
+training images: one that was saved is used if it fits, otherwise the images are embedded again.
+
+WORKDIR/eval gets metrics.json, maps.npz, overview.png and overlays/, all on one colour scale.
+
+  python eval.py --workdir runs/screw
+  python eval.py --workdir runs/authors --config configs/mvtec.py:screw --config.data.root=DATA
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import ml_collections
+
+from patch_svdd_jax import configuration, data, results, training
+from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.evaluation import Evaluation, evaluate
+
+# Columns of the table: metric and heading.
+COLUMNS = {
+  'image_auroc': 'image AUROC',
+  'image_ap': 'image AP',
+  'image_f1_max': 'image F1',
+  'pixel_auroc': 'pixel AUROC',
+  'pixel_ap': 'pixel AP',
+  'pixel_f1_max': 'pixel F1',
+  'aupro_30': 'AU-PRO .3',
+  'aupro_5': 'AU-PRO .05',
+}
+
+
+def boolean(text: str) -> bool:
+  """True or false, as in --random_encoder=false."""
+  if text.lower() not in ('true', 'false'):
+    raise argparse.ArgumentTypeError(f'{text!r} is neither true nor false')
+  return text.lower() == 'true'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of `eval`."""
+  console.add_config_argument(parser, required=False)
+  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of the run')
+  parser.add_argument(
+    '--random_encoder',
+    type=boolean,
+    default=True,
+    metavar='true|false',
+    help='measure an untrained encoder of the same shape too (default true): without that row a '
+    'trained figure means little',
+  )
+
+
+def read_config(
+  name: str | None, rest: Sequence[str], workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """The workdir's config, or `--config`, with the overrides.
+
+  Raises:
+    UserError: its encoder is another than the workdir's.
+  """
+  own = configuration.load(workdir)
+  config = configuration.override(configuration.read(name) if name else own.copy_and_resolve_references(), rest)
+  changed = configuration.differences(own, config, ['encoder', 'train.mean'])
+  changed = [line for line in changed if not line.startswith('config.encoder.scales')]
+  if changed:
+    raise UserError(f'{workdir} holds an encoder of another config: {"; ".join(changed)}')
+  return config
+
+
+def get_detector(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
+) -> Detector:
+  """The workdir's detector; fitted anew where the saved one is of another step, data or strides."""
+  with Checkpoints(workdir) as checkpoints:
+    step = checkpoints.latest
+    saved = Detector.load(workdir) if step is not None and Detector.exists(workdir, step) else None
+    if saved and not configuration.differences(saved.config, config, ['data', 'encoder', 'score']):
+      return saved
+    params = checkpoints.restore_encoder(training.init_encoder(config))
+  return Detector.fit(
+    config,
+    params,
+    dataset.train.images,
+    step=step or 0,
+    progress=console.progress('Embedding normal images'),
+  )
+
+
+def print_tables(evaluation: Evaluation, random: Evaluation | None) -> None:
+  """One table of maps, and one of defect types for the last map."""
+
+  def row(name: str, figures: dict[str, float]) -> list[str]:
+    return [name, *(f'{figures[metric]:.4f}' for metric in COLUMNS)]
+
+  rows = [row(name, figures) for name, figures in evaluation.maps.items()]
+  if random is not None:
+    rows += [row(f'random encoder {name}', figures) for name, figures in random.maps.items()]
+  print(console.table(['map', *COLUMNS.values()], rows))
+  name, types = list(evaluation.per_defect.items())[-1]
+  if types:
+    rows = [row(defect, figures) for defect, figures in types.items()]
+    print('\n' + console.table([f'defect ({name})', *COLUMNS.values()], rows))
+  print('F1 is at the threshold that is best for these test labels.')
+
+
+def print_timing(timing: dict[str, float]) -> None:
+  """What each stage took."""
+  print(
+    f'embedding {timing["embed_images_per_s"]:.3g} images/s; distances to '
+    f'{timing["bank_rows"]:,.0f} patches {timing["search_images_per_s"]:.3g} images/s, '
+    f'{timing["search_gflop_per_s"]:.3g} GFLOP/s; maps {timing["map_images_per_s"]:.3g} images/s; '
+    f'all {timing["images_per_s"]:.3g} images/s; metrics {timing["metrics_seconds"]:.3g} s; peak '
+    f'memory {timing["peak_memory_mib"]:,.0f} MiB'
+  )
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Evaluates, prints, writes."""
+  workdir = options.workdir
+  config = read_config(options.config, rest, workdir)
+  dataset = data.load(config.data)
+  if not len(dataset.test):
+    raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
+  detector = get_detector(config, workdir, dataset)
+  evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
+  random = None
+  if options.random_encoder:
+    untrained = Detector.fit(
+      config,
+      training.init_encoder(config),
+      dataset.train.images,
+      step=0,
+      progress=console.progress('Embedding normal images, random encoder'),
+    )
+    random = evaluate(untrained, dataset.test, console.progress('Scoring, random encoder'))
+  results.write(workdir / 'eval', dataset.test, evaluation, random)
+  sys.stderr.flush()
+  print(f'{dataset.name}, {detector.step} steps, {len(dataset.test)} test images')
+  print_tables(evaluation, random)
+  print_timing(evaluation.timing)
+  print(f'written: {workdir / "eval"}')
+  return 0

@@ -1,0 +1,76 @@
+"""What an evaluation leaves in its folder: metrics.json, maps, pictures."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from patch_svdd_jax import report
+from patch_svdd_jax.data import Split
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.evaluation import Evaluation
+
+
+def to_json(value: Any) -> Any:
+  """Plain JSON values; NaN, which JSON lacks, becomes null (a metric that needs both classes)."""
+  if isinstance(value, Mapping):
+    return {key: to_json(item) for key, item in value.items()}
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def summary(evaluation: Evaluation, random: Evaluation | None) -> dict[str, Any]:
+  """The contents of metrics.json."""
+  contents: dict[str, Any] = {
+    'maps': evaluation.maps,
+    'per_defect': evaluation.per_defect,
+    'timing': evaluation.timing,
+  }
+  if random is not None:
+    contents['random_encoder'] = {'maps': random.maps, 'per_defect': random.per_defect}
+  return to_json(contents)
+
+
+def write(
+  folder: pathlib.Path, split: Split, evaluation: Evaluation, random: Evaluation | None
+) -> None:
+  """Writes everything into `folder`: metrics.json, maps.npz, overlays/ and overview.png.
+
+  maps.npz holds each map as f32[N, H, W] and each image score as `<map>_score` f32[N], with `names`,
+  `labels` and `defects`. Pictures show the last map, the product where there are several scales.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_maps(folder / 'maps.npz', split, evaluation)
+    name = list(evaluation.maps)[-1]
+    maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
+    if len(split):
+      limits = report.colour_limits(maps)
+      report.write_overlays(folder / 'overlays', split, maps, scores, limits)
+      report.write_overview(folder / 'overview.png', split, maps, scores, limits)
+    # Last: where metrics.json is, the rest is whole.
+    unfinished = folder / 'metrics.json.tmp'
+    unfinished.write_text(json.dumps(summary(evaluation, random), indent=2) + '\n')
+    os.replace(unfinished, folder / 'metrics.json')
+  except OSError as error:
+    raise UserError(f'cannot write the results into {folder}: {error.strerror}') from error
+
+
+def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None:
+  """Writes maps and scores as one compressed npz."""
+  arrays = {name: maps for name, maps in evaluation.scores.maps.items()}
+  arrays |= {f'{name}_score': scores for name, scores in evaluation.scores.images.items()}
+  arrays |= {
+    'names': np.array(split.names),
+    'labels': split.labels,
+    'defects': np.array(split.defects),
+  }
+  unfinished = path.with_suffix('.tmp')
+  with unfinished.open('wb') as file:
+    np.savez_compressed(file, **arrays)
+  os.replace(unfinished, path)
