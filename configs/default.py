@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.data = data = ml_collections.ConfigDict()
-  data.name = 'textures'  # 'mvtec', 'folder' (your own images in MVTec's layout) or 'textures' (embedded)
+  data.name = 'textures'  # embedded; 'mvtec', or 'folder': your own images in MVTec's layout
   data.category = 'brick'  # 'folder': a sub-folder of root, or '' for root itself
   data.root = ''  # 'mvtec': the official archive or its extracted folder; 'folder': your folder
   data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   encoder.depth = 8  # its convolutions; kernel sizes follow
   encoder.width = 1.0  # multiplies all hidden channels
   encoder.embed_dim = 64  # D
-  encoder.scales = (64, 32)  # receptive fields to train and score: receptive_field times powers of 2
+  encoder.scales = (64, 32)  # those to train and score: receptive_field times powers of 2
   encoder.channels = (32, 64, 128, 128, 64, 32, 32)  # hidden channels, resampled to other depths
   encoder.merge_features = 128  # channels inside a level that joins four patches of the level below
   encoder.strided_layers = 1  # leading convolutions of stride 2
@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.steps_per_call = 10  # steps in one program call: metrics, checkpoints and stops lie between
   train.batch_size = 64  # pairs of each kind (position, neighbour) at each scale
   train.svdd_weight = 1.0  # lambda, the weight of the neighbour loss; the authors' README uses 1e-3
-  train.position_pairs = 'clip'  # 'clip' moves the second patch into the image, 'valid' draws such pairs only
+  train.position_pairs = 'clip'  # moves a second patch into the image; 'valid' draws none outside
   train.train_last_layer = False  # of the position classifier; the authors' never trains
   train.mean = 'image'  # what is subtracted: the per-pixel mean 'image', or one mean per 'channel'
   train.learning_rate = 1e-4

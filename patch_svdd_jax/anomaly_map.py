@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from patch_svdd_jax import geometry
 from patch_svdd_jax.convolution import PRECISION
+from patch_svdd_jax.geometry import ImageSize
 
 
 @functools.partial(jax.jit, static_argnames=('image_size', 'receptive_field', 'stride'))
 def spread(
-  distances: jax.Array, *, image_size: tuple[int, int], receptive_field: int, stride: int
+  distances: jax.Array, *, image_size: ImageSize, receptive_field: int, stride: int
 ) -> jax.Array:
   """Each pixel becomes the mean of the patches that cover it  (Yi & Yoon 2020, section 3.5).
 

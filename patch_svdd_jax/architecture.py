@@ -55,8 +55,9 @@ def deal_kernels(
   """Kernel sizes with which `depth` VALID convolutions map K x K to 1 x 1 exactly.
 
   The first `strided_layers` have the kernel `strided_kernel` and stride 2. What they leave of K is
-  dealt over the others, which have stride 1, as evenly as it goes and the larger kernels first, where
-  channels are few. K=32, depth 8, one strided 3x3 layer: eight 3x3 layers, the authors' encoder.
+  dealt over the others, which have stride 1, as evenly as it goes and the larger kernels first,
+  where channels are few. K=32, depth 8, one strided 3x3 layer: eight 3x3 layers, the authors'
+  encoder.
 
   Raises:
     UserError: no such kernels exist; the message says which depths can.
@@ -67,8 +68,8 @@ def deal_kernels(
   to_lose, layers = extent - 1, depth - strided_layers
   if to_lose < 1:
     raise UserError(
-      f'config.encoder: {strided_layers} layers of stride 2 and kernel {strided_kernel} leave nothing '
-      f'of a {receptive_field}-pixel patch: lower strided_layers or strided_kernel'
+      f'config.encoder: {strided_layers} layers of stride 2 and kernel {strided_kernel} leave '
+      f'nothing of a {receptive_field}-pixel patch: lower strided_layers or strided_kernel'
     )
   if not 1 <= layers <= to_lose:
     raise UserError(
@@ -107,7 +108,7 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
   """The architecture of `config.encoder`.
 
   Raises:
-    UserError: the depth does not fit the receptive field, a scale is not a level, or the quadrants of
+    UserError: the depth does not fit the receptive field, a scale is not a level, or quadrants of
       a level do not lie on the grid of the level below.
   """
   if config.width <= 0 or config.embed_dim < 1 or not config.channels:
@@ -129,7 +130,7 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
   )
   if len(shape.levels) > 1 and config.receptive_field % shape.native_stride:
     raise UserError(
-      f'config.encoder.receptive_field={config.receptive_field} is no multiple of the native stride '
-      f'{shape.native_stride}, so that larger scales find no quadrants: lower strided_layers'
+      f'config.encoder.receptive_field={config.receptive_field} is no multiple of the native '
+      f'stride {shape.native_stride}, so that larger scales find no quadrants: lower strided_layers'
     )
   return shape

@@ -1,7 +1,8 @@
 """Train states on disk, with orbax.
 
-A checkpoint is a folder `<step>` with the items 'encoder' (parameters) and 'trainer' (the rest of the
-train state). Orbax writes under another name and renames, so a folder with a number is complete.
+A checkpoint is a folder `<step>` with the items 'encoder' (parameters) and 'trainer' (the rest of
+the train state). Orbax writes under another name and renames, so a folder with a number is
+complete.
 """
 
 import errno
@@ -31,17 +32,17 @@ def explain_disk_errors(folder: pathlib.Path) -> Iterator[None]:
         f'checkpoints there are whole'
       ) from error
     if isinstance(error, PermissionError) or code == errno.EROFS:
-      raise UserError(f'cannot write to {folder}: {error.strerror}') from error
+      raise UserError(f'cannot write to {folder}: permission denied or read-only') from error
     raise
 
 
 def describe_mismatch(expected: Any, found: Any) -> str | None:
   """The first parameter whose shape is not the expected one, in words."""
   named = {
-    name: dict(
-      (jax.tree_util.keystr(path, simple=True, separator='/'), tuple(leaf.shape))
+    name: {
+      jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
       for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    )
+    }
     for name, tree in (('expected', expected), ('found', found))
   }
   for path in sorted(named['expected'].keys() | named['found'].keys()):

@@ -19,7 +19,7 @@ FILE = 'config.json'
 
 
 def find(name: str) -> pathlib.Path:
-  """The config file called `name`: a path, or else one of the configs that come with the package."""
+  """The config file called `name`: a path, or one of the configs that come with the package."""
   path = pathlib.Path(name)
   if path.is_file():
     return path

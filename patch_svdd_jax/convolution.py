@@ -1,8 +1,8 @@
 """VALID convolution whose gradients keep to forms that XLA makes fast on every platform.
 
-XLA's CPU backend has a fast convolution for NHWC x HWIO alone. What automatic differentiation makes of
-it has its dimensions in another order; the layout pass repairs that, but not inside the body of a
-loop, where such a gradient is 50 times slower (jax issue 12868).
+XLA's CPU backend has a fast convolution for NHWC x HWIO alone. What automatic differentiation makes
+of it has its dimensions in another order; the layout pass repairs that, but not inside the body of
+a loop, where such a gradient is 50 times slower (jax issue 12868).
 """
 
 import functools
@@ -25,7 +25,7 @@ def convolve(
   spread: int = 1,
   dilation: int = 1,
 ) -> jax.Array:
-  """f32[B, H, W, C] with f32[k, k, C, F]; `spread` and `dilation` put zeros into x and the kernel."""
+  """f32[B, H, W, C] with f32[k, k, C, F]; zeros put into x and kernel by `spread`, `dilation`."""
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -64,10 +64,14 @@ def _backward(
   stride: int, dilation: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = saved
-  by_kernel = functools.partial(kernel_gradient, shape=kernel.shape, stride=stride, dilation=dilation)
+  by_kernel = functools.partial(
+    kernel_gradient, shape=kernel.shape, stride=stride, dilation=dilation
+  )
   return (
     input_gradient(gradient, kernel, x.shape, stride, dilation),
-    lax.platform_dependent(x, gradient, cpu=by_kernel, default=_transposed(kernel, stride, dilation)),
+    lax.platform_dependent(
+      x, gradient, cpu=by_kernel, default=_transposed(kernel, stride, dilation)
+    ),
   )
 
 

@@ -6,6 +6,7 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,8 @@ class Detector:
   ) -> 'Detector':
     """Embeds all patches of the normal images u8[N, H, W, 3] into memory banks."""
     params = embedding.replicate(params)
-    mean = embedding.replicate(standardisation.training_mean(images, config.train.mean))
+    mean = jnp.asarray(standardisation.training_mean(images, config.train.mean))
+    mean = embedding.replicate(mean)
     embeddings = embedding.embed(
       architecture.from_config(config.encoder),
       params,
@@ -141,7 +143,9 @@ class Detector:
       part = embedding.pad_images(images[first : first + batch], batch)
       maps.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
       timed_images += batch
-    joined = {name: np.concatenate([part[name] for part in maps])[: len(images)] for name in maps[0]}
+    joined = {
+      name: np.concatenate([part[name] for part in maps])[: len(images)] for name in maps[0]
+    }
     scores = {name: values.max(axis=(1, 2)) for name, values in joined.items()}
     return Scores(joined, scores, {stage: s / timed_images for stage, s in seconds.items()})
 
@@ -172,8 +176,8 @@ class Detector:
     return found.reshape(-1, *grid.shape[2:4])
 
   def save(self, workdir: pathlib.Path) -> None:
-    """Saves the detector in `workdir`/model under its step; an older one goes once this is whole."""
-    arrays = {'params': self.params, 'mean': self.mean, 'banks': {}}
+    """Saves the detector in `workdir`/model by its step; an older one goes once this is whole."""
+    arrays: dict[str, Any] = {'params': self.params, 'mean': self.mean, 'banks': {}}
     for k, bank in self.banks.items():
       valid = np.isfinite(np.asarray(bank.half_norms)).ravel()
       rows = np.asarray(bank.rows).reshape(len(valid), -1)[valid]
@@ -201,12 +205,12 @@ class Detector:
     with manager(workdir) as models:
       step = models.latest_step()
       if step is None:
-        raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
+        raise UserError(
+          f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir'
+        )
       items = ocp.args.Composite(arrays=ocp.args.StandardRestore(), config=ocp.args.JsonRestore())
       restored = models.restore(step, args=items)
-    config = configuration.from_json(
-      json.dumps(restored['config']), str(workdir / FOLDER)
-    )
+    config = configuration.from_json(json.dumps(restored['config']), str(workdir / FOLDER))
     arrays = restored['arrays']
     banks = {
       k: deal_bank(**arrays['banks'][scale_name(k)], block=config.score.bank_block)

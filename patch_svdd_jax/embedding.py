@@ -1,11 +1,11 @@
 """The embedding pass: every patch of every image, on all local devices, by `jax.pmap`.
 
-Images are dealt to the devices in runs, padded so that every device gets as many, and the embeddings
-stay on the device that made them: a memory bank is born sharded.
+Images are dealt to the devices in runs, padded so that every device gets as many, and the
+embeddings stay on the device that made them: a memory bank is born sharded.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from patch_svdd_jax.training import Params
 
 DEVICES = 'devices'
 Progress = Callable[[Iterable[int]], Iterable[int]]
+Tree = TypeVar('Tree')
 
 
 class Embeddings(NamedTuple):
@@ -40,7 +41,7 @@ def local_mesh() -> Mesh:
   return Mesh(np.array(jax.local_devices()), (DEVICES,))
 
 
-def replicate(tree: Params) -> Params:
+def replicate(tree: Tree) -> Tree:
   """Puts a tree on every local device, once."""
   return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec()))
 
@@ -49,7 +50,7 @@ def make_encode(architecture: Architecture, strides: Mapping[int, int]) -> Calla
   """Returns encode(params, mean, images u8[B, H, W, 3]) -> f32[B, rows, columns, D] for each K."""
   encoder = Encoder(architecture)
 
-  def encode(params: Params, mean: jax.Array, images: jax.Array) -> dict[int, jax.Array]:
+  def encode(params: Params, mean: jax.Array, images: jax.Array) -> Any:
     return encoder.apply({'params': params}, standardise(images, mean), strides)
 
   return encode
@@ -91,7 +92,7 @@ def pad_images(images: np.ndarray, count: int) -> np.ndarray:
 def embed(
   architecture: Architecture,
   params: Params,
-  mean: np.ndarray,
+  mean: jax.Array,
   images: np.ndarray,
   strides: Mapping[int, int],
   *,

@@ -1,7 +1,8 @@
 """Encoders and the position classifier, as Flax modules.
 
-Every convolution is VALID, so a patch is nothing but an image of the receptive field's size: the same
-parameters applied to a whole image give the embeddings of all its patches, overlapping work shared.
+Every convolution is VALID, so a patch is nothing but an image of the receptive field's size: the
+same parameters applied to a whole image give the embeddings of all its patches, overlapping work
+shared.
 """
 
 import math
@@ -25,7 +26,9 @@ def uniform_initializer(fan_in: int) -> Callable:
   """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default and therefore the authors'."""
   bound = fan_in**-0.5
 
-  def initialize(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+  def initialize(
+    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+  ) -> jax.Array:
     # The same numbers as a draw of four dimensions, which XLA takes four times longer to compile.
     return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
 
@@ -92,7 +95,7 @@ class Encoder(nn.Module):
   def setup(self) -> None:
     base, *merging = self.architecture.levels
     shape = self.architecture
-    levels = {f'level_{base}': BaseLevel(shape.base)}
+    levels: dict[str, nn.Module] = {f'level_{base}': BaseLevel(shape.base)}
     levels |= {f'level_{k}': MergeLevel(shape.merge_features, shape.embed_dim) for k in merging}
     for name, module in levels.items():
       setattr(self, name, module)
@@ -133,8 +136,8 @@ class Encoder(nn.Module):
   def embed_patches(self, patches: jax.Array) -> jax.Array:
     """Embeds patches one by one, as training does: f32[B, K, K, 3] to f32[B, D].
 
-    The quadrants are encoded side by side, as a batch: a 64-pixel patch needs four 32-pixel outputs,
-    not the 17 x 17 that lie between them.
+    The quadrants are encoded side by side, as a batch: a 64-pixel patch needs four 32-pixel
+    outputs, not the 17 x 17 that lie between them.
     """
     batch, size = patches.shape[:2]
     base = self.architecture.receptive_field
@@ -168,7 +171,7 @@ def fine_strides(architecture: Architecture, strides: Mapping[int, int]) -> dict
     stride = strides.get(level, 0)
     if level in strides and (stride < 1 or stride % native):
       raise UserError(
-        f'a stride of {stride} at K={level} is not a multiple of the encoder\'s native stride '
+        f"a stride of {stride} at K={level} is not a multiple of the encoder's native stride "
         f'{native}: change config.score.strides'
       )
     needed = math.gcd(stride, needed)

@@ -13,6 +13,7 @@ from patch_svdd_jax import geometry, metrics
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detector import Detector, Scores, strides_of
 from patch_svdd_jax.embedding import Progress
+from patch_svdd_jax.geometry import ImageSize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def evaluate(detector: Detector, split: Split, progress: Progress = iter) -> Eva
   return Evaluation(overall, per_defect, timing, scores)
 
 
-def search_flop(detector: Detector, image_size: tuple[int, int]) -> float:
+def search_flop(detector: Detector, image_size: ImageSize) -> float:
   """Floating point operations of the distances of one image: 2 Q N D, over the scales."""
   return sum(
     2.0
@@ -57,7 +58,7 @@ def search_flop(detector: Detector, image_size: tuple[int, int]) -> float:
   )
 
 
-def speeds(detector: Detector, scores: Scores, image_size: tuple[int, int]) -> dict[str, float]:
+def speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> dict[str, float]:
   """Images a second of each stage and of all, distances in GFLOP/s, and peak memory."""
   rates = {f'{stage}_images_per_s': 1 / s for stage, s in scores.seconds.items()}
   return rates | {

@@ -1,4 +1,4 @@
-"""What a patch is: its receptive field K, its stride S, and the grid of patches that covers an image.
+"""What a patch is: its receptive field K, its stride S, and the grid that covers an image.
 
 A patch is the K x K square whose top left pixel is (i*S, j*S); the grid of an image of H x W pixels
 has ((H - K) // S + 1) x ((W - K) // S + 1) patches.
@@ -7,6 +7,9 @@ has ((H - K) // S + 1) x ((W - K) // S + 1) patches.
 import numpy as np
 
 from patch_svdd_jax.errors import UserError
+
+# (height, width) in pixels.
+ImageSize = tuple[int, ...]
 
 
 def grid_extent(extent: int, receptive_field: int, stride: int) -> int:
@@ -23,9 +26,7 @@ def grid_extent(extent: int, receptive_field: int, stride: int) -> int:
   return (extent - receptive_field) // stride + 1
 
 
-def grid_shape(
-  image_size: tuple[int, int], receptive_field: int, stride: int
-) -> tuple[int, int]:
+def grid_shape(image_size: ImageSize, receptive_field: int, stride: int) -> tuple[int, int]:
   """The patch grid (rows, columns) of an image of (height, width) pixels."""
   height, width = image_size
   return (

@@ -6,7 +6,7 @@ import optax
 
 
 def distance(z: jax.Array, z_near: jax.Array) -> jax.Array:
-  """||z_i - z'_i||_2 along the last axis, with a zero (not NaN) gradient where the two are identical."""
+  """||z_i - z'_i||_2 along the last axis; its gradient is zero, not NaN, where both are equal."""
   squared = jnp.sum((z - z_near) ** 2, axis=-1)
   apart = squared > 0
   return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
@@ -44,7 +44,7 @@ def position_accuracy(logits: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def embedding_spread(z: jax.Array) -> jax.Array:
-  """The standard deviation of embeddings f32[B, D] around their mean, root mean square over D, f32[].
+  """The standard deviation of embeddings f32[B, D], root mean square over D, f32[].
 
   It falls towards 0 when the neighbour loss wins and the embeddings collapse to a point.
   """

@@ -51,16 +51,14 @@ def _centre(rows: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnames='block')
 def arrange(rows: jax.Array, valid: jax.Array, centre: jax.Array, block: int) -> Bank:
-  """Lays centred rows f32[devices, R, D] out in blocks; rows that are not valid[devices, R] are padding."""
+  """Lays centred rows f32[devices, R, D] out in blocks; not valid[devices, R] means padding."""
   devices, per_device, dim = rows.shape
   block = min(block, per_device)
   padding = -per_device % block
   rows = jnp.pad(jnp.where(valid[..., None], rows, 0.0), ((0, 0), (0, padding), (0, 0)))
   valid = jnp.pad(valid, ((0, 0), (0, padding)))
   half_norms = jnp.where(valid, jnp.sum(rows**2, axis=-1) / 2, jnp.inf)
-  return Bank(
-    rows.reshape(devices, -1, block, dim), half_norms.reshape(devices, -1, block), centre
-  )
+  return Bank(rows.reshape(devices, -1, block, dim), half_norms.reshape(devices, -1, block), centre)
 
 
 def build_bank(embeddings: Embeddings, block: int) -> Bank:
@@ -110,7 +108,7 @@ def _search_rows(
 def _search_device(
   queries: jax.Array, rows: jax.Array, half_norms: jax.Array, query_block: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Searches one device's part f32[1, blocks, block, D], then finds the nearest over all devices."""
+  """Searches one device's f32[1, blocks, block, D], then finds the nearest over all devices."""
   rows, half_norms = rows[0], half_norms[0]
   count, dim = queries.shape
   padded = jnp.pad(queries, ((0, -count % query_block), (0, 0))).reshape(-1, query_block, dim)
@@ -146,8 +144,8 @@ def search(queries: jax.Array, bank: Bank, query_block: int) -> tuple[jax.Array,
     query_block: queries whose distances to a block of rows are in memory at a time.
 
   Returns:
-    Distances f32[Q], and i32[Q]: the row in the bank's order, padding counted, the smallest of those
-    equally near.
+    Distances f32[Q], and i32[Q]: the row in the bank's order, padding counted, the smallest of
+    those equally near.
 
   Raises:
     UserError: the queries have another D than the bank.

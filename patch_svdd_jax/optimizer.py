@@ -7,7 +7,7 @@ from patch_svdd_jax.errors import UserError
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """Linear warm-up to `config.learning_rate`, then constant or a cosine decay to 0 at the last step."""
+  """Linear warm-up to `config.learning_rate`, then constant or a cosine decay to 0 at the end."""
   if not 0 <= config.warmup_steps <= config.steps:
     raise UserError(
       f'config.train.warmup_steps={config.warmup_steps} must lie between 0 and '

@@ -41,8 +41,9 @@ def write(
 ) -> None:
   """Writes everything into `folder`: metrics.json, maps.npz, overlays/ and overview.png.
 
-  maps.npz holds each map as f32[N, H, W] and each image score as `<map>_score` f32[N], with `names`,
-  `labels` and `defects`. Pictures show the last map, the product where there are several scales.
+  maps.npz holds each map as f32[N, H, W] and each image score as `<map>_score` f32[N], with
+  `names`, `labels` and `defects`. Pictures show the last map, the product where there are several
+  scales.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def write(
 
 def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None:
   """Writes maps and scores as one compressed npz."""
-  arrays = {name: maps for name, maps in evaluation.scores.maps.items()}
+  arrays: dict[str, Any] = dict(evaluation.scores.maps)
   arrays |= {f'{name}_score': scores for name, scores in evaluation.scores.images.items()}
   arrays |= {
     'names': np.array(split.names),

@@ -13,6 +13,7 @@ import ml_collections
 from jax import lax
 
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.geometry import ImageSize
 from patch_svdd_jax.standardisation import standardise
 
 # (row, column) directions of the 8 neighbours, in reading order.
@@ -46,18 +47,18 @@ def choose(uniform: jax.Array, low: jax.Array | int, high: jax.Array | int) -> j
   return low + jnp.floor(uniform * (high + 1 - low)).astype(jnp.int32)
 
 
-def last_corner(image_size: tuple[int, int], patch: int) -> jax.Array:
+def last_corner(image_size: ImageSize, patch: int) -> jax.Array:
   """The largest corner of a patch inside the image, i32[2]."""
   return jnp.array(image_size, jnp.int32) - patch
 
 
 def neighbour_pair(
-  key: jax.Array, image_size: tuple[int, int], patch: int
+  key: jax.Array, image_size: ImageSize, patch: int
 ) -> tuple[jax.Array, jax.Array]:
   """Corners of two patches a few pixels apart, for L_SVDD' (Yi & Yoon 2020, section 3.2).
 
-  The second is the first shifted by up to K // 32 pixels (at least 1) per axis, never by (0, 0), then
-  clipped to the image, as the authors do; the clipping can make the two identical.
+  The second is the first shifted by up to K // 32 pixels (at least 1) per axis, never by (0, 0),
+  then clipped to the image, as the authors do; the clipping can make the two identical.
 
   Returns:
     Two corners i32[2].
@@ -74,9 +75,7 @@ def neighbour_pair(
   return first, jnp.clip(first + shift, 0, last)
 
 
-def position_pair(
-  key: jax.Array, image_size: tuple[int, int], patch: int, mode: str
-) -> PositionPair:
+def position_pair(key: jax.Array, image_size: ImageSize, patch: int, mode: str) -> PositionPair:
   """Corners of a patch and of one of its 8 neighbours, for L_SSL (section 3.3).
 
   The neighbour's offset is 3K/4 + U[0, K/4) along each axis of its direction.
@@ -86,8 +85,8 @@ def position_pair(
     image_size: (height, width) in pixels.
     patch: K in pixels.
     mode: 'clip' moves a second patch that leaves the image back into it (the authors' way, though
-      the offset, and at a border even the direction, is then another); 'valid' draws the first patch
-      among those whose neighbour lies inside.
+      the offset, and at a border even the direction, is then another); 'valid' draws the first
+      patch among those whose neighbour lies inside.
   """
   uniform = jax.random.uniform(key, (5,))
   position = choose(uniform[0], 0, len(DIRECTIONS) - 1)
@@ -101,7 +100,7 @@ def position_pair(
   return PositionPair(first, jnp.clip(first + offset, 0, last), position)
 
 
-def check_pairs(image_size: tuple[int, int], patch: int, mode: str) -> None:
+def check_pairs(image_size: ImageSize, patch: int, mode: str) -> None:
   """Refuses images from which pairs of this scale cannot be drawn.
 
   Raises:
@@ -114,12 +113,13 @@ def check_pairs(image_size: tuple[int, int], patch: int, mode: str) -> None:
   if min(image_size) < needed:
     raise UserError(
       f'images of {image_size[0]}x{image_size[1]} pixels are too small for {mode!r} pairs of '
-      f'{patch}-pixel patches, which need {needed}: enlarge config.data.image_size or drop the scale'
+      f'{patch}-pixel patches, which need {needed}: enlarge '
+      f'config.data.image_size or drop the scale'
     )
 
 
 def relight(key: jax.Array, patch: jax.Array, brightness: float, gain: float) -> jax.Array:
-  """A patch f32[K, K, 3] in grey levels under another light: x * exp(gain n) + 255 brightness n'."""
+  """A patch f32[K, K, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'."""
   factor, shift = jax.random.normal(key, (2,))
   return patch * jnp.exp(gain * factor) + 255 * brightness * shift
 
@@ -132,7 +132,7 @@ def perturb(key: jax.Array, patch: jax.Array, rgb_shift: float, pixel_noise: flo
 
 
 def make_cut(patch: int, augment: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
-  """Returns cut(key, images, mean, index, corner) -> one lit and standardised patch f32[K, K, 3]."""
+  """Returns cut(key, images, mean, index, corner) -> a lit and standardised patch f32[K, K, 3]."""
 
   def cut(
     key: jax.Array, images: jax.Array, mean: jax.Array, index: jax.Array, corner: jax.Array
@@ -190,7 +190,9 @@ def make_sampler(
   def sample(key: jax.Array, images: jax.Array, mean: jax.Array) -> Pairs:
     position_key, neighbour_key = jax.random.split(key)
     over_keys = (0, None, None)
-    positions = jax.vmap(position, over_keys)(jax.random.split(position_key, batch_size), images, mean)
+    positions = jax.vmap(position, over_keys)(
+      jax.random.split(position_key, batch_size), images, mean
+    )
     neighbours = jax.vmap(neighbour, over_keys)(
       jax.random.split(neighbour_key, batch_size), images, mean
     )

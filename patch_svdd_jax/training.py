@@ -19,6 +19,7 @@ from jax import lax
 from patch_svdd_jax import architecture, losses, optimizer, sampling
 from patch_svdd_jax.encoders import Encoder, PositionClassifier
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.geometry import ImageSize
 
 Params = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -70,7 +71,7 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
   return TrainState(jnp.int32(0), params, optimizer.from_config(config.train).init(params))
 
 
-def make_loss(config: ml_collections.ConfigDict, image_size: tuple[int, int]) -> Callable:
+def make_loss(config: ml_collections.ConfigDict, image_size: ImageSize) -> Callable:
   """Returns loss(params, key, images, mean) -> (L_Patch SVDD, metrics)  (Yi & Yoon 2020, eq. 6).
 
   L = sum over scales of  L_SSL + lambda L_SVDD'.
@@ -95,9 +96,10 @@ def make_loss(config: ml_collections.ConfigDict, image_size: tuple[int, int]) ->
     patches = jnp.concatenate(
       [pairs.position_first, pairs.position_second, pairs.neighbour_first, pairs.neighbour_second]
     )
-    z = encoder.apply({'params': params['encoder']}, patches, method='embed_patches')
+    z: Any = encoder.apply({'params': params['encoder']}, patches, method='embed_patches')
     first, second, near, nearer = jnp.split(z, 4)
-    logits = classifier.apply({'params': params['classifiers'][scale_name(scale)]}, first, second)
+    head = {'params': params['classifiers'][scale_name(scale)]}
+    logits: Any = classifier.apply(head, first, second)
     position = losses.position_loss(logits, pairs.positions)
     neighbour = losses.neighbour_loss(near, nearer)
     metrics = {
@@ -112,7 +114,8 @@ def make_loss(config: ml_collections.ConfigDict, image_size: tuple[int, int]) ->
   def loss(
     params: Params, key: jax.Array, images: jax.Array, mean: jax.Array
   ) -> tuple[jax.Array, Metrics]:
-    total, metrics = jnp.float32(0), {}
+    total = jnp.float32(0)
+    metrics: Metrics = {}
     for scale in config.encoder.scales:
       value, named = scale_loss(params, jax.random.fold_in(key, scale), images, mean, scale)
       total, metrics = total + value, metrics | named
@@ -121,12 +124,12 @@ def make_loss(config: ml_collections.ConfigDict, image_size: tuple[int, int]) ->
   return loss
 
 
-def make_train_step(config: ml_collections.ConfigDict, image_size: tuple[int, int]) -> Callable:
-  """Returns the jitted train(state, images, mean, key) -> (state, metrics), several steps in one scan.
+def make_train_step(config: ml_collections.ConfigDict, image_size: ImageSize) -> jax.stages.Wrapped:
+  """Returns the jitted train(state, images, mean, key) -> (state, metrics): steps in one scan.
 
-  The state is donated. Steps past `config.train.steps` do nothing, so that one program serves the last
-  call too. A step whose loss or gradient is not finite does nothing either: the state stays what was
-  last finite, and the metric 'finite_steps' falls short of 'steps'.
+  The state is donated. Steps past `config.train.steps` do nothing, so that one program serves the
+  last call too. A step whose loss or gradient is not finite does nothing either: the state stays
+  what was last finite, and the metric 'finite_steps' falls short of 'steps'.
 
   Args:
     config: the whole config.
@@ -146,7 +149,7 @@ def make_train_step(config: ml_collections.ConfigDict, image_size: tuple[int, in
     gradient, metrics = jax.grad(loss, has_aux=True)(state.params, key, images, mean)
     updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
     moved = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-    finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(optax.global_norm(gradient))
+    finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(optax.tree.norm(gradient))
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
     metrics = {name: jnp.where(finite, value, 0.0) for name, value in metrics.items()}
     return state, metrics | {'steps': jnp.float32(1), 'finite_steps': finite.astype(jnp.float32)}
@@ -218,7 +221,7 @@ def fit(
     images: u8[N, H, W, 3], normal images.
     mean: of `standardisation.training_mean`.
     monitor: is told the metrics of each call.
-    saver: keeps a state every `config.checkpoint.every` steps and at the end, and when told to stop.
+    saver: keeps a state every `config.checkpoint.every` steps, at the end, and when told to stop.
     should_stop: asked between calls; True saves and leaves.
 
   Raises:
@@ -226,8 +229,8 @@ def fit(
     UserError: a setting makes no sense for these images.
   """
   images, mean, key = jax.device_put((images, mean, jax.random.key(config.seed)))
-  train = make_train_step(config, images.shape[1:3])
-  train = train.lower(state, images, mean, key).compile()
+  train_step = make_train_step(config, images.shape[1:3])
+  train = train_step.lower(state, images, mean, key).compile()
   monitor.start()
   step = saved = int(state.step)
   while step < config.train.steps and not should_stop():

@@ -287,7 +287,7 @@ def test_stride_off_the_coarser_grid_of_the_non_hierarchical_encoder_is_refused(
 def test_image_smaller_than_a_patch_is_refused(size):
   encoder, variables = shared_encoder()
   with pytest.raises(UserError, match=rf'{min(size)} pixels cannot hold a (64|32)-pixel patch'):
-    encoder.apply(variables, random_images(size), {64: 2, 32: 2})
+    jax.eval_shape(lambda x: encoder.apply(variables, x, {64: 2, 32: 2}), random_images(size))
 
 
 def classify(train_last_layer=False, dim=16, batch=5):

@@ -19,7 +19,9 @@ def progress(title: str) -> Progress:
 def config_help() -> str:
   """All config keys with their defaults, for --help."""
   lines = [f'  --{key}={value!r}' for key, value in configuration.flatten(default.get_config())]
-  return '\n'.join(['config keys and their defaults (configs/default.py says what they mean):', *lines])
+  return '\n'.join(
+    ['config keys and their defaults (configs/default.py says what they mean):', *lines]
+  )
 
 
 def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None:

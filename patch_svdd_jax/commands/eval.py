@@ -1,8 +1,9 @@
 """Measures a detector on labelled test images, beside an untrained encoder of the same shape.
 
-The workdir is one that train or import-authors made. Its own config says which data it is measured on;
-another --config, or single keys, can say otherwise. The memory bank is always that of the config's
-training images: one that was saved is used if it fits, otherwise the images are embedded again.
+The workdir is one that train or import-authors made. Its own config says which data it is measured
+on; another --config, or single keys, can say otherwise. The memory bank is always that of the
+config's training images: one that was saved is used if it fits, otherwise the images are embedded
+again.
 
 WORKDIR/eval gets metrics.json, maps.npz, overview.png and overlays/, all on one colour scale.
 
@@ -67,7 +68,9 @@ def read_config(
     UserError: its encoder is another than the workdir's.
   """
   own = configuration.load(workdir)
-  config = configuration.override(configuration.read(name) if name else own.copy_and_resolve_references(), rest)
+  config = configuration.override(
+    configuration.read(name) if name else own.copy_and_resolve_references(), rest
+  )
   changed = configuration.differences(own, config, ['encoder', 'train.mean'])
   changed = [line for line in changed if not line.startswith('config.encoder.scales')]
   if changed:

@@ -19,7 +19,9 @@ from patch_svdd_jax.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `import-authors`."""
-  parser.add_argument('file', type=pathlib.Path, metavar='FILE.pkl', help="the authors' enchier.pkl")
+  parser.add_argument(
+    'file', type=pathlib.Path, metavar='FILE.pkl', help="the authors' enchier.pkl"
+  )
   parser.add_argument('--workdir', required=True, type=pathlib.Path, help='a new folder')
 
 

@@ -1,11 +1,11 @@
 """Trains an encoder on normal images, then fits the detector: embeds them into memory banks.
 
-The workdir gets config.json, checkpoints/, model/ (the detector), metrics.jsonl and tensorboard/. The same
-command on the same workdir goes on from the newest checkpoint, and a run that was stopped and resumed
-equals one that never stopped, bit for bit. Ctrl-C or SIGTERM saves and leaves.
+The workdir gets config.json, checkpoints/, model/ (the detector), metrics.jsonl and tensorboard/.
+The same command on the same workdir goes on from the newest checkpoint, and a run that was stopped
+and resumed equals one that never stopped, bit for bit. Ctrl-C or SIGTERM saves and leaves.
 
   python train.py --config configs/mvtec.py:screw --config.data.root=DATA --workdir runs/screw
-  python train.py --config configs/folder.py:/data/parts --workdir runs/parts --config.train.steps=2000
+  python train.py --config configs/folder.py:/data/parts --workdir runs/parts
 """
 
 import argparse
@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import ml_collections
 
@@ -26,7 +27,13 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.monitoring import TrainingMonitor
 
 # What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
-FREE = ('config.train.steps:', 'config.checkpoint.', 'config.score.', 'config.data.root:', 'config.data.prepared:')
+FREE = (
+  'config.train.steps:',
+  'config.checkpoint.',
+  'config.score.',
+  'config.data.root:',
+  'config.data.prepared:',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +60,9 @@ class StopRequest:
       print('\nstopping after this call of the train step ...', file=sys.stderr)
       signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {
+      number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
       yield self
     finally:
@@ -62,7 +71,7 @@ class StopRequest:
 
 
 def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Refuses to go on with another config than the workdir was started with, showing what differs."""
+  """Refuses to resume with another config than the workdir was started with, shown key by key."""
   if not (workdir / configuration.FILE).exists():
     return
   changed = [

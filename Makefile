@@ -1,0 +1,39 @@
+# Everything sets itself up in .venv: a fresh machine needs Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+DEMO := runs/demo
+
+.PHONY: help demo test check test-slow clean
+
+help:
+	@echo 'make demo       train on the embedded textures and show what was found'
+	@echo 'make test       linters, types and tests'
+	@echo 'make test-slow  the tests that take minutes'
+	@echo 'make clean      remove the environment and the demo'
+
+$(READY): requirements.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python train.py --config configs/demo.py --workdir $(DEMO)
+	$(BIN)/python eval.py --workdir $(DEMO)
+	@echo 'Look at $(DEMO)/eval/overview.png'
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest --numprocesses 2
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf $(VENV) runs/demo
