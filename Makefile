@@ -20,7 +20,7 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python train.py --config configs/demo.py --workdir $(DEMO)
+	$(BIN)/python train.py --config configs/laptop.py:brick --workdir $(DEMO)
 	$(BIN)/python eval.py --workdir $(DEMO)
 	@echo 'Look at $(DEMO)/eval/overview.png'
 

@@ -53,7 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
   augment.gain = 0.0  # of the logarithm of a factor common to a patch's pixels, in all pairs
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
-  checkpoint.every = 1000  # steps, rounded up to whole calls
+  checkpoint.every = 200  # steps, rounded up to whole calls
   checkpoint.keep = 3  # the newest so many are kept
 
   config.score = score = ml_collections.ConfigDict()

@@ -1,6 +1,6 @@
 r"""The embedded textures at their own size: `textures.py:brick` (the default), `:grass`, `:gravel`.
 
-python train.py --config configs/textures.py:brick --workdir runs/brick
+  python train.py --config configs/textures.py:brick --workdir runs/brick
 """
 
 import ml_collections

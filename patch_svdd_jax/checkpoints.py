@@ -6,34 +6,51 @@ complete.
 """
 
 import errno
+import os
 import pathlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.training import Params, TrainState
+
+# No space left, over the quota, over the largest size of a file.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def error_number(error: Exception) -> int | None:
+  """The errno of an OSError, or of a ValueError by which tensorstore reports one."""
+  quoted = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(quoted[1]) if quoted else getattr(error, 'errno', None)
 
 
 @contextmanager
 def explain_disk_errors(folder: pathlib.Path) -> Iterator[None]:
   """Turns what a disk can do to a writer into one line."""
+  verbosity = logging.get_verbosity()
+  # Orbax raises what its threads raise, and logs it with a traceback besides.
+  logging.set_verbosity(logging.FATAL)
   try:
     yield
   except (OSError, ValueError) as error:
-    code = getattr(error, 'errno', None)
-    full = code in (errno.ENOSPC, errno.EDQUOT) or 'No space left' in str(error)
-    if full:
+    number = error_number(error)
+    if number in FULL:
       raise UserError(
         f'no space left on the disk of {folder}: free some and run the same command again; the '
         f'checkpoints there are whole'
       ) from error
-    if isinstance(error, PermissionError) or code == errno.EROFS:
-      raise UserError(f'cannot write to {folder}: permission denied or read-only') from error
+    if number in READ_ONLY:
+      raise UserError(f'cannot write to {folder}: {os.strerror(number)}') from error
     raise
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def describe_mismatch(expected: Any, found: Any) -> str | None:
@@ -108,8 +125,9 @@ class Checkpoints:
     encoder = self.restore_encoder(like.params['encoder'])
     trainer = self._restore('trainer', trainer)
     params = {'encoder': encoder, 'classifiers': trainer['classifiers']}
-    step = jax.device_put(jax.numpy.int32(self.latest))
-    return TrainState(step, params, trainer['opt_state'])
+    state = TrainState(jax.numpy.int32(self.latest), params, trainer['opt_state'])
+    # Orbax binds arrays to a device, for which the train step would be compiled to another program.
+    return jax.device_put(jax.device_get(state))
 
   def restore_encoder(self, like: Params) -> Params:
     """The newest encoder.

@@ -1,9 +1,12 @@
 """Configs: read from files and the command line, kept in a workdir, compared."""
 
+import difflib
 import json
 import os
 import pathlib
+import re
 import runpy
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -17,42 +20,133 @@ from patch_svdd_jax.errors import UserError
 
 FILE = 'config.json'
 
+# The types of settings in words, for errors.
+KINDS = {
+  bool: 'true or false',
+  int: 'a whole number',
+  float: 'a number',
+  str: 'text',
+  tuple: 'a tuple',
+}
+
+# What ml_collections says of a key that does not exist, and of a value that does not fit.
+NO_KEY = re.compile(r'[\'"]*Key "(\w+)" does not exist|[\'"]*(\w+)[\'"]*\nDid you mean')
+WRONG_TYPE = re.compile(
+  r"Could not override field '(\w+)' \(reference\)\. (.*) is of original type <class '(\w+)'> "
+  r"and cannot be casted to type <class '([\w.]+)'>"
+)
+
+
+def packaged() -> dict[str, pathlib.Path]:
+  """The configs that come with the package, by name."""
+  folder = pathlib.Path(str(resources.files('patch_svdd_jax.configs')))
+  return {file.stem: file for file in sorted(folder.glob('[!_]*.py'))}
+
 
 def find(name: str) -> pathlib.Path:
-  """The config file called `name`: a path, or one of the configs that come with the package."""
+  """The config file called `name`: a path, or else one that comes with the package."""
   path = pathlib.Path(name)
   if path.is_file():
     return path
-  installed = pathlib.Path(str(resources.files('patch_svdd_jax.configs')))
-  packaged = installed / path.with_suffix('.py').name
-  if packaged.is_file():
-    return packaged
-  names = sorted(file.stem for file in installed.glob('*.py') if file.stem != '__init__')
-  raise UserError(f'no config file {name}: give a path, or one of {", ".join(names)}')
+  known = packaged()
+  # configs/mvtec.py is where the documentation has them; a file elsewhere would be another one.
+  if path.parent in (pathlib.Path(), pathlib.Path('configs')) and path.stem in known:
+    return known[path.stem]
+  raise UserError(f'no config file {name!r}: give a path, or one of {", ".join(known)}')
 
 
 def read(name: str) -> ml_collections.ConfigDict:
   """The config of `FILE[:ARGUMENT]`, by the file's get_config(ARGUMENT).
 
   Raises:
-    UserError: there is no such file, it has no get_config, or it sets a key that does not exist.
+    UserError: there is no such file, it has no get_config, its code fails, or it sets a key or a
+      type that the defaults do not have.
   """
   file, colon, argument = name.partition(':')
   path = find(file)
   try:
-    get_config = runpy.run_path(str(path))['get_config']
-    return get_config(argument) if colon else get_config()
-  except KeyError as error:
-    raise UserError(f'{path}: {error.args[0]} is not defined there') from error
-  except (AttributeError, TypeError, SyntaxError) as error:
-    raise UserError(f'{path}: {first_line(error)}') from error
+    get_config = runpy.run_path(str(path)).get('get_config')
+    if not callable(get_config):
+      raise UserError(f'{path}: defines no function get_config')
+    config = get_config(argument) if colon else get_config()
+  except UserError:
+    raise
+  except Exception as error:  # The file is its user's code: whatever it raises is theirs to read.
+    raise UserError(f'{path}{line_number(error, path)}: {describe(error)}') from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(f'{path}: get_config returns {type(config).__name__}, not a ConfigDict')
+  check(config, str(path))
+  return config
 
 
-def first_line(error: Exception) -> str:
-  """An error's message on one line, without the dump of all fields that ml_collections adds."""
-  text = str(error.args[0]) if error.args else str(error)
-  lines = text.replace('\\n', '\n').split(' Other fields present')[0].splitlines()
-  return ', '.join(line.strip('"\' ') for line in lines)
+def line_number(error: Exception, path: pathlib.Path) -> str:
+  """':7', the line of a config file where an error arose; '' where it arose outside."""
+  if isinstance(error, SyntaxError):
+    return f':{error.lineno}'
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename == str(path)
+  ]
+  return f':{lines[-1]}' if lines else ''
+
+
+def describe(error: Exception) -> str:
+  """An error of a config file's code in one line; those of ml_collections name the key."""
+  text = str(error.args[0]) if error.args else ''
+  # ml_collections turns one error's repr into the text of another.
+  text = text.replace('\\n', '\n').replace('\\', '')
+  if missing := NO_KEY.match(text):
+    return no_such_key(missing[1] or missing[2])
+  if wrong := WRONG_TYPE.match(text):
+    words = {cls.__name__: words for cls, words in KINDS.items()}
+    given, wanted = (words.get(name, 'a section') for name in wrong.group(3, 4))
+    return f'{wrong[1]}={wrong[2]} is {given}, must be {wanted}'
+  return f'{type(error).__name__}: {text.splitlines()[0] if text else "no message"}'
+
+
+def no_such_key(key: str) -> str:
+  """What to say about a key that does not exist, given in full or by its last name."""
+  known = [name for name, _ in flatten(default.get_config())]
+  if '.' not in key:
+    known = [part for name in known for part in name.split('.')]
+  near = difflib.get_close_matches(key, known, 1)
+  return f'no such key: {key}; ' + (f'did you mean {near[0]}?' if near else '--help lists all keys')
+
+
+def kind(value: Any) -> str:
+  """What type of setting a value is, in words."""
+  if isinstance(value, tuple):
+    return 'a tuple, each ' + ' or '.join(sorted({kind(item) for item in value}))
+  return KINDS.get(type(value), type(value).__name__)
+
+
+def check_value(key: str, value: Any, like: Any) -> None:
+  """Refuses a value of another type than the default's; a whole number may stand for any number.
+
+  Raises:
+    UserError: names the key.
+  """
+  if kind(value) != kind(like) and (type(value), type(like)) != (int, float):
+    raise UserError(f'{key}={value!r}: must be {kind(like)}')
+
+
+def check(config: ml_collections.ConfigDict, source: str) -> None:
+  """Refuses a config whose keys or types are not those of the defaults.
+
+  Raises:
+    UserError: names the source and the key.
+  """
+  expected, found = dict(flatten(default.get_config())), dict(flatten(config))
+  if unknown := [key for key in found if key not in expected]:
+    raise UserError(f'{source}: {no_such_key(unknown[0])}')
+  if missing := [key for key in expected if key not in found]:
+    raise UserError(f'{source}: lacks {missing[0]}; start from patch_svdd_jax.configs.default')
+  try:
+    for key, value in found.items():
+      check_value(key, value, expected[key])
+  except UserError as error:
+    raise UserError(f'{source}: {error}') from error
 
 
 def override(
@@ -63,18 +157,29 @@ def override(
   Raises:
     UserError: a key does not exist or a value has the wrong type, by name.
   """
+  known = dict(flatten(config))
+  for argument in arguments:
+    key = argument.partition('=')[0].removeprefix('--')
+    if argument.startswith('--config.') and key not in known:
+      raise UserError(no_such_key(key))
   values = flags.FlagValues()
   argv = ['', *arguments]
   try:
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
     rest = values(argv)[1:]
+  except flags.IllegalFlagValueError as error:
+    # 'flag --config.train.steps=abc: ...'
+    key, _, value = str(error).removeprefix('flag --').partition('=')
+    if key not in known:
+      raise UserError(str(error).splitlines()[0]) from error
+    raise UserError(f'{key}={value.partition(": ")[0]}: must be {kind(known[key])}') from error
   except flags.Error as error:
     raise UserError(str(error).splitlines()[0]) from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UserError(f'no such config key in {" ".join(arguments)}: {first_line(error)}') from error
   if rest:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
-  return values['config'].value
+  overridden = values['config'].value
+  check(overridden, 'command line')
+  return overridden
 
 
 def flatten(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:
@@ -110,16 +215,20 @@ def from_json(text: str, source: str) -> ml_collections.ConfigDict:
   Raises:
     UserError: it is no JSON, or does not fit the keys and types there are.
   """
+  config = default.get_config()
+  known = dict(flatten(config))
   try:
-    config = default.get_config()
-    for key, value in flatten(json.loads(text)):
-      *sections, name = key.split('.')[1:]
-      section = config
-      for part in sections:
-        section = section[part]
-      section[name] = tuple(value) if isinstance(value, list) else value
-  except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-    raise UserError(f'{source} is no config of this version: {first_line(error)}') from error
+    values = json.loads(text)
+    if not isinstance(values, dict):
+      raise UserError(f'it holds {type(values).__name__}, not keys')
+    for key, value in flatten(values):
+      if key not in known:
+        raise UserError(no_such_key(key))
+      value = tuple(value) if isinstance(value, list) else value
+      check_value(key, value, known[key])
+      config.update_from_flattened_dict({key.removeprefix('config.'): value})
+  except (json.JSONDecodeError, UserError) as error:
+    raise UserError(f'{source} is no config of this version: {error}') from error
   return config
 
 

@@ -176,24 +176,31 @@ class Detector:
     return found.reshape(-1, *grid.shape[2:4])
 
   def save(self, workdir: pathlib.Path) -> None:
-    """Saves the detector in `workdir`/model by its step; an older one goes once this is whole."""
-    arrays: dict[str, Any] = {'params': self.params, 'mean': self.mean, 'banks': {}}
+    """Saves the detector in `workdir`/model; the one before it goes once this is whole."""
+    # As numpy arrays: those of jax could be loaded on as many devices only.
+    arrays: dict[str, Any] = jax.device_get({'params': self.params, 'mean': self.mean})
+    arrays['banks'] = {}
     for k, bank in self.banks.items():
       valid = np.isfinite(np.asarray(bank.half_norms)).ravel()
       rows = np.asarray(bank.rows).reshape(len(valid), -1)[valid]
-      arrays['banks'][scale_name(k)] = {'rows': rows, 'centre': bank.centre}
-    items = ocp.args.Composite(
-      arrays=ocp.args.StandardSave(arrays), config=ocp.args.JsonSave(self.config.to_dict())
-    )
+      arrays['banks'][scale_name(k)] = {'rows': rows, 'centre': np.asarray(bank.centre)}
+    about = {'step': self.step, 'config': self.config.to_dict()}
+    items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
     with explain_disk_errors(workdir / FOLDER), manager(workdir) as models:
-      if models.latest_step() == self.step:
-        models.delete(self.step)
-      models.save(self.step, args=items, force=True)
+      # Numbered by saves, not by steps: one of the same step must not go before this is whole.
+      models.save((models.latest_step() or 0) + 1, args=items, force=True)
 
   @staticmethod
   def exists(workdir: pathlib.Path, step: int) -> bool:
     """Whether `workdir` holds the detector of an encoder's `step`."""
-    return (workdir / FOLDER / str(step)).is_dir()
+    if not (workdir / FOLDER).is_dir():
+      return False
+    with manager(workdir) as models:
+      number = models.latest_step()
+      if number is None:
+        return False
+      about = models.restore(number, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+    return about['step'] == step
 
   @classmethod
   def load(cls, workdir: pathlib.Path) -> 'Detector':
@@ -202,22 +209,23 @@ class Detector:
     Raises:
       UserError: there is none.
     """
+    none = f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir'
+    if not (workdir / FOLDER).is_dir():
+      raise UserError(none)
     with manager(workdir) as models:
-      step = models.latest_step()
-      if step is None:
-        raise UserError(
-          f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir'
-        )
-      items = ocp.args.Composite(arrays=ocp.args.StandardRestore(), config=ocp.args.JsonRestore())
-      restored = models.restore(step, args=items)
-    config = configuration.from_json(json.dumps(restored['config']), str(workdir / FOLDER))
-    arrays = restored['arrays']
+      number = models.latest_step()
+      if number is None:
+        raise UserError(none)
+      items = ocp.args.Composite(arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
+      restored = models.restore(number, args=items)
+    about, arrays = restored['about'], restored['arrays']
+    config = configuration.from_json(json.dumps(about['config']), str(workdir / FOLDER))
     banks = {
       k: deal_bank(**arrays['banks'][scale_name(k)], block=config.score.bank_block)
       for k in config.encoder.scales
     }
     params, mean = embedding.replicate((arrays['params'], arrays['mean']))
-    return cls(config, step, params, mean, banks)
+    return cls(config, about['step'], params, mean, banks)
 
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:

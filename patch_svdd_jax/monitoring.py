@@ -32,7 +32,7 @@ class TrainingMonitor:
   def __init__(self, workdir: pathlib.Path, first_step: int, steps: int, pairs_per_step: int):
     keep_until(workdir / METRICS, first_step)
     self._lines = (workdir / METRICS).open('a')
-    self._events = SummaryWriter(str(workdir / EVENTS), purge_step=first_step)
+    self._events = SummaryWriter(str(workdir / EVENTS), purge_step=first_step + 1)
     self._bar = tqdm(initial=first_step, total=steps, desc='Compiling', unit='step')
     self._step = first_step
     self._pairs_per_step = pairs_per_step

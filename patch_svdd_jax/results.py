@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,9 @@ def write(
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
+    # What an older evaluation left: its figures and pictures are not those of the new maps.
+    (folder / 'metrics.json').unlink(missing_ok=True)
+    shutil.rmtree(folder / 'overlays', ignore_errors=True)
     write_maps(folder / 'maps.npz', split, evaluation)
     name = list(evaluation.maps)[-1]
     maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
@@ -72,6 +76,9 @@ def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None
     'defects': np.array(split.defects),
   }
   unfinished = path.with_suffix('.tmp')
-  with unfinished.open('wb') as file:
-    np.savez_compressed(file, **arrays)
-  os.replace(unfinished, path)
+  try:
+    with unfinished.open('wb') as file:
+      np.savez_compressed(file, **arrays)
+    os.replace(unfinished, path)
+  finally:
+    unfinished.unlink(missing_ok=True)

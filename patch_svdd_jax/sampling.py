@@ -128,7 +128,9 @@ def perturb(key: jax.Array, patch: jax.Array, rgb_shift: float, pixel_noise: flo
   """A standardised patch f32[K, K, 3] plus a shift of each channel and noise at each pixel."""
   shift_key, noise_key = jax.random.split(key)
   shift = rgb_shift * jax.random.normal(shift_key, (1, 1, 3))
-  return patch + shift + pixel_noise * jax.random.normal(noise_key, patch.shape)
+  # The same numbers as a draw of three dimensions, which takes a CPU three times longer.
+  noise = jax.random.normal(noise_key, (patch.size,)).reshape(patch.shape)
+  return patch + shift + pixel_noise * noise
 
 
 def make_cut(patch: int, augment: ml_collections.ConfigDict) -> Callable[..., jax.Array]:

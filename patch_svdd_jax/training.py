@@ -242,7 +242,8 @@ def fit(
     step = int(state.step)
     finite = metrics.pop('finite_steps') == metrics.pop('steps')
     if not finite:
-      saver.save(state)
+      if step > saved:
+        saver.save(state)
       raise NonFiniteLossError(
         f'the loss became infinite or NaN at step {step + 1}; the state before it is saved: lower '
         f'config.train.learning_rate ({config.train.learning_rate:g}) or config.train.svdd_weight '

@@ -1,10 +1,10 @@
 """Which convolutions a receptive field and a depth ask for."""
 
 import pytest
+from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import architecture
 from patch_svdd_jax.architecture import Convolution
-from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
 
@@ -36,8 +36,13 @@ def test_default_is_the_authors_encoder():
 
 def test_non_hierarchical_encoder_of_the_ablation():
   config = encoder_config(
-    receptive_field=64, depth=4, channels=(64, 64, 128), strided_layers=3, strided_kernel=5, scales=(64,)
-  )  # fmt: skip
+    receptive_field=64,
+    depth=4,
+    channels=(64, 64, 128),
+    strided_layers=3,
+    strided_kernel=5,
+    scales=(64,),
+  )
   shape = architecture.from_config(config)
   expected = [(5, 2, 64), (5, 2, 64), (5, 2, 128), (5, 1, 64)]
   assert shape.base == tuple(Convolution(*layer) for layer in expected)

@@ -13,7 +13,10 @@ from scipy import signal
 from patch_svdd_jax import convolution
 from patch_svdd_jax.convolution import valid_conv
 
-# (height, width), kernel, stride, dilation: odd and even, with and without pixels past the last window
+# LLVM's optimisations take longer than what they make faster here.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+
+# (height, width), kernel, stride, dilation; with and without pixels past the last window
 CASES = [
   ((9, 12), kernel, stride, dilation)
   for kernel, stride, dilation in itertools.product((1, 2, 3), (1, 2, 3), (1, 2))
@@ -55,7 +58,6 @@ def weigh(shape):
   return (np.arange(np.prod(shape)).reshape(shape) * 7 % 13 - 6) / 4
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
 def forward_and_gradients(x, kernel, stride, dilation):
   output, pull_back = jax.vjp(lambda x, kernel: valid_conv(x, kernel, stride, dilation), x, kernel)
   return output, *pull_back(jnp.asarray(weigh(output.shape), jnp.float32))
@@ -64,7 +66,7 @@ def forward_and_gradients(x, kernel, stride, dilation):
 @pytest.mark.parametrize(('size', 'kernel', 'stride', 'dilation'), CASES)
 def test_agrees_with_its_definition(size, kernel, stride, dilation):
   x, weights = inputs(size, kernel)
-  found = forward_and_gradients(x, weights, stride, dilation)
+  found = jit(forward_and_gradients, static_argnums=(2, 3))(x, weights, stride, dilation)
   for value, expected in zip(found, by_definition(x, weights, stride, dilation), strict=True):
     assert value.dtype == jnp.float32
     assert value.shape == expected.shape
@@ -84,7 +86,7 @@ def test_agrees_with_scipy(stride, dilation):
     for image in x.astype(np.float64)
   ]
   expected = np.moveaxis(np.array(expected), 1, -1)[:, ::stride, ::stride]
-  found = valid_conv(x, weights, stride, dilation)
+  found = jit(valid_conv, static_argnums=(2, 3))(x, weights, stride, dilation)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -93,7 +95,7 @@ def test_gradient_by_the_kernel_of_accelerators(stride, dilation):
   x, weights = inputs((9, 12), 3)
   output, _, expected = by_definition(x, weights, stride, dilation)
   by_kernel = convolution._transposed(jnp.array(weights), stride, dilation)
-  found = by_kernel(jnp.array(x), jnp.asarray(weigh(output.shape), jnp.float32))
+  found = jit(by_kernel)(jnp.array(x), jnp.asarray(weigh(output.shape), jnp.float32))
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
 
 
@@ -102,14 +104,15 @@ def test_a_loop_changes_no_gradient(stride, dilation):
   x, weights = inputs((9, 12), 3)
   expected = by_definition(x, weights, stride, dilation)
 
-  @jax.jit
+  @jit
   def looped(x, kernel):
     def body(carry, scale):
       return carry, forward_and_gradients(scale * x, kernel, stride, dilation)
 
     return lax.scan(body, 0, jnp.array([1.0, 2.0]))[1]
 
-  inside, outside = looped(x, weights), forward_and_gradients(x, weights, stride, dilation)
+  inside = looped(x, weights)
+  outside = jit(forward_and_gradients, static_argnums=(2, 3))(x, weights, stride, dilation)
   # The output and the gradient by the kernel are linear in x; the gradient by x does not see it.
   for value, alone, exact, second in zip(inside, outside, expected, (2, 1, 2), strict=True):
     np.testing.assert_allclose(value[0], alone, rtol=1e-6, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Dense against patch-wise embeddings, both against a float64 forward pass; the position classifier."""
+"""Dense against patch-wise embeddings, both against float64; the position classifier."""
 
 import functools
 import math
@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import architecture
-from patch_svdd_jax.configs import default
 from patch_svdd_jax.encoders import Encoder, PositionClassifier
 from patch_svdd_jax.errors import UserError
 
@@ -95,9 +95,7 @@ def check_dense(encoder, variables, images, strides, most=40):
 
   @jit
   def embed(variables, images, patches):
-    alone = {
-      k: encoder.apply(variables, cut, method='embed_patches') for k, cut in patches.items()
-    }
+    alone = {k: encoder.apply(variables, cut, method='embed_patches') for k, cut in patches.items()}
     return encoder.apply(variables, images, strides), alone
 
   dense, alone = embed(variables, images, patches)
@@ -279,7 +277,7 @@ def test_stride_off_the_native_grid_is_refused(stride):
 
 def test_stride_off_the_coarser_grid_of_the_non_hierarchical_encoder_is_refused():
   encoder, variables = make(**NON_HIERARCHICAL | {'width': 0.1})
-  with pytest.raises(UserError, match='stride of 4 at K=64 .* native stride 8'):
+  with pytest.raises(UserError, match=r'stride of 4 at K=64 .* native stride 8'):
     encoder.apply(variables, random_images((64, 64)), {64: 4})
 
 

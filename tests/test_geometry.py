@@ -8,24 +8,22 @@ from hypothesis import strategies as st
 from patch_svdd_jax import geometry
 from patch_svdd_jax.errors import UserError
 
-# extent, receptive field, stride: an axis that both divide, a remainder, one patch, gaps between patches
+# extent, receptive field, stride: nothing left over, something, one patch, gaps between patches
 AXES = [(256, 64, 16), (97, 32, 4), (131, 32, 6), (32, 32, 2), (33, 32, 2), (50, 8, 11), (7, 1, 1)]
 
 
 def patches_of(extent, receptive_field, stride):
   """The first pixel of every patch inside the axis."""
-  return [
-    first for first in range(0, extent, stride) if first + receptive_field <= extent
-  ]  # fmt: skip
+  return [first for first in range(0, extent, stride) if first + receptive_field <= extent]
 
 
 def axis_mean(scores, extent, receptive_field, stride):
   """The mean of the patches that cover each pixel; the nearest covered pixel's where none does."""
-  firsts = patches_of(extent, receptive_field, stride)
+  scored = list(zip(patches_of(extent, receptive_field, stride), scores, strict=True))
   covering = {
-    pixel: [score for first, score in zip(firsts, scores, strict=True) if 0 <= pixel - first < receptive_field]
+    pixel: [score for first, score in scored if first <= pixel < first + receptive_field]
     for pixel in range(extent)
-  }  # fmt: skip
+  }
   covered = [pixel for pixel in range(extent) if covering[pixel]]
   nearest = [min(covered, key=lambda other: abs(other - pixel)) for pixel in range(extent)]
   return np.array([np.mean(covering[pixel]) for pixel in nearest])

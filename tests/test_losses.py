@@ -18,9 +18,7 @@ def embeddings(count=6, dim=5):
 
 
 def lengths(z, z_near):
-  return np.array(
-    [math.dist(a, b) for a, b in zip(z.tolist(), z_near.tolist(), strict=True)]
-  )  # fmt: skip
+  return np.array([math.dist(a, b) for a, b in zip(z.tolist(), z_near.tolist(), strict=True)])
 
 
 def test_neighbour_loss_is_the_mean_distance_not_squared():

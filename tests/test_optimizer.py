@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import optimizer
-from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
 
@@ -59,7 +59,9 @@ def adam64(params, gradients, rates, clip_norm):
   params = {name: value.astype(np.float64) for name, value in params.items()}
   mean, square = ({name: np.zeros_like(value) for name, value in params.items()} for _ in range(2))
   for step, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-    norm = math.sqrt(sum(float((value.astype(np.float64) ** 2).sum()) for value in gradient.values()))
+    norm = math.sqrt(
+      sum(float((value.astype(np.float64) ** 2).sum()) for value in gradient.values())
+    )
     scale = min(1, clip_norm / norm) if clip_norm else 1
     for name, value in gradient.items():
       value = scale * value.astype(np.float64)

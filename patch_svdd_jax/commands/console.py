@@ -31,7 +31,7 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None
     required=required,
     metavar='FILE[:ARGUMENT]',
     help='config file, or the name of one that comes with the package (default, mvtec, folder, '
-    'textures, demo); --config.section.key=value then sets a key',
+    'textures, laptop); --config.section.key=value then sets a key',
   )
   parser.epilog = config_help()
 

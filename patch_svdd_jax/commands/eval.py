@@ -12,11 +12,14 @@ WORKDIR/eval gets metrics.json, maps.npz, overview.png and overlays/, all on one
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
 
+import jax
 import ml_collections
+import numpy as np
 
 from patch_svdd_jax import configuration, data, results, training
 from patch_svdd_jax.checkpoints import Checkpoints
@@ -72,7 +75,9 @@ def read_config(
     configuration.read(name) if name else own.copy_and_resolve_references(), rest
   )
   changed = configuration.differences(own, config, ['encoder', 'train.mean'])
-  changed = [line for line in changed if not line.startswith('config.encoder.scales')]
+  if max(config.encoder.scales) <= max(own.encoder.scales):
+    # Fewer scales need nothing that the encoder does not have.
+    changed = [line for line in changed if not line.startswith('config.encoder.scales:')]
   if changed:
     raise UserError(f'{workdir} holds an encoder of another config: {"; ".join(changed)}')
   return config
@@ -87,7 +92,11 @@ def get_detector(
     saved = Detector.load(workdir) if step is not None and Detector.exists(workdir, step) else None
     if saved and not configuration.differences(saved.config, config, ['data', 'encoder', 'score']):
       return saved
-    params = checkpoints.restore_encoder(training.init_encoder(config))
+    # Of the shapes it was saved in: the config may ask for fewer scales.
+    shapes = jax.eval_shape(functools.partial(training.init_encoder, configuration.load(workdir)))
+    params = checkpoints.restore_encoder(
+      jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    )
   return Detector.fit(
     config,
     params,

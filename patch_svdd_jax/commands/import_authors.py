@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   params = authors_weights.encoder_params(options.file)
   workdir = options.workdir
-  if (workdir / configuration.FILE).exists():
+  if (workdir / configuration.FILE).exists() or (workdir / 'checkpoints').exists():
     raise UserError(f'{workdir} holds a run already: name a new --workdir')
   config = default.get_config()
   config.encoder.embed_dim = len(params['level_32']['conv_7']['bias'])

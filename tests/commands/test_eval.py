@@ -1,0 +1,285 @@
+"""`train` and `eval` end to end, on a tiny data set on disk."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patch_svdd_jax.commands import main
+
+SIZE = (40, 48)
+# Patches of an image at strides of 8 and 4, and at 16 and 8.
+PATCHES = 2 * 3 + 7 * 9
+FEWER_PATCHES = 1 * 2 + 4 * 5
+
+CONFIG = """
+from patch_svdd_jax.configs import default
+
+
+def get_config(root):
+  config = default.get_config()
+  config.data.update(
+    {'name': 'folder', 'category': '', 'root': root, 'prepared': root + '_prepared'}
+  )
+  config.data.image_size = (40, 48)
+  config.encoder.update(
+    {'receptive_field': 16, 'depth': 3, 'width': 0.25, 'embed_dim': 8, 'scales': (32, 16)}
+  )
+  config.train.update({'steps': 2, 'steps_per_call': 1, 'batch_size': 2})
+  config.score.strides = (8, 4)
+  return config
+"""
+
+
+def save(path, array):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(array).save(path)
+
+
+def write_images(root, test=True):
+  """Four normal images to train on; to test, two normal ones, two with a dot, one with a line."""
+  rng = np.random.default_rng(0)
+
+  def noise():
+    return rng.normal(128, 10, (*SIZE, 3)).astype(np.uint8)
+
+  for i in range(4):
+    save(root / f'train/good/{i}.png', noise())
+  defects = {'dot': np.s_[10:16, 20:26], 'line': np.s_[30:32, :]}
+  for kind, index in (('good', 0), ('good', 1), ('dot', 0), ('dot', 1), ('line', 0)):
+    if not test:
+      break
+    image = noise()
+    if kind in defects:
+      image[defects[kind]] = 255
+      mask = np.zeros(SIZE, np.uint8)
+      mask[defects[kind]] = 255
+      save(root / f'ground_truth/{kind}/{index}_mask.png', mask)
+    save(root / f'test/{kind}/{index}.png', image)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('place')
+  write_images(folder / 'parts')
+  write_images(folder / 'untested', test=False)
+  (folder / 'tiny.py').write_text(CONFIG)
+  return folder
+
+
+# Compiling takes most of the time, and this run is short.
+QUICK = (
+  '--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 '
+  '--xla_llvm_disable_expensive_passes=true'
+)
+SCRIPT = """
+import json, sys
+from patch_svdd_jax.commands import main
+config, workdir, report = sys.argv[1:]
+train = main(['train', '--config', config, '--workdir', workdir])
+measure = main(['eval', '--workdir', workdir])
+with open(report, 'w') as file:
+  json.dump({'status': [train, measure], 'modules': [*sys.modules]}, file)
+"""
+
+
+@pytest.fixture(scope='module')
+def first(place):
+  """A training run and its evaluation in a process of their own: what they say and import."""
+  report = place / 'report.json'
+  config = f'{place}/tiny.py:{place}/parts'
+  done = subprocess.run(
+    [sys.executable, '-c', SCRIPT, config, place / 'run', report],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': QUICK},
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(report.read_text()) | {'out': done.stdout, 'err': done.stderr}
+
+
+@pytest.fixture
+def workdir(place, first, tmp_path):
+  """A copy of the run, without its evaluation."""
+  assert first['status'] == [0, 0]
+  ignored = shutil.ignore_patterns('eval')
+  return shutil.copytree(place / 'run', tmp_path / 'run', ignore=ignored)
+
+
+def run(capsys, *arguments):
+  """Runs `eval` here: (status, what it prints, what it says on the way, metrics.json or None)."""
+  status = main(['eval', *map(str, arguments)])
+  shown = capsys.readouterr()
+  path = arguments[arguments.index('--workdir') + 1] / 'eval/metrics.json'
+  return status, shown.out, shown.err, json.loads(path.read_text()) if path.exists() else None
+
+
+def rows(table):
+  """The cells of a printed Markdown table by its first column."""
+  cells = ([cell.strip() for cell in line.strip('|').split('|')] for line in table)
+  return {first: rest for first, *rest in cells}
+
+
+def test_neither_tensorflow_nor_torch(first):
+  assert first['status'] == [0, 0]
+  modules = {name.partition('.')[0] for name in first['modules']}
+  assert {'jax', 'tensorflow_datasets', 'tensorboardX'} <= modules
+  assert not modules & {'tensorflow', 'torch', 'keras'}
+
+
+def test_files(place, first):
+  assert first['status'] == [0, 0]
+  folder = place / 'run/eval'
+  pictures = {str(path.relative_to(folder / 'overlays')) for path in folder.rglob('[0-9].png')}
+  names = {f'test/{name}.png' for name in ('good/0', 'good/1', 'dot/0', 'dot/1', 'line/0')}
+  assert pictures == names
+  assert {path.name for path in folder.iterdir()} == {
+    'maps.npz',
+    'metrics.json',
+    'overlays',
+    'overview.png',
+  }
+  with np.load(folder / 'maps.npz', allow_pickle=False) as arrays:
+    assert set(arrays['names']) == names
+    assert {'k32', 'k16', 'sum', 'product'} < set(arrays)
+    for name in ('k32', 'k16', 'sum', 'product'):
+      assert arrays[name].shape == (5, *SIZE)
+      np.testing.assert_array_equal(arrays[f'{name}_score'], arrays[name].max(axis=(1, 2)))
+    np.testing.assert_allclose(arrays['product'], arrays['k32'] * arrays['k16'], rtol=1e-5)
+
+
+def test_metrics_are_those_of_the_maps(place, first):
+  """Against scikit-learn, from the files alone."""
+  from sklearn.metrics import roc_auc_score
+
+  metrics = json.loads((place / 'run/eval/metrics.json').read_text())
+  assert list(metrics['maps']) == ['k32', 'k16', 'sum', 'product']
+  with np.load(place / 'run/eval/maps.npz') as arrays:
+    for name, figures in metrics['maps'].items():
+      auroc = roc_auc_score(arrays['labels'], arrays[f'{name}_score'])
+      assert figures['image_auroc'] == pytest.approx(auroc)
+      masks = [true_mask(place / 'parts', image) for image in arrays['names']]
+      pixel_auroc = roc_auc_score(np.ravel(masks), arrays[name].ravel())
+      assert figures['pixel_auroc'] == pytest.approx(pixel_auroc)
+  assert list(metrics['per_defect']['k32']) == ['dot', 'line']
+  assert metrics['random_encoder']['maps'].keys() == metrics['maps'].keys()
+  assert metrics['timing']['bank_rows'] == 4 * PATCHES
+
+
+def true_mask(root, name):
+  """The mask file of an image, all False where there is none."""
+  _, kind, file = name.split('/')
+  path = root / f'ground_truth/{kind}/{file.replace(".png", "_mask.png")}'
+  return np.asarray(Image.open(path)) > 0 if path.exists() else np.zeros(SIZE, bool)
+
+
+def test_printed_tables(place, first):
+  metrics = json.loads((place / 'run/eval/metrics.json').read_text())
+  lines = first['out'].splitlines()
+  starts = [i for i, line in enumerate(lines) if line.startswith(('| map', '| defect (product)'))]
+  maps, defects = (rows(lines[start : start + 10]) for start in starts)
+  columns = ('image_auroc', 'image_ap', 'image_f1_max', 'pixel_auroc', 'pixel_ap', 'pixel_f1_max')
+  for name, figures in metrics['maps'].items():
+    assert maps[name][:6] == [f'{figures[column]:.4f}' for column in columns]
+    random = metrics['random_encoder']['maps'][name]
+    assert maps[f'random encoder {name}'][:6] == [f'{random[column]:.4f}' for column in columns]
+  for name, figures in metrics['per_defect']['product'].items():
+    assert defects[name][:6] == [f'{figures[column]:.4f}' for column in columns]
+  assert 'folder/parts, 2 steps, 5 test images' in lines
+  assert any('images/s' in line and 'GFLOP/s' in line and 'MiB' in line for line in lines)
+  assert lines[-1] == f'written: {place}/run/eval'
+
+
+def test_the_saved_bank_is_used(capsys, place, first, workdir):
+  before = json.loads((place / 'run/eval/metrics.json').read_text())
+  status, out, err, metrics = run(capsys, '--workdir', workdir, '--random_encoder=false')
+  assert status == 0
+  assert 'Embedding normal images' not in err
+  assert 'random' not in out
+  assert metrics.keys() == {'maps', 'per_defect', 'timing'}
+  for name, figures in before['maps'].items():
+    assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
+
+
+def test_other_strides_have_a_bank_of_their_own(capsys, workdir):
+  overrides = ['--config.score.strides=(16,8)', '--random_encoder=False']
+  status, _, err, metrics = run(capsys, '--workdir', workdir, *overrides)
+  assert status == 0
+  assert 'Embedding normal images' in err
+  assert metrics['timing']['bank_rows'] == 4 * FEWER_PATCHES
+  # Measuring changes nothing in the workdir: the saved bank is still that of training.
+  assert sorted(path.name for path in workdir.iterdir() if path.name != 'eval') == [
+    'checkpoints',
+    'config.json',
+    'metrics.jsonl',
+    'model',
+    'tensorboard',
+  ]
+
+
+def test_one_scale_of_two(capsys, workdir):
+  overrides = ['--config.encoder.scales=(16,)', '--config.score.strides=(8,)']
+  status, _, _, metrics = run(capsys, '--workdir', workdir, *overrides)
+  assert status == 0
+  assert list(metrics['maps']) == list(metrics['random_encoder']['maps']) == ['k16']
+  assert metrics['timing']['bank_rows'] == 4 * 20
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'line'),
+  [
+    (
+      ['--config.encoder.embed_dim=16'],
+      'holds an encoder of another config: config.encoder.embed_dim: 8 -> 16',
+    ),
+    (['--config', 'default'], 'holds an encoder of another config: config.encoder.depth: 3 -> 8; '),
+    (['--config.train.mean=channel'], "config.train.mean: 'image' -> 'channel'"),
+    (
+      ['--config.encoder.scales=(64,32,16)', '--config.score.strides=(8,8,4)'],
+      'another config: config.encoder.scales: (32, 16) -> (64, 32, 16)',
+    ),
+    (['--config.score.strides=(8,)'], 'config.score.strides=(8,): give one for each of'),
+    (['--config.score.strides=(8,3)'], 'native stride 2: change config.score.strides'),
+    (['--config.score.stride=(8,4)'], 'no such key: config.score.stride; did you mean'),
+    (['--config.data.root=/nosuch'], '/nosuch: is no folder; set config.data.root'),
+    (['--config', 'nosuch'], "no config file 'nosuch'"),
+    (['--random=true'], "Unknown command line flag 'random'"),
+  ],
+)
+def test_refused(capsys, workdir, arguments, line):
+  status, out, err, metrics = run(capsys, '--workdir', workdir, *arguments)
+  assert (status, out, metrics) == (2, '', None)
+  [shown] = [text for text in err.splitlines() if text.startswith('error: ')]
+  assert line in shown
+  assert shown.isprintable()
+  assert err.endswith(shown + '\n')
+
+
+def test_a_workdir_that_does_not_exist(capsys, tmp_path):
+  missing = tmp_path / 'missing'
+  status, out, err, _ = run(capsys, '--workdir', missing)
+  assert (status, out) == (2, '')
+  assert err.startswith(f'error: {missing}/config.json: No such file or directory; --workdir must')
+  assert err.count('\n') == 1
+  assert not missing.exists()
+
+
+def test_no_test_images(capsys, place, workdir):
+  root = f'--config.data.root={place}/untested'
+  status, out, err, metrics = run(capsys, '--workdir', workdir, root)
+  assert (status, out, metrics) == (2, '', None)
+  line = 'error: folder/untested has no test images: put some into test/good and test/<defect>\n'
+  assert err.endswith(line)
+
+
+def test_a_workdir_whose_training_has_not_begun(capsys, workdir):
+  shutil.rmtree(workdir / 'checkpoints')
+  shutil.rmtree(workdir / 'model')
+  status, _, err, _ = run(capsys, '--workdir', workdir)
+  assert status == 2
+  assert f'error: no checkpoint in {workdir}/checkpoints: train first' in err

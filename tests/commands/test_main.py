@@ -1,0 +1,145 @@
+"""The command line as a whole: help, errors, and what is imported when."""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from patch_svdd_jax.configs import default
+
+import patch_svdd_jax
+from patch_svdd_jax import configuration
+from patch_svdd_jax.commands import COMMANDS, main
+from patch_svdd_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(*command):
+  return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_help_lists_the_commands(capsys):
+  with pytest.raises(SystemExit) as caught:
+    main(['--help'])
+  assert caught.value.code == 0
+  shown = capsys.readouterr().out
+  assert COMMANDS.keys() >= {'train', 'eval', 'import-authors'}
+  for name, purpose in COMMANDS.items():
+    assert f'    {name}' in shown
+    assert purpose in ' '.join(shown.split())
+  for name in ('train', 'eval'):
+    assert (ROOT / f'{name}.py').is_file()
+
+
+def test_version(capsys):
+  with pytest.raises(SystemExit) as caught:
+    main(['--version'])
+  assert caught.value.code == 0
+  assert capsys.readouterr().out == f'{patch_svdd_jax.__version__}\n'
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'line'),
+  [
+    (['nosuch'], "invalid choice: 'nosuch'"),
+    ([], 'the following arguments are required: COMMAND'),
+    (['eval'], 'the following arguments are required: --workdir'),
+    (['train', '--workdir', 'w'], 'the following arguments are required: --config'),
+    (['train', '--conf', 'default', '--workdir', 'w'], 'required: --config'),
+    (['eval', '--workdir', 'w', '--random_encoder=no'], "'no' is neither true nor false"),
+  ],
+)
+def test_wrong_usage(capsys, arguments, line):
+  with pytest.raises(SystemExit) as caught:
+    main(arguments)
+  assert caught.value.code == 2
+  shown = capsys.readouterr()
+  assert not shown.out
+  assert line in shown.err
+
+
+def test_a_user_error_is_one_line(capsys, monkeypatch):
+  from patch_svdd_jax.commands import import_authors
+
+  def fail(*_):
+    raise UserError('it is raining')
+
+  monkeypatch.setattr(import_authors, 'run', fail)
+  assert main(['import-authors', 'file', '--workdir', 'w']) == 2
+  shown = capsys.readouterr()
+  assert (shown.out, shown.err) == ('', 'error: it is raining\n')
+
+
+def test_an_interrupt_has_no_traceback(capsys, monkeypatch):
+  from patch_svdd_jax.commands import import_authors
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(import_authors, 'run', interrupt)
+  assert main(['import-authors', 'file', '--workdir', 'w']) == 130
+  assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+  from patch_svdd_jax.commands import import_authors
+
+  def fail(*_):
+    raise ZeroDivisionError
+
+  monkeypatch.setattr(import_authors, 'run', fail)
+  with pytest.raises(ZeroDivisionError):
+    main(['import-authors', 'file', '--workdir', 'w'])
+
+
+@pytest.mark.parametrize('script', ['train.py', 'eval.py'])
+def test_help_of_the_scripts(script):
+  """As a user types it: what it does, an example, the options, every key with its default."""
+  done = run(sys.executable, script, '--help')
+  assert (done.returncode, done.stderr) == (0, '')
+  command = script.removesuffix('.py')
+  description = importlib.import_module(f'patch_svdd_jax.commands.{command}').__doc__
+  assert description.splitlines()[0] in done.stdout
+  assert f'python {script} ' in done.stdout
+  assert '--workdir' in done.stdout
+  assert all(len(line) <= 100 for line in done.stdout.splitlines())
+  for key, value in configuration.flatten(default.get_config()):
+    assert f'  --{key}={value!r}\n' in done.stdout + '\n'
+  for path in (ROOT / 'configs').glob('[!_]*.py'):
+    assert path.stem in done.stdout.partition('FILE[:ARGUMENT]')[2]
+
+
+def test_module_and_console_script_are_the_same():
+  script = pathlib.Path(sys.executable).with_name('patch-svdd')
+  if not script.exists():
+    pytest.skip('the package is not installed')
+  for arguments in (['--help'], ['nosuch']):
+    module, console = (
+      run(*command, *arguments) for command in ([sys.executable, '-m', 'patch_svdd_jax'], [script])
+    )
+    assert module.returncode == console.returncode
+    assert (module.stdout, module.stderr) == (console.stdout, console.stderr)
+
+
+def imported(statement):
+  """The top-level modules that a fresh process has after a statement."""
+  code = f'{statement}\nimport json, sys; print(json.dumps([*sys.modules]), file=sys.__stderr__)'
+  done = run(sys.executable, '-c', code)
+  assert done.returncode == 0, done.stderr
+  return {name.partition('.')[0] for name in json.loads(done.stderr)}
+
+
+def test_importing_the_package_is_quick():
+  heavy = {'jax', 'flax', 'numpy', 'orbax', 'tensorflow', 'torch', 'tensorflow_datasets'}
+  for statement in ('import patch_svdd_jax', 'import patch_svdd_jax.commands'):
+    assert not imported(statement) & heavy
+
+
+def test_help_needs_no_jax():
+  statement = (
+    'from patch_svdd_jax.commands import main\ntry: main(["--help"])\nexcept SystemExit: pass'
+  )
+  assert 'jax' not in imported(statement)

@@ -1,0 +1,373 @@
+"""`train` end to end on a folder of images: what it writes, resumes, survives and refuses."""
+
+import contextlib
+import errno
+import functools
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from patch_svdd_jax.configs import default
+from PIL import Image
+
+from patch_svdd_jax import configuration, training
+from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.commands import main
+from patch_svdd_jax.commands.train import StopRequest
+from patch_svdd_jax.detector import Detector
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+CONFIG = """
+from patch_svdd_jax.configs import default
+
+def get_config(root):
+  config = default.get_config()
+  config.data.update(name='folder', category='', root=root, prepared=root + '.prepared')
+  config.data.image_size = (40, 48)
+  config.encoder.update(receptive_field=16, scales=(32, 16), depth=3, width=0.25, embed_dim=8)
+  config.train.update(steps=5, steps_per_call=2, batch_size=4, svdd_weight=0.1)
+  config.checkpoint.update(every=2, keep=9)
+  config.score.update(strides=(8, 4), batch_size=1)
+  return config
+"""
+
+# Trains, and is killed halfway through a save: the encoder of step 4 has its final name, the rest
+# does not.
+KILLED = """
+import os, signal, sys
+from patch_svdd_jax.commands import main
+
+def rename(source, *others, real=os.rename, **options):
+  if str(source).endswith('4.orbax-checkpoint-tmp/trainer.orbax-checkpoint-tmp'):
+    os.kill(os.getpid(), signal.SIGKILL)
+  return real(source, *others, **options)
+
+os.rename = rename
+sys.exit(main(sys.argv[1:]))
+"""
+
+# With many steps a run takes seconds, in which it can be stopped.
+MANY = ['--config.train.steps=200', '--config.checkpoint.every=1000']
+
+
+@pytest.fixture(scope='module', autouse=True)
+def environment(tmp_path_factory):
+  """Compiles without optimisation, and the same program once; the same for subprocesses."""
+  settings = {
+    'jax_disable_most_optimizations': True,
+    'jax_compilation_cache_dir': str(tmp_path_factory.getbasetemp() / 'programs'),
+    'jax_persistent_cache_min_compile_time_secs': 0,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  before = {name: jax.config.values[name] for name in settings}
+  strict = {'jax_platforms': 'cpu', 'jax_numpy_rank_promotion': 'raise'}
+  variables = {name.upper(): str(value) for name, value in (settings | strict).items()}
+  # What was compiled with optimisations could differ in the last bit.
+  jax.clear_caches()
+  for values in (settings, before):
+    for name, value in values.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    if values is settings:
+      yield os.environ | variables
+
+
+@pytest.fixture(scope='module', autouse=True)
+def shared_train_steps():
+  """Traces the train step of a config once, however many tests run it."""
+  make = training.make_train_step
+
+  @functools.cache
+  def make_once(config, image_size):
+    return make(configuration.from_json(config, 'test'), image_size)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      training,
+      'make_train_step',
+      lambda config, size: make_once(configuration.to_json(config), size),
+    )
+    yield
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """What --config takes: a config file and a folder of four training images."""
+  folder = tmp_path_factory.mktemp('train')
+  good = folder / 'nuts' / 'train' / 'good'
+  good.mkdir(parents=True)
+  for index in range(4):
+    pixels = np.random.default_rng(index).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(good / f'{index:03}.png')
+  (folder / 'tiny.py').write_text(CONFIG)
+  return f'{folder / "tiny.py"}:{folder / "nuts"}'
+
+
+def command(config, workdir, *others):
+  return ['train', '--config', config, '--workdir', str(workdir), *others]
+
+
+@pytest.fixture(scope='module')
+def finished(config, tmp_path_factory):
+  """The workdir of a whole run of five steps, and what it printed."""
+  workdir, printed = tmp_path_factory.mktemp('finished') / 'run', io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    assert main(command(config, workdir)) == 0
+  return workdir, printed.getvalue()
+
+
+def newest_state(config, workdir):
+  with Checkpoints(workdir) as checkpoints:
+    return checkpoints.restore(training.init_state(configuration.read(config)))
+
+
+def assert_same_bits(found, expected):
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for (path, one), other in zip(
+    jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+  ):
+    assert np.array(one).tobytes() == np.array(other).tobytes(), jax.tree_util.keystr(path)
+
+
+def names(folder):
+  return sorted(path.name for path in folder.iterdir())
+
+
+def read_metrics(workdir, but=('steps_per_s', 'pairs_per_s')):
+  """The recorded lines without the speeds."""
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return [{name: value for name, value in line.items() if name not in but} for line in lines]
+
+
+def only_line(text):
+  """The error's line; progress bars end in a carriage return or stand before it."""
+  [line] = [line for line in text.splitlines() if line.startswith('error: ')]
+  assert 'Traceback' not in text
+  return line
+
+
+def test_a_workdir_gets_config_checkpoints_model_and_metrics(config, finished):
+  workdir, printed = finished
+  assert names(workdir) == ['checkpoints', 'config.json', 'metrics.jsonl', 'model', 'tensorboard']
+  assert configuration.load(workdir) == configuration.read(config)
+  assert names(workdir / 'checkpoints') == ['2', '4', '5']
+  assert [line['step'] for line in read_metrics(workdir)] == [2, 4, 5]
+  assert 'position_accuracy/k16' in read_metrics(workdir)[0]
+  [events] = names(workdir / 'tensorboard')
+  assert events.startswith('events.out.tfevents.')
+  # 4 images of 2 x 3 and of 7 x 9 patches.
+  assert printed == (
+    f'{workdir}: 5 steps, memory bank of 24 patches at K=32, 252 patches at K=16; '
+    f'eval --workdir {workdir} measures it\n'
+  )
+
+
+def test_the_model_is_a_detector_of_the_trained_encoder(config, finished):
+  detector = Detector.load(finished[0])
+  assert detector.step == 5
+  state = newest_state(config, finished[0])
+  assert_same_bits(detector.params, state.params['encoder'])
+  normal = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+  strange = np.full_like(normal, 255)
+  scores = detector.score(np.stack([normal, strange]))
+  assert set(scores.images) == {'k32', 'k16', 'sum', 'product'}
+  for k in ('k32', 'k16'):
+    assert scores.images[k][0] < 1e-5 < scores.images[k][1]
+
+
+def test_more_steps_resume_and_another_config_is_refused(config, finished, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  assert main(command(config, workdir)) == 0
+  assert_same_bits(newest_state(config, workdir), newest_state(config, finished[0]))
+  before = read_metrics(workdir)
+  assert before == read_metrics(finished[0])
+  assert main(command(config, workdir, *MANY)) == 0
+  assert read_metrics(workdir)[:3] == before
+  assert [line['step'] for line in read_metrics(workdir)][3:] == [*range(7, 200, 2), 200]
+  assert Detector.load(workdir).step == 200
+  assert configuration.load(workdir).train.steps == 200
+
+  capsys.readouterr()
+  kept = (workdir / 'config.json').read_bytes()
+  changes = ['--config.train.learning_rate=0.5', '--config.encoder.width=0.5']
+  assert main(command(config, workdir, *MANY, *changes)) == 2
+  line = only_line(capsys.readouterr().err)
+  assert f'{workdir} was started with another config (' in line
+  assert 'config.train.learning_rate: 0.0001 -> 0.5' in line
+  assert 'config.encoder.width: 0.25 -> 0.5' in line
+  assert 'steps' not in line
+  assert (workdir / 'config.json').read_bytes() == kept
+
+
+def test_a_run_killed_in_the_middle_of_a_save_resumes(config, finished, environment, tmp_path):
+  workdir = tmp_path / 'run'
+  arguments = command(config, workdir)
+  killed = subprocess.run(
+    [sys.executable, '-W', 'error', '-c', KILLED, *arguments],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  unfinished = workdir / 'checkpoints' / '4.orbax-checkpoint-tmp'
+  assert names(workdir / 'checkpoints') == ['2', unfinished.name]
+  assert {'encoder', 'trainer.orbax-checkpoint-tmp'} <= set(names(unfinished))
+  assert [line['step'] for line in read_metrics(workdir)] == [2, 4]
+  assert main(arguments) == 0
+  assert names(workdir / 'checkpoints') == ['2', '4', '5']
+  assert_same_bits(newest_state(config, workdir), newest_state(config, finished[0]))
+  assert read_metrics(workdir) == read_metrics(finished[0])
+
+
+def wait_for(condition, process, seconds=120):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < end
+    time.sleep(0.01)
+
+
+def test_sigterm_saves_and_the_same_command_finishes(config, environment, tmp_path):
+  workdir = tmp_path / 'run'
+  arguments = command(config, workdir, *MANY)
+  metrics = workdir / 'metrics.jsonl'
+  with subprocess.Popen(
+    [sys.executable, '-W', 'error', 'train.py', *arguments[1:]],
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size, process)
+    process.terminate()
+    printed, errors = process.communicate()
+  assert process.returncode == 128 + signal.SIGTERM, errors
+  [step] = map(int, names(workdir / 'checkpoints'))
+  assert 0 < step < 200
+  assert printed == (
+    f'stopped at step {step}, saved in {workdir}: the same command goes on from there\n'
+  )
+  assert 'stopping after this call' in errors
+  assert not (workdir / 'model').exists()
+  assert read_metrics(workdir)[-1]['step'] == step
+  assert main(arguments) == 0
+  assert [line['step'] for line in read_metrics(workdir)] == [*range(2, 201, 2)]
+  assert Detector.load(workdir).step == 200
+
+
+def test_ctrl_c_asks_to_stop_and_a_second_one_interrupts(capsys):
+  before = signal.getsignal(signal.SIGINT)
+  stop = StopRequest()
+  with stop.listening():
+    assert not stop()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop()
+    assert stop.signal == signal.SIGINT
+    assert 'stopping' in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+  assert signal.getsignal(signal.SIGINT) is before
+
+
+# What is refused: one line, by name, nothing written.
+
+
+@pytest.mark.parametrize(
+  ('others', 'words'),
+  [
+    (['--config.train.stepz=3'], 'config.train.stepz'),
+    (['--config.train.steps=many'], 'config.train.steps'),
+    (['--config.encoder.width=wide'], 'config.encoder.width'),
+    (['--config.train.steps=0'], 'config.train.steps=0: give at least 1'),
+    (['--config.encoder.depth=1'], 'config.encoder.depth=1 cannot map 16x16 pixels'),
+    (['--config.data.image_size=(32,32)'], 'images of 32x32 pixels are too small'),
+    (['--config.data.root=/nowhere'], '/nowhere'),
+    (['steps=3'], "'steps=3'"),
+  ],
+  ids=lambda value: value[0] if isinstance(value, list) else '',
+)
+def test_a_bad_setting_is_refused_before_anything_is_written(
+  config, tmp_path, capsys, others, words
+):
+  assert main(command(config, tmp_path / 'run', *others)) == 2
+  printed = capsys.readouterr()
+  assert printed.err.startswith('error: ')
+  assert printed.err.count('\n') == 1
+  assert words in printed.err
+  assert printed.out == ''
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    (None, 'no config file'),
+    ('x = 1', 'get_config'),
+    (CONFIG.replace('batch_size=', 'batchsize='), 'batchsize'),
+    (CONFIG.replace('steps=5', "steps='five'"), 'steps'),
+  ],
+  ids=['no file', 'no get_config', 'unknown key', 'wrong type'],
+)
+def test_a_bad_config_file_is_refused(tmp_path, capsys, text, words):
+  file = tmp_path / 'own.py'
+  if text:
+    file.write_text(text)
+  assert main(command(f'{file}:root', tmp_path / 'run')) == 2
+  printed = capsys.readouterr().err
+  assert printed.startswith('error: ')
+  assert printed.count('\n') == 1
+  assert 'own.py' in printed
+  assert words in printed
+  assert names(tmp_path) == (['own.py'] if text else [])
+
+
+def test_an_imported_workdir_is_refused(config, finished, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  configuration.save(configuration.read(config), workdir)
+  with Checkpoints(workdir) as checkpoints:
+    checkpoints.save_encoder(newest_state(config, finished[0]).params['encoder'])
+  assert main(command(config, workdir)) == 2
+  assert "checkpoints/0 holds no 'trainer': it was imported" in only_line(capsys.readouterr().err)
+  assert names(workdir / 'checkpoints') == ['0']
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(config, tmp_path, capsys):
+  (tmp_path / 'file').write_text('')
+  assert main(command(config, tmp_path / 'file' / 'run')) == 2
+  assert 'cannot write' in only_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize('full', ['checkpoints', 'metrics'])
+def test_a_full_disk_is_one_line(config, tmp_path, capsys, monkeypatch, full):
+  def fail(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  if full == 'checkpoints':
+    monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
+  else:
+    monkeypatch.setattr('patch_svdd_jax.monitoring.TrainingMonitor.record', fail)
+  assert main(command(config, tmp_path / 'run')) == 2
+  assert f'no space left on the disk of {tmp_path}' in only_line(capsys.readouterr().err)
+  assert not (tmp_path / 'run' / 'model').exists()
+
+
+def test_help_names_the_config_keys(capsys):
+  with pytest.raises(SystemExit, match='0'):
+    main(['train', '--help'])
+  text = capsys.readouterr().out
+  for key, _ in configuration.flatten(default.get_config()):
+    assert f'--{key}=' in text

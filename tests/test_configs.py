@@ -1,0 +1,97 @@
+"""Every config file gives a valid config of the same keys, and says what it is and how to run."""
+
+import ast
+import pathlib
+
+import pytest
+from patch_svdd_jax.configs import default, mvtec
+
+from patch_svdd_jax import architecture, configuration, data, training
+from patch_svdd_jax.data.mvtec import COUNTS
+from patch_svdd_jax.errors import UserError
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+FILES = sorted(FOLDER.glob('[!_]*.py'))
+
+
+def test_there_are_files():
+  assert {'default', 'folder', 'mvtec', 'textures'} <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_a_valid_config(path):
+  config = configuration.read(str(path))
+  keys = [key for key, _ in configuration.flatten(default.get_config())]
+  assert [key for key, _ in configuration.flatten(config)] == keys
+  assert config.is_locked
+  assert len(config.score.strides) == len(config.encoder.scales)
+  shape = architecture.from_config(config.encoder)
+  assert all(stride % shape.native_stride == 0 for stride in config.score.strides)
+  training.check(config)
+  # What a workdir keeps of it is the same config.
+  text = configuration.to_json(config)
+  assert configuration.from_json(text, '').to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_a_docstring_with_its_command(path, tmp_path, monkeypatch):
+  """The command that the docstring tells people to type works, also without a checkout."""
+  text = ast.get_docstring(ast.parse(path.read_text()), clean=False)
+  first, blank, *lines = text.splitlines()
+  assert first.endswith('.')
+  assert not blank
+  [command] = [line.split() for line in lines if line.startswith('  python ')]
+  python, script, option, name, *overrides, workdir_option, workdir = command
+  assert (python, script, option, workdir_option) == ('python', 'train.py', '--config', '--workdir')
+  assert workdir.startswith('runs/')
+  assert pathlib.Path(name.partition(':')[0]).name == path.name
+  monkeypatch.chdir(tmp_path)
+  config = configuration.override(configuration.read(name), overrides)
+  training.check(config)
+
+
+def test_the_authors_settings():
+  config = default.get_config()
+  shape = architecture.from_config(config.encoder)
+  assert [(c.kernel, c.stride, c.features) for c in shape.base] == [
+    (3, 2, 32),
+    *((3, 1, features) for features in (64, 128, 128, 64, 32, 32, 64)),
+  ]
+  assert (shape.scales, shape.merge_features, shape.embed_dim) == ((64, 32), 128, 64)
+  assert config.score.strides == (16, 4)
+  assert (config.train.batch_size, config.train.learning_rate) == (64, 1e-4)
+  assert config.train.position_pairs == 'clip'
+  assert config.train.mean == 'image'
+  assert not config.train.train_last_layer
+  assert config.train.augment.to_dict() == {
+    'rgb_shift': 0.02,
+    'pixel_noise': 0.02,
+    'brightness': 0.0,
+    'gain': 0.0,
+  }
+
+
+def test_mvtec_trains_for_300_epochs():
+  assert mvtec.get_config('screw').train.steps == 300 * 320 * 100 // 64 == 150_000
+  assert mvtec.get_config().data.category == 'screw'
+  assert mvtec.TRAINING_IMAGES.keys() == COUNTS.keys()
+  for category, images in mvtec.TRAINING_IMAGES.items():
+    config = configuration.read(f'mvtec:{category}')
+    assert config.train.steps == 300 * images * 100 // 64
+    assert (config.data.category, config.data.resize) == (category, 'nearest')
+
+
+@pytest.mark.parametrize('name', ['mvtec:screws', 'textures:marble', 'mvtec:'])
+def test_an_unknown_category(name):
+  config = configuration.read(name)
+  with pytest.raises(UserError, match=r'config\.data\.category=.*: no such category; choose of'):
+    data.load(config.data)
+
+
+def test_a_folder_of_ones_own(tmp_path):
+  config = configuration.read(f'folder:{tmp_path}')
+  assert (config.data.name, config.data.root) == ('folder', str(tmp_path))
+  with pytest.raises(UserError, match=r'train/good'):
+    data.load(config.data)
+  with pytest.raises(UserError, match=r'config\.data\.root is empty'):
+    data.load(configuration.read('folder').data)
