@@ -7,6 +7,7 @@ The brightness and gain of patches are varied, since light varies between photog
 """
 
 import ml_collections
+
 from patch_svdd_jax.configs import default
 
 

@@ -1,21 +1,25 @@
-r"""Everything at half the size, for two CPU cores: 128-pixel images, K=32 built on K=16, five layers.
+r"""Everything at half the size, for two CPU cores: 128-pixel images, K=32 on K=16, five layers.
 
-A step learns from four times the pairs in a tenth of the time of the authors' encoder. The argument is
-a texture, or one of the other data sets with its own: `laptop.py:brick`, `laptop.py:mvtec:screw`,
-`laptop.py:folder:/data/parts`.
+The argument is a texture, or one of the other data sets with its own: `laptop.py:brick`,
+`laptop.py:mvtec:screw`, `laptop.py:folder:/data/parts`.
 
-  python train.py --config configs/laptop.py:mvtec:screw --config.data.root=DATA --workdir runs/screw
+  python train.py --config configs/laptop.py:brick --workdir runs/brick
+
+BRICK_RESULT
 """
 
 import ml_collections
 
 from patch_svdd_jax.configs import folder, mvtec, textures
+from patch_svdd_jax.errors import UserError
 
 
 def get_config(data: str = 'brick') -> ml_collections.ConfigDict:
   """Returns the small settings for a texture, 'mvtec:CATEGORY' or 'folder:ROOT'."""
   kind, colon, name = data.partition(':')
   others = {'mvtec': mvtec.get_config, 'folder': folder.get_config}
+  if colon and kind not in others:
+    raise UserError(f"laptop:{data}: give a texture, 'mvtec:CATEGORY' or 'folder:ROOT'")
   config = others[kind](name) if colon else textures.get_config(data)
   if colon:
     # Light varies between photographs of parts; those of a texture are crops of a single one.

@@ -6,6 +6,7 @@ DATA is the official archive or its extracted folder; it is read once.
 """
 
 import ml_collections
+
 from patch_svdd_jax.configs import default
 
 TRAINING_IMAGES = {

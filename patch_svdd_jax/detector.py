@@ -1,12 +1,13 @@
 """A trained detector: encoder, mean image and memory banks; it fits, scores, saves and loads."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,23 +71,40 @@ def strides_of(config: ml_collections.ConfigDict) -> dict[int, int]:
   return dict(zip(scales, strides, strict=True))
 
 
+class Origin(NamedTuple):
+  """What a detector was made from: all that its memory banks depend on.
+
+  Attributes:
+    config: the whole config.
+    step: training steps its encoder has taken; 0 is untrained or imported.
+    images: digest of the normal images.
+  """
+
+  config: ml_collections.ConfigDict
+  step: int
+  images: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Detector:
   """A fitted detector.
 
   Attributes:
-    config: the whole config it was made with.
-    step: training steps its encoder has taken; 0 is untrained or imported.
+    origin: what it was made from.
     params: the encoder's, on all local devices.
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
     banks: the memory bank of each receptive field.
   """
 
-  config: ml_collections.ConfigDict
-  step: int
+  origin: Origin
   params: Params
   mean: jax.Array
   banks: Mapping[int, nearest.Bank]
+
+  @property
+  def config(self) -> ml_collections.ConfigDict:
+    """The whole config it was made with."""
+    return self.origin.config
 
   @classmethod
   def fit(
@@ -115,7 +133,7 @@ class Detector:
     for k in list(embeddings):
       # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.
       banks[k] = nearest.build_bank(embeddings.pop(k), config.score.bank_block)
-    return cls(config, step, params, mean, banks)
+    return cls(Origin(config, step, digest(images)), params, mean, banks)
 
   def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
     """Scores images u8[N, H, W, 3] of the size it was fitted on (any size, with a channel mean).
@@ -184,23 +202,11 @@ class Detector:
       valid = np.isfinite(np.asarray(bank.half_norms)).ravel()
       rows = np.asarray(bank.rows).reshape(len(valid), -1)[valid]
       arrays['banks'][scale_name(k)] = {'rows': rows, 'centre': np.asarray(bank.centre)}
-    about = {'step': self.step, 'config': self.config.to_dict()}
+    about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
     with explain_disk_errors(workdir / FOLDER), manager(workdir) as models:
       # Numbered by saves, not by steps: one of the same step must not go before this is whole.
       models.save((models.latest_step() or 0) + 1, args=items, force=True)
-
-  @staticmethod
-  def exists(workdir: pathlib.Path, step: int) -> bool:
-    """Whether `workdir` holds the detector of an encoder's `step`."""
-    if not (workdir / FOLDER).is_dir():
-      return False
-    with manager(workdir) as models:
-      number = models.latest_step()
-      if number is None:
-        return False
-      about = models.restore(number, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
-    return about['step'] == step
 
   @classmethod
   def load(cls, workdir: pathlib.Path) -> 'Detector':
@@ -209,23 +215,38 @@ class Detector:
     Raises:
       UserError: there is none.
     """
-    none = f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir'
-    if not (workdir / FOLDER).is_dir():
-      raise UserError(none)
-    with manager(workdir) as models:
-      number = models.latest_step()
-      if number is None:
-        raise UserError(none)
-      items = ocp.args.Composite(arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
-      restored = models.restore(number, args=items)
-    about, arrays = restored['about'], restored['arrays']
-    config = configuration.from_json(json.dumps(about['config']), str(workdir / FOLDER))
+    origin = saved_origin(workdir)
+    if origin is None:
+      raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
+    arrays = restore(workdir, arrays=ocp.args.StandardRestore())
     banks = {
-      k: deal_bank(**arrays['banks'][scale_name(k)], block=config.score.bank_block)
-      for k in config.encoder.scales
+      k: deal_bank(**arrays['banks'][scale_name(k)], block=origin.config.score.bank_block)
+      for k in origin.config.encoder.scales
     }
     params, mean = embedding.replicate((arrays['params'], arrays['mean']))
-    return cls(config, about['step'], params, mean, banks)
+    return cls(origin, params, mean, banks)
+
+
+def digest(images: np.ndarray) -> str:
+  """A digest that tells images u8[N, H, W, 3] from others."""
+  return hashlib.blake2b(images.tobytes(), digest_size=16).hexdigest()
+
+
+def saved_origin(workdir: pathlib.Path) -> Origin | None:
+  """What the detector saved in `workdir` was made from; None where there is none."""
+  # Looked up by hand: orbax would make the folder. Unfinished saves have longer names.
+  if not any(folder.name.isdigit() for folder in (workdir / FOLDER).glob('*')):
+    return None
+  about = restore(workdir, about=ocp.args.JsonRestore())
+  config = configuration.from_json(json.dumps(about.pop('config')), str(workdir / FOLDER))
+  return Origin(config, **about)
+
+
+def restore(workdir: pathlib.Path, **item: Any) -> Any:
+  """One item of the saved detector."""
+  (name,) = item
+  with manager(workdir) as models:
+    return models.restore(models.latest_step(), args=ocp.args.Composite(**item))[name]
 
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:

@@ -4,7 +4,9 @@ import os
 import pathlib
 
 # Before jax is imported: several CPU devices stand in for several accelerators.
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+)
 
 import jax
 import pytest

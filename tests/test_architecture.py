@@ -1,10 +1,10 @@
 """Which convolutions a receptive field and a depth ask for."""
 
 import pytest
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import architecture
 from patch_svdd_jax.architecture import Convolution
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import training
 from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
 IMAGE_SIZE = (40, 48)

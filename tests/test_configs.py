@@ -4,9 +4,9 @@ import ast
 import pathlib
 
 import pytest
-from patch_svdd_jax.configs import default, mvtec
 
 from patch_svdd_jax import architecture, configuration, data, training
+from patch_svdd_jax.configs import default, mvtec
 from patch_svdd_jax.data.mvtec import COUNTS
 from patch_svdd_jax.errors import UserError
 

@@ -4,9 +4,9 @@ import json
 import pathlib
 
 import pytest
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import configuration
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
 HEAD = """

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import training
-from patch_svdd_jax.detector import Detector, strides_of
+from patch_svdd_jax.configs import default
+from patch_svdd_jax.detector import Detector, digest, saved_origin, strides_of
 from patch_svdd_jax.errors import UserError
 
 SIZE = (42, 49)  # neither stride divides what the patches leave: some pixels no patch covers
@@ -153,6 +153,10 @@ def assert_scores_equal(actual, expected, rtol=0.0):
     np.testing.assert_allclose(actual.images[name], expected.images[name], rtol=rtol)
 
 
+def remade(detector, **changes):
+  return dataclasses.replace(detector, origin=detector.origin._replace(**changes))
+
+
 def test_scores_equal_a_direct_computation(scores, params):
   expected = expected_maps(params, TRAIN, TEST, TRAIN.mean(axis=0, dtype=np.float64))
   expected['sum'] = expected['k32'] + expected['k16']
@@ -191,7 +195,7 @@ def test_stages_are_timed_and_progress_is_told(detector, scores):
 def test_maps_come_in_the_order_of_the_config(detector, scores):
   config = tiny_config()
   config.encoder.scales, config.score.strides = SCALES[::-1], STRIDES[::-1]
-  reversed_scales = dataclasses.replace(detector, config=config).score(TEST[:1])
+  reversed_scales = remade(detector, config=config).score(TEST[:1])
   assert list(reversed_scales.maps) == ['k16', 'k32', 'sum', 'product']
   for name, maps in reversed_scales.maps.items():
     np.testing.assert_allclose(maps, scores.maps[name][:1], rtol=1e-5)
@@ -200,7 +204,7 @@ def test_maps_come_in_the_order_of_the_config(detector, scores):
 def test_one_scale_has_only_its_own_map(detector, scores):
   config = tiny_config()
   config.encoder.scales, config.score.strides = (16,), (4,)
-  one = dataclasses.replace(detector, config=config).score(TEST[:1])
+  one = remade(detector, config=config).score(TEST[:1])
   assert list(one.maps) == list(one.images) == ['k16']
   np.testing.assert_allclose(one.maps['k16'], scores.maps['k16'][:1], rtol=1e-5)
 
@@ -227,7 +231,7 @@ def test_images_of_another_size_need_a_channel_mean(detector, params):
 
 def test_save_and_load(workdir, detector, scores):
   loaded = Detector.load(workdir)
-  assert loaded.step == detector.step == 7
+  assert loaded.origin == detector.origin
   assert loaded.config.to_dict() == detector.config.to_dict()
   assert isinstance(loaded.config.encoder.scales, tuple)
   for k, bank in detector.banks.items():
@@ -269,22 +273,27 @@ def test_one_device_scores_as_four_do(workdir, scores, tmp_path):
         np.testing.assert_allclose(maps[key], scores.maps[key], rtol=1e-5)
 
 
+def test_the_origin_tells_other_images(detector):
+  assert digest(TRAIN) == detector.origin.images
+  other = TRAIN.copy()
+  other[-1, -1, -1, -1] ^= 1
+  assert digest(other) != detector.origin.images
+
+
 def test_a_newer_detector_replaces_the_older(detector, tmp_path):
   detector.save(tmp_path)
-  assert Detector.exists(tmp_path, 7)
-  assert not Detector.exists(tmp_path, 9)
+  assert saved_origin(tmp_path).step == 7
   for step in (9, 9, 8):  # also one of the same step and one of an earlier one
-    dataclasses.replace(detector, step=step).save(tmp_path)
-    assert Detector.load(tmp_path).step == step
-    assert Detector.exists(tmp_path, step)
-    assert not Detector.exists(tmp_path, 7)
+    remade(detector, step=step).save(tmp_path)
+    assert Detector.load(tmp_path).origin.step == step
+    assert saved_origin(tmp_path).step == step
   assert sum(folder.is_dir() for folder in (tmp_path / 'model').iterdir()) == 1
 
 
 @pytest.mark.parametrize('step', [7, 8])
 def test_a_full_disk_leaves_the_old_detector(detector, scores, tmp_path, monkeypatch, step):
   detector.save(tmp_path)
-  newer = dataclasses.replace(detector, step=step)
+  newer = remade(detector, step=step)
 
   async def full(*_, **__):
     raise OSError(errno.ENOSPC, 'No space left on device')
@@ -294,17 +303,17 @@ def test_a_full_disk_leaves_the_old_detector(detector, scores, tmp_path, monkeyp
     with pytest.raises(UserError, match=r'no space left on the disk of .*model') as caught:
       newer.save(tmp_path)
   assert '\n' not in str(caught.value)
-  assert Detector.exists(tmp_path, 7)
+  assert saved_origin(tmp_path).step == 7
   old = Detector.load(tmp_path)
-  assert old.step == 7
+  assert old.origin.step == 7
   assert_scores_equal(old.score(TEST), scores, rtol=1e-6)
   newer.save(tmp_path)
-  assert Detector.load(tmp_path).step == step
+  assert Detector.load(tmp_path).origin.step == step
 
 
 def test_no_detector(tmp_path):
   missing = tmp_path / 'missing'
-  assert not Detector.exists(missing, 0)
+  assert saved_origin(missing) is None
   with pytest.raises(UserError, match=r'no fitted detector in .*missing/model: train first'):
     Detector.load(missing)
   assert not missing.exists()

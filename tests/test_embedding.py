@@ -6,9 +6,9 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import architecture, embedding
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.encoders import Encoder
 from patch_svdd_jax.errors import UserError
 

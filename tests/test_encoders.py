@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import architecture
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.encoders import Encoder, PositionClassifier
 from patch_svdd_jax.errors import UserError
 

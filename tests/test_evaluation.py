@@ -7,10 +7,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-from patch_svdd_jax.configs import default
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from patch_svdd_jax import training
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.evaluation import evaluate, peak_memory, search_flop

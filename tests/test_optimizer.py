@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import optimizer
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
 

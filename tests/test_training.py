@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from patch_svdd_jax.configs import default
 
 from patch_svdd_jax import architecture, sampling, standardisation, training
 from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.encoders import Encoder, PositionClassifier
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.monitoring import TrainingMonitor

@@ -24,7 +24,7 @@ import numpy as np
 from patch_svdd_jax import configuration, data, results, training
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detector import Detector, digest, saved_origin
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation, evaluate
 
@@ -86,12 +86,17 @@ def read_config(
 def get_detector(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
 ) -> Detector:
-  """The workdir's detector; fitted anew where the saved one is of another step, data or strides."""
+  """The workdir's detector; fitted anew where the saved one has another origin."""
+  normal = dataset.train.images
   with Checkpoints(workdir) as checkpoints:
     step = checkpoints.latest
-    saved = Detector.load(workdir) if step is not None and Detector.exists(workdir, step) else None
-    if saved and not configuration.differences(saved.config, config, ['data', 'encoder', 'score']):
-      return saved
+    saved = saved_origin(workdir)
+    if (
+      saved
+      and (saved.step, saved.images) == (step, digest(normal))
+      and not configuration.differences(saved.config, config, ['encoder', 'score'])
+    ):
+      return Detector.load(workdir)
     # Of the shapes it was saved in: the config may ask for fewer scales.
     shapes = jax.eval_shape(functools.partial(training.init_encoder, configuration.load(workdir)))
     params = checkpoints.restore_encoder(
@@ -100,7 +105,7 @@ def get_detector(
   return Detector.fit(
     config,
     params,
-    dataset.train.images,
+    normal,
     step=step or 0,
     progress=console.progress('Embedding normal images'),
   )
@@ -155,7 +160,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     random = evaluate(untrained, dataset.test, console.progress('Scoring, random encoder'))
   results.write(workdir / 'eval', dataset.test, evaluation, random)
   sys.stderr.flush()
-  print(f'{dataset.name}, {detector.step} steps, {len(dataset.test)} test images')
+  print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
   print_tables(evaluation, random)
   print_timing(evaluation.timing)
   print(f'written: {workdir / "eval"}')

@@ -20,7 +20,7 @@ from typing import Any
 import ml_collections
 
 from patch_svdd_jax import configuration, data, standardisation, training
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.errors import UserError
@@ -95,7 +95,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   mean = standardisation.training_mean(normal, config.train.mean)
   initial = training.init_state(config)
   configuration.save(config, workdir)
-  with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+  keep = config.checkpoint.keep
+  with explain_disk_errors(workdir), Checkpoints(workdir, keep) as checkpoints:
     state = checkpoints.restore(initial) or initial
     monitor = TrainingMonitor(
       workdir, int(state.step), config.train.steps, training.pairs_per_step(config)

@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from patch_svdd_jax.configs import default
 
 import patch_svdd_jax
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import COMMANDS, main
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -17,13 +17,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from patch_svdd_jax.configs import default
 from PIL import Image
 
 from patch_svdd_jax import configuration, training
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.commands.train import StopRequest
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.detector import Detector
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -166,16 +166,15 @@ def test_a_workdir_gets_config_checkpoints_model_and_metrics(config, finished):
   assert 'position_accuracy/k16' in read_metrics(workdir)[0]
   [events] = names(workdir / 'tensorboard')
   assert events.startswith('events.out.tfevents.')
+  assert printed.startswith(f'{workdir}: 5 steps, memory bank of ')
   # 4 images of 2 x 3 and of 7 x 9 patches.
-  assert printed == (
-    f'{workdir}: 5 steps, memory bank of 24 patches at K=32, 252 patches at K=16; '
-    f'eval --workdir {workdir} measures it\n'
-  )
+  assert '24 patches at K=32' in printed
+  assert '252 patches at K=16' in printed
 
 
 def test_the_model_is_a_detector_of_the_trained_encoder(config, finished):
   detector = Detector.load(finished[0])
-  assert detector.step == 5
+  assert detector.origin.step == 5
   state = newest_state(config, finished[0])
   assert_same_bits(detector.params, state.params['encoder'])
   normal = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -195,7 +194,7 @@ def test_more_steps_resume_and_another_config_is_refused(config, finished, tmp_p
   assert main(command(config, workdir, *MANY)) == 0
   assert read_metrics(workdir)[:3] == before
   assert [line['step'] for line in read_metrics(workdir)][3:] == [*range(7, 200, 2), 200]
-  assert Detector.load(workdir).step == 200
+  assert Detector.load(workdir).origin.step == 200
   assert configuration.load(workdir).train.steps == 200
 
   capsys.readouterr()
@@ -206,7 +205,7 @@ def test_more_steps_resume_and_another_config_is_refused(config, finished, tmp_p
   assert f'{workdir} was started with another config (' in line
   assert 'config.train.learning_rate: 0.0001 -> 0.5' in line
   assert 'config.encoder.width: 0.25 -> 0.5' in line
-  assert 'steps' not in line
+  assert 'config.train.steps' not in line
   assert (workdir / 'config.json').read_bytes() == kept
 
 
@@ -266,7 +265,7 @@ def test_sigterm_saves_and_the_same_command_finishes(config, environment, tmp_pa
   assert read_metrics(workdir)[-1]['step'] == step
   assert main(arguments) == 0
   assert [line['step'] for line in read_metrics(workdir)] == [*range(2, 201, 2)]
-  assert Detector.load(workdir).step == 200
+  assert Detector.load(workdir).origin.step == 200
 
 
 def test_ctrl_c_asks_to_stop_and_a_second_one_interrupts(capsys):
