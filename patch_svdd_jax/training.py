@@ -228,6 +228,8 @@ def fit(
     NonFiniteLossError: the state that was last finite has been saved.
     UserError: a setting makes no sense for these images.
   """
+  if int(state.step) >= config.train.steps:
+    return Outcome(state, finished=True)
   images, mean, key = jax.device_put((images, mean, jax.random.key(config.seed)))
   train_step = make_train_step(config, images.shape[1:3])
   train = train_step.lower(state, images, mean, key).compile()

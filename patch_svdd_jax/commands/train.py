@@ -28,7 +28,6 @@ from patch_svdd_jax.monitoring import TrainingMonitor
 
 # What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
 FREE = (
-  'config.train.steps:',
   'config.checkpoint.',
   'config.score.',
   'config.data.root:',
@@ -74,10 +73,12 @@ def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) ->
   """Refuses to resume with another config than the workdir was started with, shown key by key."""
   if not (workdir / configuration.FILE).exists():
     return
+  # A cosine decay ends at the last step: another end is another rate at every step.
+  free = FREE if config.train.decay == 'cosine' else (*FREE, 'config.train.steps:')
   changed = [
     line
     for line in configuration.differences(configuration.load(workdir), config)
-    if not line.startswith(FREE)
+    if not line.startswith(free)
   ]
   if changed:
     raise UserError(
@@ -108,7 +109,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       )
   step = int(outcome.state.step)
   if not outcome.finished:
-    print(f'stopped at step {step}, saved in {workdir}: the same command goes on from there')
+    print(f'stopped at step {step} of {workdir}: the same command goes on from there')
     return 128 + stop.signal
   detector = Detector.fit(
     config,

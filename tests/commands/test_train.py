@@ -22,9 +22,10 @@ from PIL import Image
 from patch_svdd_jax import configuration, training
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.commands.train import StopRequest
+from patch_svdd_jax.commands.train import StopRequest, check_resumable
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -257,9 +258,7 @@ def test_sigterm_saves_and_the_same_command_finishes(config, environment, tmp_pa
   assert process.returncode == 128 + signal.SIGTERM, errors
   [step] = map(int, names(workdir / 'checkpoints'))
   assert 0 < step < 200
-  assert printed == (
-    f'stopped at step {step}, saved in {workdir}: the same command goes on from there\n'
-  )
+  assert printed == (f'stopped at step {step} of {workdir}: the same command goes on from there\n')
   assert 'stopping after this call' in errors
   assert not (workdir / 'model').exists()
   assert read_metrics(workdir)[-1]['step'] == step
@@ -370,3 +369,13 @@ def test_help_names_the_config_keys(capsys):
   text = capsys.readouterr().out
   for key, _ in configuration.flatten(default.get_config()):
     assert f'--{key}=' in text
+
+
+@pytest.mark.parametrize(('decay', 'refused'), [('none', False), ('cosine', True)])
+def test_another_end_is_refused_only_where_it_changes_every_step(tmp_path, decay, refused):
+  config = default.get_config()
+  config.train.decay = decay
+  configuration.save(config, tmp_path)
+  config.train.steps += 1
+  with pytest.raises(UserError, match='train.steps') if refused else contextlib.nullcontext():
+    check_resumable(config, tmp_path)
