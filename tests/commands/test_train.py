@@ -377,5 +377,5 @@ def test_another_end_is_refused_only_where_it_changes_every_step(tmp_path, decay
   config.train.decay = decay
   configuration.save(config, tmp_path)
   config.train.steps += 1
-  with pytest.raises(UserError, match='train.steps') if refused else contextlib.nullcontext():
+  with pytest.raises(UserError, match=r'train\.steps') if refused else contextlib.nullcontext():
     check_resumable(config, tmp_path)
