@@ -267,6 +267,15 @@ def test_sigterm_saves_and_the_same_command_finishes(config, environment, tmp_pa
   assert Detector.load(workdir).origin.step == 200
 
 
+@pytest.fixture
+def interruptible():
+  """A terminal's handler: a shell's background jobs ignore Ctrl-C, and so would these tests."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('interruptible')
 def test_ctrl_c_asks_to_stop_and_a_second_one_interrupts(capsys):
   before = signal.getsignal(signal.SIGINT)
   stop = StopRequest()
