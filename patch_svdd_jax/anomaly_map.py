@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from patch_svdd_jax import geometry
 from patch_svdd_jax.convolution import PRECISION
@@ -43,6 +44,6 @@ def aggregate(maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   return {**maps, 'sum': stacked.sum(axis=0), 'product': stacked.prod(axis=0)}
 
 
-def image_score(maps: jax.Array) -> jax.Array:
+def image_score(maps: np.ndarray) -> np.ndarray:
   """The largest value of each map: f32[B, H, W] to f32[B]."""
   return maps.max(axis=(1, 2))

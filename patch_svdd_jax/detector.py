@@ -164,7 +164,7 @@ class Detector:
     joined = {
       name: np.concatenate([part[name] for part in maps])[: len(images)] for name in maps[0]
     }
-    scores = {name: values.max(axis=(1, 2)) for name, values in joined.items()}
+    scores = {name: anomaly_map.image_score(values) for name, values in joined.items()}
     return Scores(joined, scores, {stage: s / timed_images for stage, s in seconds.items()})
 
   def _score_batch(
