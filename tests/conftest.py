@@ -10,6 +10,7 @@ os.environ['XLA_FLAGS'] = (
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -23,3 +24,21 @@ def shared_data() -> pathlib.Path:
   if not SHARED_DATA.is_dir():
     pytest.skip(f'no real images or weights at {SHARED_DATA}')
   return SHARED_DATA
+
+
+@pytest.fixture(scope='module')
+def quick_compilation(tmp_path_factory):
+  """Compiles without optimisation, and the same program once; yields the settings by name."""
+  settings = {
+    'jax_disable_most_optimizations': True,
+    'jax_compilation_cache_dir': str(tmp_path_factory.getbasetemp() / 'programs'),
+    'jax_persistent_cache_min_compile_time_secs': 0,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  before = {name: jax.config.values[name] for name in settings}
+  for values in (settings, before):
+    for name, value in values.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    if values is settings:
+      yield settings

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from patch_svdd_jax import training
 from patch_svdd_jax.checkpoints import Checkpoints
@@ -19,22 +18,7 @@ IMAGE_SIZE = (40, 48)
 STEPS = 5
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation(tmp_path_factory):
-  """Compiles without optimisation, and the same program once."""
-  settings = {
-    'jax_disable_most_optimizations': True,
-    'jax_compilation_cache_dir': str(tmp_path_factory.getbasetemp() / 'programs'),
-    'jax_persistent_cache_min_compile_time_secs': 0,
-    'jax_persistent_cache_min_entry_size_bytes': -1,
-  }
-  before = {name: jax.config.values[name] for name in settings}
-  for values in (settings, before):
-    for name, value in values.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if values is settings:
-      yield
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def tiny_config(seed=0, **encoder):

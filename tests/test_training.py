@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from patch_svdd_jax import architecture, sampling, standardisation, training
 from patch_svdd_jax.checkpoints import Checkpoints
@@ -25,22 +24,7 @@ METRICS = ('position_loss', 'position_accuracy', 'neighbour_loss', 'embedding_sp
 TRANSFER = 'Disallowed host-to-device transfer'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation(tmp_path_factory):
-  """Compiles without optimisation, and the same program once."""
-  settings = {
-    'jax_disable_most_optimizations': True,
-    'jax_compilation_cache_dir': str(tmp_path_factory.getbasetemp() / 'programs'),
-    'jax_persistent_cache_min_compile_time_secs': 0,
-    'jax_persistent_cache_min_entry_size_bytes': -1,
-  }
-  before = {name: jax.config.values[name] for name in settings}
-  for values in (settings, before):
-    for name, value in values.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if values is settings:
-      yield
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture(scope='module', autouse=True)

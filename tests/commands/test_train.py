@@ -16,7 +16,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from patch_svdd_jax import configuration, training
@@ -63,25 +62,14 @@ MANY = ['--config.train.steps=200', '--config.checkpoint.every=1000']
 
 
 @pytest.fixture(scope='module', autouse=True)
-def environment(tmp_path_factory):
-  """Compiles without optimisation, and the same program once; the same for subprocesses."""
-  settings = {
-    'jax_disable_most_optimizations': True,
-    'jax_compilation_cache_dir': str(tmp_path_factory.getbasetemp() / 'programs'),
-    'jax_persistent_cache_min_compile_time_secs': 0,
-    'jax_persistent_cache_min_entry_size_bytes': -1,
-  }
-  before = {name: jax.config.values[name] for name in settings}
+def environment(quick_compilation):
+  """The variables by which subprocesses compile as this process does."""
   strict = {'jax_platforms': 'cpu', 'jax_numpy_rank_promotion': 'raise'}
-  variables = {name.upper(): str(value) for name, value in (settings | strict).items()}
   # What was compiled with optimisations could differ in the last bit.
   jax.clear_caches()
-  for values in (settings, before):
-    for name, value in values.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if values is settings:
-      yield os.environ | variables
+  return os.environ | {
+    name.upper(): str(value) for name, value in (quick_compilation | strict).items()
+  }
 
 
 @pytest.fixture(scope='module', autouse=True)
