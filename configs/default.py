@@ -59,6 +59,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.score = score = ml_collections.ConfigDict()
   score.strides = (16, 4)  # pixels between patches, one for each of encoder.scales
   score.batch_size = 8  # images embedded at a time on each device
-  score.query_block = 4096  # queries and bank rows whose distances
-  score.bank_block = 1024  # are in memory at a time
+  score.coreset = 1.0  # share of the memory bank that is kept, by k-center greedy; 1 keeps all
+  score.bank = ''  # where the memory bank lies: 'device' or 'host'; '': on the devices if it fits
+  score.screen = (
+    ''  # what finds the nearest rows: 'float32', 'bfloat16'; '': what suits the devices
+  )
+  score.query_block = 0  # queries and bank rows that are compared
+  score.bank_block = 0  # at a time; 0: as the devices' memory and caches allow
   return config.lock()

@@ -14,16 +14,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from patch_svdd_jax import (
   anomaly_map,
   architecture,
+  bank_building,
   configuration,
   embedding,
+  memory_bank,
   nearest,
   standardisation,
 )
+from patch_svdd_jax.bank_building import Bank
 from patch_svdd_jax.checkpoints import explain_disk_errors
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
@@ -39,12 +41,16 @@ class Scores:
   Attributes:
     maps: f32[N, H, W] each.
     images: f32[N] each, the maps' maxima.
+    distances: f32[N, rows, columns] of each scale, of the patches to the nearest normal one.
+    unproven: of each scale, the share of patches whose nearest one took more than one look.
     seconds: of each stage ('embed', 'search', 'map'), an image. The first batch, which compiles, is
       left out unless it is the only one.
   """
 
   maps: dict[str, np.ndarray]
   images: dict[str, np.ndarray]
+  distances: dict[str, np.ndarray]
+  unproven: dict[str, float]
   seconds: dict[str, float]
 
 
@@ -93,13 +99,13 @@ class Detector:
     origin: what it was made from.
     params: the encoder's, on all local devices.
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
-    banks: the memory bank of each receptive field.
+    banks: the memory bank of each receptive field, on the devices or on the host.
   """
 
   origin: Origin
   params: Params
   mean: jax.Array
-  banks: Mapping[int, nearest.Bank]
+  banks: Mapping[int, Bank]
 
   @property
   def config(self) -> ml_collections.ConfigDict:
@@ -120,19 +126,7 @@ class Detector:
     params = embedding.replicate(params)
     mean = jnp.asarray(standardisation.training_mean(images, config.train.mean))
     mean = embedding.replicate(mean)
-    embeddings = embedding.embed(
-      architecture.from_config(config.encoder),
-      params,
-      mean,
-      images,
-      strides_of(config),
-      batch_size=config.score.batch_size,
-      progress=progress,
-    )
-    banks = {}
-    for k in list(embeddings):
-      # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.
-      banks[k] = nearest.build_bank(embeddings.pop(k), config.score.bank_block)
+    banks = bank_building.build(config, params, mean, images, strides_of(config), progress)
     return cls(Origin(config, step, digest(images)), params, mean, banks)
 
   def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
@@ -152,56 +146,86 @@ class Detector:
     embed = embedding.make_embed_batch(shape, strides_of(self.config))
     devices = embedding.local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
-    maps: list[dict[str, np.ndarray]] = []
+    parts: list[tuple[dict, dict, dict]] = []
     seconds: dict[str, float] = {}
     timed_images = 0
     for first in progress(range(0, len(images), batch)):
       if first == batch:
         seconds, timed_images = {}, 0
       part = embedding.pad_images(images[first : first + batch], batch)
-      maps.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
+      parts.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
       timed_images += batch
-    joined = {
-      name: np.concatenate([part[name] for part in maps])[: len(images)] for name in maps[0]
-    }
-    scores = {name: anomaly_map.image_score(values) for name, values in joined.items()}
-    return Scores(joined, scores, {stage: s / timed_images for stage, s in seconds.items()})
+    maps, distances = (
+      {
+        name: np.concatenate([part[name] for part in of_batch])[: len(images)]
+        for name in of_batch[0]
+      }
+      for of_batch in list(zip(*parts, strict=True))[:2]
+    )
+    return Scores(
+      maps,
+      {name: anomaly_map.image_score(values) for name, values in maps.items()},
+      distances,
+      {name: float(np.mean([part[2][name] for part in parts])) for name in distances},
+      {stage: s / timed_images for stage, s in seconds.items()},
+    )
 
   def _score_batch(
     self, images: np.ndarray, embed: Callable, seconds: dict[str, float]
-  ) -> dict[str, np.ndarray]:
-    """The maps of u8[devices, B, H, W, 3], f32[devices * B, H, W] each."""
+  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Maps f32[N, H, W], distances f32[N, rows, columns] and unproven shares.
+
+    Of images u8[devices, B, H, W, 3], N = devices * B.
+    """
     with timed(seconds, 'embed'):
       grids = jax.block_until_ready(embed(self.params, self.mean, images))
     with timed(seconds, 'search'):
-      distances = jax.block_until_ready({k: self._distances(k, grid) for k, grid in grids.items()})
+      found = {scale_name(k): self._nearest(k, grid) for k, grid in grids.items()}
+      jax.block_until_ready(found)
     with timed(seconds, 'map'):
       strides = strides_of(self.config)
       scales = {
         scale_name(k): anomaly_map.spread(
-          distances[k], image_size=images.shape[2:4], receptive_field=k, stride=stride
+          found[scale_name(k)].distances,
+          image_size=images.shape[2:4],
+          receptive_field=k,
+          stride=stride,
         )
         for k, stride in strides.items()
       }
       # Through jax a dict comes back in alphabetical order: the maps' own order is restored.
       maps = anomaly_map.aggregate(scales)
-      return {name: np.asarray(maps[name]) for name in maps}
+      return (
+        {name: np.asarray(maps[name]) for name in maps},
+        {name: np.asarray(found[name].distances) for name in scales},
+        {name: np.asarray(found[name].unproven) for name in scales},
+      )
 
-  def _distances(self, receptive_field: int, grid: jax.Array) -> jax.Array:
-    """f32[devices, B, rows, columns, D] to distances f32[devices * B, rows, columns]."""
-    queries = grid.reshape(-1, grid.shape[-1])
-    found, _ = nearest.search(queries, self.banks[receptive_field], self.config.score.query_block)
-    return found.reshape(-1, *grid.shape[2:4])
+  def _nearest(self, receptive_field: int, grid: jax.Array) -> nearest.Neighbours:
+    """The nearest row for each of f32[devices, B, rows, columns, D].
+
+    Distances and indices come back as [devices * B, rows, columns].
+    """
+    queries: Any = grid.reshape(-1, grid.shape[-1])
+    if jax.process_count() > 1:
+      # Every process has embedded the same images on its own devices.
+      queries = np.asarray(queries)
+    found = nearest.search(
+      queries,
+      self.banks[receptive_field],
+      query_block=self.config.score.query_block,
+      bank_block=self.config.score.bank_block,
+    )
+    shape = (-1, *grid.shape[2:4])
+    return found._replace(
+      distances=found.distances.reshape(shape), indices=found.indices.reshape(shape)
+    )
 
   def save(self, workdir: pathlib.Path) -> None:
     """Saves the detector in `workdir`/model; the one before it goes once this is whole."""
     # As numpy arrays: those of jax could be loaded on as many devices only.
     arrays: dict[str, Any] = jax.device_get({'params': self.params, 'mean': self.mean})
-    arrays['banks'] = {}
-    for k, bank in self.banks.items():
-      valid = np.isfinite(np.asarray(bank.half_norms)).ravel()
-      rows = np.asarray(bank.rows).reshape(len(valid), -1)[valid]
-      arrays['banks'][scale_name(k)] = {'rows': rows, 'centre': np.asarray(bank.centre)}
+    arrays['banks'] = {scale_name(k): memory_bank.to_rows(bank) for k, bank in self.banks.items()}
     about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
     with explain_disk_errors(workdir / FOLDER), manager(workdir) as models:
@@ -220,7 +244,7 @@ class Detector:
       raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
     arrays = restore(workdir, arrays=ocp.args.StandardRestore())
     banks = {
-      k: deal_bank(**arrays['banks'][scale_name(k)], block=origin.config.score.bank_block)
+      k: bank_building.place(arrays['banks'][scale_name(k)], origin.config)
       for k in origin.config.encoder.scales
     }
     params, mean = embedding.replicate((arrays['params'], arrays['mean']))
@@ -253,14 +277,3 @@ def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
   """Orbax's keeper of the one detector of a workdir."""
   options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
   return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
-
-
-def deal_bank(rows: np.ndarray, centre: np.ndarray, block: int) -> nearest.Bank:
-  """A bank from saved rows f32[R, D], dealt to the local devices."""
-  mesh = embedding.local_mesh()
-  share = -(-len(rows) // mesh.size)
-  valid = (np.arange(mesh.size * share) < len(rows)).reshape(mesh.size, share)
-  dealt = embedding.pad_images(np.asarray(rows), mesh.size * share).reshape(mesh.size, share, -1)
-  sharding = NamedSharding(mesh, PartitionSpec(embedding.DEVICES))
-  dealt, valid = jax.device_put((dealt, valid), sharding)
-  return nearest.arrange(dealt, valid, jnp.asarray(centre), block)

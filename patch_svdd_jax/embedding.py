@@ -1,7 +1,8 @@
 """The embedding pass: every patch of every image, on all local devices, by `jax.pmap`.
 
 Images are dealt to the devices in runs, padded so that every device gets as many, and the
-embeddings stay on the device that made them: a memory bank is born sharded.
+embeddings stay on the device that made them: a memory bank is born sharded. Of several processes
+each embeds the images of its own devices.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,17 +29,22 @@ class Embeddings(NamedTuple):
   """The embeddings of one scale.
 
   Attributes:
-    rows: f32[devices, images, patches, D], sharded over the devices.
-    valid: bool[devices, images], False where an image is padding.
+    rows: f32[devices, images, patches, D], sharded over the devices of all processes.
+    images: how many images there are; those behind the first so many are padding.
   """
 
   rows: jax.Array
-  valid: jax.Array
+  images: int
 
 
 def local_mesh() -> Mesh:
-  """All local devices in a row."""
+  """All devices of this process in a row."""
   return Mesh(np.array(jax.local_devices()), (DEVICES,))
+
+
+def all_devices() -> Mesh:
+  """All devices of all processes in a row."""
+  return Mesh(np.array(jax.devices()), (DEVICES,))
 
 
 def replicate(tree: Tree) -> Tree:
@@ -61,7 +67,13 @@ def make_embed_batch(architecture: Architecture, strides: Mapping[int, int]) -> 
 
   `params` and `mean` are replicated; the result is f32[devices, B, rows, columns, D] for each K.
   """
-  return jax.pmap(make_encode(architecture, strides), DEVICES, in_axes=(None, None, 0), out_axes=0)
+  return jax.pmap(
+    make_encode(architecture, strides),
+    DEVICES,
+    in_axes=(None, None, 0),
+    out_axes=0,
+    devices=jax.local_devices(),
+  )
 
 
 def make_fill(architecture: Architecture, strides: Mapping[int, int]) -> Callable:
@@ -80,7 +92,9 @@ def make_fill(architecture: Architecture, strides: Mapping[int, int]) -> Callabl
     return {k: lax.dynamic_update_slice(rows[k], flat[k], (first, 0, 0)) for k in rows}
 
   in_axes = (0, None, None, 0, None)
-  return jax.pmap(fill, DEVICES, in_axes=in_axes, out_axes=0, donate_argnums=0)
+  return jax.pmap(
+    fill, DEVICES, in_axes=in_axes, out_axes=0, donate_argnums=0, devices=jax.local_devices()
+  )
 
 
 def pad_images(images: np.ndarray, count: int) -> np.ndarray:
@@ -105,7 +119,7 @@ def embed(
     architecture: the encoder's.
     params: the encoder's, replicated.
     mean: f32[H, W, 3] or f32[1, 1, 3], replicated.
-    images: u8[N, H, W, 3], N >= 1.
+    images: u8[N, H, W, 3], N >= 1; the same in every process.
     strides: for each receptive field that is wanted, its stride in pixels.
     batch_size: images embedded at a time on each device.
     progress: wraps the iterable of batches.
@@ -113,22 +127,57 @@ def embed(
   Returns:
     The embeddings of each scale, images in order, dealt to the devices in runs.
   """
-  mesh = local_mesh()
+  mesh, own = all_devices(), local_mesh()
   batch = min(batch_size, -(-len(images) // mesh.size))
   batches = -(-len(images) // (mesh.size * batch))
   share = batches * batch
   dealt = pad_images(images, mesh.size * share).reshape(mesh.size, share, *images.shape[1:])
-  sharding = NamedSharding(mesh, PartitionSpec(DEVICES))
+  dealt = dealt[[device in own.devices for device in mesh.devices]]
   rows = {}
   for k, stride in strides.items():
     patches = int(np.prod(geometry.grid_shape(images.shape[1:3], k, stride)))
-    shape = (mesh.size, share, patches, architecture.embed_dim)
-    rows[k] = jnp.zeros(shape, jnp.float32, device=sharding)
+    shape = (own.size, share, patches, architecture.embed_dim)
+    rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, PartitionSpec(DEVICES)))
   fill = make_fill(architecture, strides)
   for index in progress(range(batches)):
     first = index * batch
     rows = fill(rows, params, mean, dealt[:, first : first + batch], first)
     # Waiting keeps the progress bar honest and one batch of images on the device.
     jax.block_until_ready(rows)
-  valid = (np.arange(mesh.size * share) < len(images)).reshape(mesh.size, share)
-  return {k: Embeddings(value, jax.device_put(valid, sharding)) for k, value in rows.items()}
+  return {k: Embeddings(_of_all_processes(value, mesh), len(images)) for k, value in rows.items()}
+
+
+def _of_all_processes(rows: jax.Array, mesh: Mesh) -> jax.Array:
+  """One array over all devices, from what each process has on its own [devices, ...]."""
+  return jax.make_array_from_single_device_arrays(
+    (mesh.size, *rows.shape[1:]),
+    NamedSharding(mesh, PartitionSpec(DEVICES)),
+    [shard.data for shard in rows.addressable_shards],
+  )
+
+
+def embed_to_host(
+  architecture: Architecture,
+  params: Params,
+  mean: jax.Array,
+  images: np.ndarray,
+  strides: Mapping[int, int],
+  *,
+  batch_size: int,
+  progress: Progress = iter,
+) -> dict[int, np.ndarray]:
+  """The same for embeddings that do not fit on the devices: rows f32[N, D] of each scale."""
+  own = local_mesh().size
+  batch = own * min(batch_size, -(-len(images) // own))
+  embed_batch = make_embed_batch(architecture, strides)
+  rows = {}
+  for k, stride in strides.items():
+    patches = int(np.prod(geometry.grid_shape(images.shape[1:3], k, stride)))
+    rows[k] = np.empty((len(images), patches, architecture.embed_dim), np.float32)
+  for first in progress(range(0, len(images), batch)):
+    part = pad_images(images[first : first + batch], batch)
+    grids = embed_batch(params, mean, part.reshape(own, -1, *images.shape[1:]))
+    for k, grid in grids.items():
+      flat = np.asarray(grid).reshape(batch, *rows[k].shape[1:])
+      rows[k][first : first + batch] = flat[: len(images) - first]
+  return {k: value.reshape(-1, architecture.embed_dim) for k, value in rows.items()}

@@ -64,9 +64,17 @@ def speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> dict[st
   return rates | {
     'images_per_s': 1 / sum(scores.seconds.values()),
     'search_gflop_per_s': search_flop(detector, image_size) / scores.seconds['search'] / 1e9,
+    'search_unproven': unproven_share(scores),
     'bank_rows': float(sum(bank.size for bank in detector.banks.values())),
     'peak_memory_mib': peak_memory() / 2**20,
   }
+
+
+def unproven_share(scores: Scores) -> float:
+  """Of all patches of all scales, the share whose nearest row took more than one look to prove."""
+  patches = {name: distances.size for name, distances in scores.distances.items()}
+  unproven = sum(patches[name] * scores.unproven[name] for name in patches)
+  return unproven / sum(patches.values())
 
 
 def peak_memory() -> int:

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax import report
+from patch_svdd_jax import coreset, report
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation
+
+# What an evaluation may be compared with, as metrics.json names it.
+RANDOM_ENCODER, FULL_BANK = 'random_encoder', 'full_bank'
 
 
 def to_json(value: Any) -> Any:
@@ -25,20 +28,30 @@ def to_json(value: Any) -> Any:
   return value
 
 
-def summary(evaluation: Evaluation, random: Evaluation | None) -> dict[str, Any]:
-  """The contents of metrics.json."""
+def summary(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> dict[str, Any]:
+  """The contents of metrics.json; of the others, by name, the metrics."""
   contents: dict[str, Any] = {
     'maps': evaluation.maps,
     'per_defect': evaluation.per_defect,
     'timing': evaluation.timing,
   }
-  if random is not None:
-    contents['random_encoder'] = {'maps': random.maps, 'per_defect': random.per_defect}
+  for name, other in others.items():
+    contents[name] = {'maps': other.maps, 'per_defect': other.per_defect}
+  if FULL_BANK in others:
+    contents['coreset'] = reduction(evaluation, others[FULL_BANK])
   return to_json(contents)
 
 
+def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, float]]:
+  """What the smaller memory bank costs: by scale, how much farther its nearest rows are."""
+  return {
+    name: coreset.distance_error(full.scores.distances[name].ravel(), distances.ravel())
+    for name, distances in evaluation.scores.distances.items()
+  }
+
+
 def write(
-  folder: pathlib.Path, split: Split, evaluation: Evaluation, random: Evaluation | None
+  folder: pathlib.Path, split: Split, evaluation: Evaluation, others: Mapping[str, Evaluation]
 ) -> None:
   """Writes everything into `folder`: metrics.json, maps.npz, overlays/ and overview.png.
 
@@ -60,7 +73,7 @@ def write(
       report.write_overview(folder / 'overview.png', split, maps, scores, limits)
     # Last: where metrics.json is, the rest is whole.
     unfinished = folder / 'metrics.json.tmp'
-    unfinished.write_text(json.dumps(summary(evaluation, random), indent=2) + '\n')
+    unfinished.write_text(json.dumps(summary(evaluation, others), indent=2) + '\n')
     os.replace(unfinished, folder / 'metrics.json')
   except OSError as error:
     raise UserError(f'cannot write the results into {folder}: {error.strerror}') from error

@@ -79,32 +79,30 @@ def test_devices_together_equal_one(count, batch_size, mean):
   found = embed(images, mean, batch_size)
   assert found.keys() == STRIDES.keys()
   for k, expected in expected_rows(images, mean).items():
-    rows, valid = found[k]
+    rows, images_found = found[k]
     patches = GRIDS[k][0] * GRIDS[k][1]
-    assert rows.shape == (4, valid.shape[1], patches, DIM)
+    assert images_found == count
+    assert rows.shape == (4, rows.shape[1], patches, DIM)
     # In order: the n-th image is the n-th over all devices, and only the last ones are padding.
     in_order = np.asarray(rows).reshape(-1, patches, DIM)
     np.testing.assert_allclose(in_order[:count], expected, atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(np.asarray(valid).ravel(), np.arange(valid.size) < count)
     # Neighbouring images differ by far more than the tolerance.
     assert all(np.abs(a - b).max() > 0.05 for a, b in itertools.pairwise(expected))
 
 
 def test_embeddings_stay_on_their_devices():
   found = embed(*inputs(7), batch_size=2)
-  for rows, valid in found.values():
-    for value in (rows, valid):
-      shards = value.addressable_shards
-      assert [shard.device for shard in shards] == jax.local_devices()
-      assert {shard.data.shape for shard in shards} == {(1, *value.shape[1:])}
+  for rows, _ in found.values():
+    shards = rows.addressable_shards
+    assert [shard.device for shard in shards] == jax.local_devices()
+    assert {shard.data.shape for shard in shards} == {(1, *rows.shape[1:])}
 
 
 def test_no_more_padding_than_needed():
   for count, batch_size, share in [(7, 8, 2), (9, 2, 4), (17, 4, 8)]:
     images, mean = inputs(count)
-    shapes = {
-      k: embeddings.valid.shape for k, embeddings in embed(images, mean, batch_size).items()
-    }
+    found = embed(images, mean, batch_size)
+    shapes = {k: embeddings.rows.shape[:2] for k, embeddings in found.items()}
     assert shapes == dict.fromkeys(STRIDES, (4, share))
 
 

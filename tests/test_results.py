@@ -38,7 +38,9 @@ def make_evaluation(seed=0):
     maps={name: dict(figures) for name in maps},
     per_defect={name: {'hole': dict(figures)} for name in maps},
     timing={'images_per_s': 3.5, 'metrics_seconds': 0.25},
-    scores=Scores(maps, {name: m.max(axis=(1, 2)) for name, m in maps.items()}, {'embed': 0.1}),
+    scores=Scores(
+      maps, {name: m.max(axis=(1, 2)) for name, m in maps.items()}, {}, {}, {'embed': 0.1}
+    ),
   )
 
 
@@ -50,7 +52,7 @@ def read_json(path):
 
 
 def test_metrics(split, tmp_path):
-  results.write(tmp_path / 'eval', split, make_evaluation(), make_evaluation(1))
+  results.write(tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)})
   written = read_json(tmp_path / 'eval/metrics.json')
   figures = {'image_auroc': 0.75, 'pixel_auroc': None, 'aupro_30': 1.0}
   of_maps = dict.fromkeys(('k64', 'k32', 'sum', 'product'), figures)
@@ -65,7 +67,7 @@ def test_metrics(split, tmp_path):
 
 
 def test_without_a_random_encoder(split, tmp_path):
-  results.write(tmp_path, split, make_evaluation(), None)
+  results.write(tmp_path, split, make_evaluation(), {})
   assert read_json(tmp_path / 'metrics.json').keys() == {'maps', 'per_defect', 'timing'}
 
 
@@ -80,7 +82,7 @@ def test_what_json_lacks_is_null():
 
 def test_maps(split, tmp_path):
   evaluation = make_evaluation()
-  results.write(tmp_path, split, evaluation, make_evaluation(1))
+  results.write(tmp_path, split, evaluation, {'random_encoder': make_evaluation(1)})
   with np.load(tmp_path / 'maps.npz', allow_pickle=False) as arrays:
     assert arrays['names'].tolist() == list(NAMES)
     assert arrays['defects'].tolist() == ['good', 'hole', 'hole']
@@ -105,7 +107,7 @@ def test_pictures_show_the_last_map_on_one_scale(split, tmp_path, monkeypatch):
   for name in ('write_overlays', 'write_overview'):
     monkeypatch.setattr(report, name, remember(getattr(report, name)))
   evaluation = make_evaluation()
-  results.write(tmp_path, split, evaluation, None)
+  results.write(tmp_path, split, evaluation, {})
   for name in (*(f'overlays/{name}' for name in NAMES), 'overview.png'):
     with Image.open(tmp_path / name) as picture:
       picture.load()
@@ -123,14 +125,14 @@ def files(folder):
 
 
 def test_another_evaluation_replaces_all_files(split, tmp_path):
-  results.write(tmp_path, split, make_evaluation(), None)
+  results.write(tmp_path, split, make_evaluation(), {})
   fewer = Split(
     *(getattr(split, f)[:2] for f in ('images', 'masks', 'has_mask', 'labels', 'defects', 'names'))
   )
   both = make_evaluation(1)
   of_two = {name: maps[:2] for name, maps in both.scores.maps.items()}
-  scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {})
-  results.write(tmp_path, fewer, Evaluation(both.maps, both.per_defect, both.timing, scores), None)
+  scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {}, {}, {})
+  results.write(tmp_path, fewer, Evaluation(both.maps, both.per_defect, both.timing, scores), {})
   expected = [
     'maps.npz',
     'metrics.json',
@@ -145,14 +147,14 @@ def test_another_evaluation_replaces_all_files(split, tmp_path):
 @pytest.mark.parametrize('writer', ['write_overlays', 'write_overview'])
 def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, writer):
   """Also where an older evaluation was, whose figures must not stand beside newer maps."""
-  results.write(tmp_path, split, make_evaluation(), None)
+  results.write(tmp_path, split, make_evaluation(), {})
 
   def full(*_):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(report, writer, full)
   with pytest.raises(UserError) as caught:
-    results.write(tmp_path, split, make_evaluation(1), None)
+    results.write(tmp_path, split, make_evaluation(1), {})
   assert str(caught.value) == f'cannot write the results into {tmp_path}: No space left on device'
   assert not (tmp_path / 'metrics.json').exists()
 
@@ -164,7 +166,7 @@ def test_maps_appear_whole_or_not_at_all(split, tmp_path, monkeypatch):
 
   monkeypatch.setattr(np, 'savez_compressed', fill_the_disk)
   with pytest.raises(UserError, match='No space left on device'):
-    results.write(tmp_path, split, make_evaluation(), None)
+    results.write(tmp_path, split, make_evaluation(), {})
   assert files(tmp_path) == []
 
 
@@ -173,4 +175,4 @@ def test_a_folder_that_cannot_be_made(split, tmp_path):
   with pytest.raises(
     UserError, match=r'cannot write the results into .*file/eval: Not a directory'
   ):
-    results.write(tmp_path / 'file/eval', split, make_evaluation(), None)
+    results.write(tmp_path / 'file/eval', split, make_evaluation(), {})

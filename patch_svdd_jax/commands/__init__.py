@@ -12,6 +12,7 @@ from patch_svdd_jax.errors import UserError
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
   'eval': 'measure a detector on labelled test images',
+  'benchmark': 'measure this machine, beside other libraries',
   'import-authors': "turn the authors' trained weights into a model that eval accepts",
 }
 

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
 
-from patch_svdd_jax import configuration
+from patch_svdd_jax import configuration, memory_bank, nearest
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.embedding import Progress
 
 
-def progress(title: str) -> Progress:
-  """A progress bar with speed and time left, around an iterable of batches."""
-  return functools.partial(tqdm, desc=title, unit='batch')
+def progress(title: str, unit: str = 'batch') -> Progress:
+  """A progress bar with speed and time left, around an iterable of batches or other units."""
+  return functools.partial(tqdm, desc=title, unit=unit)
 
 
 def config_help() -> str:
@@ -34,6 +35,17 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None
     'textures, laptop); --config.section.key=value then sets a key',
   )
   parser.epilog = config_help()
+
+
+def print_banks(detector: Detector) -> None:
+  """One line about each memory bank: its size, where it lies, how it is searched."""
+  score = detector.config.score
+  for k, bank in detector.banks.items():
+    sizes = nearest.sizes_for(bank, score.query_block, score.bank_block)
+    print(
+      f'K={k}: {memory_bank.describe(bank)}; {sizes.queries:,} queries x {sizes.rows:,} rows '
+      'at a time'
+    )
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

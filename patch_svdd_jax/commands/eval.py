@@ -15,13 +15,13 @@ import argparse
 import functools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import configuration, data, results, training
+from patch_svdd_jax import bank_building, configuration, data, results, training
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector, digest, saved_origin
@@ -111,15 +111,16 @@ def get_detector(
   )
 
 
-def print_tables(evaluation: Evaluation, random: Evaluation | None) -> None:
+def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
   """One table of maps, and one of defect types for the last map."""
 
   def row(name: str, figures: dict[str, float]) -> list[str]:
     return [name, *(f'{figures[metric]:.4f}' for metric in COLUMNS)]
 
   rows = [row(name, figures) for name, figures in evaluation.maps.items()]
-  if random is not None:
-    rows += [row(f'random encoder {name}', figures) for name, figures in random.maps.items()]
+  for other, compared in others.items():
+    title = other.replace('_', ' ')
+    rows += [row(f'{title} {name}', figures) for name, figures in compared.maps.items()]
   print(console.table(['map', *COLUMNS.values()], rows))
   name, types = list(evaluation.per_defect.items())[-1]
   if types:
@@ -128,12 +129,36 @@ def print_tables(evaluation: Evaluation, random: Evaluation | None) -> None:
   print('F1 is at the threshold that is best for these test labels.')
 
 
+def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> None:
+  """How much farther the nearest rows of the smaller memory bank are."""
+  for name, error in errors.items():
+    print(
+      f'{name}: with {share:.3g} of the memory bank the nearest patch is {error["relative"]:.3%} '
+      f'farther on average, {error["max"]:.3g} at most'
+    )
+
+
+def fit_and_evaluate(
+  config: ml_collections.ConfigDict, params: training.Params, dataset: data.Dataset, title: str
+) -> Evaluation:
+  """Measures a detector that the evaluated one is compared with."""
+  detector = Detector.fit(
+    config,
+    params,
+    dataset.train.images,
+    step=0,
+    progress=console.progress(f'Embedding normal images, {title}'),
+  )
+  return evaluate(detector, dataset.test, console.progress(f'Scoring, {title}'))
+
+
 def print_timing(timing: dict[str, float]) -> None:
   """What each stage took."""
   print(
     f'embedding {timing["embed_images_per_s"]:.3g} images/s; distances to '
     f'{timing["bank_rows"]:,.0f} patches {timing["search_images_per_s"]:.3g} images/s, '
-    f'{timing["search_gflop_per_s"]:.3g} GFLOP/s; maps {timing["map_images_per_s"]:.3g} images/s; '
+    f'{timing["search_gflop_per_s"]:.3g} GFLOP/s, {timing["search_unproven"]:.2%} unproven by the '
+    f'first look; maps {timing["map_images_per_s"]:.3g} images/s; '
     f'all {timing["images_per_s"]:.3g} images/s; metrics {timing["metrics_seconds"]:.3g} s; peak '
     f'memory {timing["peak_memory_mib"]:,.0f} MiB'
   )
@@ -143,25 +168,27 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Evaluates, prints, writes."""
   workdir = options.workdir
   config = read_config(options.config, rest, workdir)
+  bank_building.check(config.score)
   dataset = data.load(config.data)
   if not len(dataset.test):
     raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
   detector = get_detector(config, workdir, dataset)
   evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
-  random = None
+  others = {}
+  if config.score.coreset < 1:
+    full = config.copy_and_resolve_references()
+    full.score.coreset = 1.0
+    others[results.FULL_BANK] = fit_and_evaluate(full, detector.params, dataset, 'full bank')
   if options.random_encoder:
-    untrained = Detector.fit(
-      config,
-      training.init_encoder(config),
-      dataset.train.images,
-      step=0,
-      progress=console.progress('Embedding normal images, random encoder'),
-    )
-    random = evaluate(untrained, dataset.test, console.progress('Scoring, random encoder'))
-  results.write(workdir / 'eval', dataset.test, evaluation, random)
+    untrained = training.init_encoder(config)
+    others[results.RANDOM_ENCODER] = fit_and_evaluate(config, untrained, dataset, 'random encoder')
+  results.write(workdir / 'eval', dataset.test, evaluation, others)
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
-  print_tables(evaluation, random)
+  print_tables(evaluation, others)
+  if results.FULL_BANK in others:
+    print_reduction(config.score.coreset, results.reduction(evaluation, others[results.FULL_BANK]))
+  console.print_banks(detector)
   print_timing(evaluation.timing)
   print(f'written: {workdir / "eval"}')
   return 0

@@ -19,7 +19,7 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import configuration, data, standardisation, training
+from patch_svdd_jax import bank_building, configuration, data, standardisation, training
 from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector
@@ -91,6 +91,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   config = configuration.override(configuration.read(options.config), rest)
   workdir = options.workdir
   training.check(config)
+  bank_building.check(config.score)
   check_resumable(config, workdir)
   normal = data.load(config.data).train.images
   mean = standardisation.training_mean(normal, config.train.mean)
@@ -119,6 +120,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     progress=console.progress('Embedding normal images'),
   )
   detector.save(workdir)
-  rows = ', '.join(f'{bank.size:,} patches at K={k}' for k, bank in detector.banks.items())
-  print(f'{workdir}: {step} steps, memory bank of {rows}; eval --workdir {workdir} measures it')
+  console.print_banks(detector)
+  print(f'{workdir}: {step} steps; eval --workdir {workdir} measures it')
   return 0

@@ -230,9 +230,38 @@ def test_one_scale_of_two(capsys, workdir):
   assert metrics['timing']['bank_rows'] == 4 * 20
 
 
+def test_a_smaller_bank_is_measured_beside_the_full_one(capsys, place, first, workdir):
+  overrides = ['--config.score.coreset=0.25', '--random_encoder=false']
+  status, out, _, metrics = run(capsys, '--workdir', workdir, *overrides)
+  assert status == 0
+  # A quarter of 4 images' 6 and 63 patches, at two scales.
+  assert metrics['timing']['bank_rows'] == 6 + 63
+  full = json.loads((place / 'run/eval/metrics.json').read_text())['maps']
+  for name, figures in metrics['full_bank']['maps'].items():
+    assert figures == pytest.approx(full[name], abs=1e-6)
+  assert list(metrics['coreset']) == ['k32', 'k16']
+  for name, error in metrics['coreset'].items():
+    assert 0 < error['mean'] <= error['max']
+    assert f'{name}: with 0.25 of the memory bank the nearest patch is ' in out
+  assert any(line.startswith('| full bank product') for line in out.splitlines())
+
+
+def test_a_bank_on_the_host_gives_the_same(capsys, place, first, workdir):
+  overrides = ['--config.score.bank=host', '--random_encoder=false']
+  status, out, _, metrics = run(capsys, '--workdir', workdir, *overrides)
+  assert status == 0
+  assert 'K=16: memory bank of 252 patches x 8 numbers on the host, ' in out
+  for name, figures in json.loads((place / 'run/eval/metrics.json').read_text())['maps'].items():
+    assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
+
+
 @pytest.mark.parametrize(
   ('arguments', 'line'),
   [
+    (['--config.score.coreset=0.0'], 'config.score.coreset=0.0: a share of the bank'),
+    (['--config.score.screen=int8'], "config.score.screen='int8': must be"),
+    (['--config.score.bank=disk'], "config.score.bank='disk': must be"),
+    (['--config.score.bank_block=100'], 'bank_block a multiple of 256'),
     (
       ['--config.encoder.embed_dim=16'],
       'holds an encoder of another config: config.encoder.embed_dim: 8 -> 16',

@@ -155,10 +155,10 @@ def test_a_workdir_gets_config_checkpoints_model_and_metrics(config, finished):
   assert 'position_accuracy/k16' in read_metrics(workdir)[0]
   [events] = names(workdir / 'tensorboard')
   assert events.startswith('events.out.tfevents.')
-  assert printed.startswith(f'{workdir}: 5 steps, memory bank of ')
+  assert f'{workdir}: 5 steps; eval --workdir {workdir} measures it' in printed
   # 4 images of 2 x 3 and of 7 x 9 patches.
-  assert '24 patches at K=32' in printed
-  assert '252 patches at K=16' in printed
+  assert 'K=32: memory bank of 24 patches x ' in printed
+  assert 'K=16: memory bank of 252 patches x ' in printed
 
 
 def test_the_model_is_a_detector_of_the_trained_encoder(config, finished):

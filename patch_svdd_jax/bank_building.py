@@ -1,0 +1,142 @@
+"""From normal images to memory banks: which embeddings are kept, and where they lie."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax import architecture, block_sizes, coreset, embedding, geometry, memory_bank
+from patch_svdd_jax.embedding import Embeddings, Progress
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.memory_bank import HostBank, MemoryBank
+from patch_svdd_jax.training import Params
+
+Bank = MemoryBank | HostBank
+
+# Copies of a bank on the devices while it is made: embeddings, rows, and their screening vectors.
+COPIES = 3
+
+
+def build(
+  config: ml_collections.ConfigDict,
+  params: Params,
+  mean: jax.Array,
+  images: np.ndarray,
+  strides: Mapping[int, int],
+  progress: Progress = iter,
+) -> dict[int, Bank]:
+  """Embeds all patches of normal images into the memory bank of each receptive field.
+
+  Args:
+    config: the whole config.
+    params: the encoder's, replicated.
+    mean: f32[H, W, 3] or f32[1, 1, 3], replicated.
+    images: u8[N, H, W, 3].
+    strides: of each receptive field, in pixels.
+    progress: wraps the iterables of batches, and of the rows that are chosen.
+
+  Raises:
+    UserError: config.score asks for what there is not.
+  """
+  check(config.score)
+  shape = architecture.from_config(config.encoder)
+  options = {'batch_size': config.score.batch_size, 'progress': progress}
+  if lies_on_host(config, images.shape, strides):
+    on_host = embedding.embed_to_host(shape, params, mean, images, strides, **options)
+    return {k: place(reduce_rows(rows, config, progress), config) for k, rows in on_host.items()}
+  embeddings = embedding.embed(shape, params, mean, images, strides, **options)
+  banks: dict[int, Bank] = {}
+  for k in list(embeddings):
+    # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.
+    banks[k] = arrange(embeddings.pop(k), config, progress)
+  return banks
+
+
+def check(score: ml_collections.ConfigDict) -> None:
+  """Refuses settings of the bank that mean nothing.
+
+  Raises:
+    UserError: names the key.
+  """
+  if not 0 < score.coreset <= 1:
+    raise UserError(
+      f'config.score.coreset={score.coreset}: a share of the bank, above 0, at most 1'
+    )
+  if score.screen not in ('', 'float32', 'bfloat16'):
+    raise UserError(f"config.score.screen={score.screen!r}: must be '', 'float32' or 'bfloat16'")
+  if score.bank not in ('', 'device', 'host'):
+    raise UserError(f"config.score.bank={score.bank!r}: must be '', 'device' or 'host'")
+
+
+def lies_on_host(
+  config: ml_collections.ConfigDict, shape: tuple[int, ...], strides: Mapping[int, int]
+) -> bool:
+  """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
+  if config.score.bank:
+    return config.score.bank == 'host'
+  patches = sum(
+    int(np.prod(geometry.grid_shape(shape[1:3], k, stride))) for k, stride in strides.items()
+  )
+  needed = COPIES * shape[0] * patches * config.encoder.embed_dim * 4
+  free = (
+    sum(block_sizes.free_memory(device) for device in jax.local_devices()) * jax.process_count()
+  )
+  return needed > block_sizes.BANK_SHARE * free
+
+
+def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
+  """The bank of one scale's embeddings, or of those that are kept, on the devices."""
+  if config.score.coreset == 1:
+    return memory_bank.from_embeddings(embeddings, screen_type(config))
+  devices, images, patches, dim = embeddings.rows.shape
+  valid = np.arange(devices * images * patches) < embeddings.images * patches
+  kept = coreset.select(
+    embeddings.rows,
+    rows_kept(int(valid.sum()), config),
+    seed=config.seed,
+    valid=valid,
+    progress=progress,
+  )
+  rows = embeddings.rows.reshape(-1, dim)[jnp.asarray(np.sort(kept.indices))]
+  return memory_bank.from_rows(np.asarray(rows), dtype=screen_type(config))
+
+
+def reduce_rows(
+  rows: np.ndarray, config: ml_collections.ConfigDict, progress: Progress
+) -> np.ndarray:
+  """The rows f32[N, D] on the host that are kept."""
+  if config.score.coreset == 1:
+    return rows
+  count = rows_kept(len(rows), config)
+  kept = coreset.select(
+    rows, count, seed=config.seed, at_once=chunk_size(rows.shape[1]), progress=progress
+  )
+  return rows[np.sort(kept.indices)]
+
+
+def place(rows: np.ndarray, config: ml_collections.ConfigDict) -> Bank:
+  """The bank of rows f32[N, D]: on the host if it was to lie there, or does not fit elsewhere."""
+  if config.score.bank != 'device' and (
+    config.score.bank == 'host' or len(rows) > chunk_size(rows.shape[1])
+  ):
+    return memory_bank.on_host(rows, chunk_size(rows.shape[1]), dtype=screen_type(config))
+  return memory_bank.from_rows(rows, dtype=screen_type(config))
+
+
+def chunk_size(dim: int) -> int:
+  """Rows of which two chunks and their copies fit on the devices."""
+  free = min(block_sizes.free_memory(device) for device in jax.local_devices())
+  each = int(block_sizes.BANK_SHARE * free) // (2 * COPIES * dim * 4)
+  return max(memory_bank.GROUP, each // memory_bank.GROUP * memory_bank.GROUP) * jax.device_count()
+
+
+def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:
+  """How many of that many rows."""
+  return max(1, round(count * config.score.coreset))
+
+
+def screen_type(config: ml_collections.ConfigDict) -> jax.typing.DTypeLike | None:
+  """The type of the screening vectors, None if it is left to the devices."""
+  return jnp.dtype(config.score.screen) if config.score.screen else None

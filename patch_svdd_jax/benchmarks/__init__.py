@@ -1,0 +1,1 @@
+"""What `patch-svdd benchmark` measures, beside what others measure on the same machine."""

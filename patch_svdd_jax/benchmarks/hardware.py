@@ -1,0 +1,94 @@
+"""What the machine is, and how fast it multiplies matrices."""
+
+import os
+import pathlib
+import platform
+import re
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from patch_svdd_jax.embedding import DEVICES, local_mesh
+
+DTYPES = {'f32': jnp.float32, 'bf16': jnp.bfloat16}
+# A product is large enough when it takes so many seconds, or has so many rows and columns.
+LONG_ENOUGH = 0.05
+LARGEST = 16384
+
+
+class Product(NamedTuple):
+  """A matrix product that shows the machine's peak.
+
+  Attributes:
+    multiply: computes it and waits for it.
+    flop: its floating point operations.
+  """
+
+  multiply: Callable[[], object]
+  flop: float
+
+
+def cores() -> int:
+  """The processors that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def device_name() -> str:
+  """The devices that JAX computes on, in words."""
+  devices = jax.local_devices()
+  if devices[0].platform == 'cpu':
+    return f'{processor_name()}, {cores()} cores'
+  return f'{len(devices)} x {devices[0].device_kind}'
+
+
+def processor_name() -> str:
+  """The processor's model, or its architecture where the system does not tell."""
+  try:
+    found = re.search(r'^model name\s*: (.+)', pathlib.Path('/proc/cpuinfo').read_text(), re.M)
+  except OSError:
+    found = None
+  return found[1] if found else platform.processor() or platform.machine()
+
+
+@jax.jit
+def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+  """The product a b^T, summed in float32."""
+  return lax.dot_general(
+    a,
+    b,
+    (((1,), (1,)), ((), ())),
+    precision=lax.Precision.HIGHEST,
+    preferred_element_type=jnp.float32,
+  )
+
+
+def product(dtype: jnp.dtype | type, side: int) -> Product:
+  """The product of two matrices of `side` rows and columns, divided over the local devices."""
+  mesh = local_mesh()
+  rows = -(-side // mesh.size) * mesh.size
+  keys = jax.random.split(jax.random.key(0))
+  a = jax.random.normal(keys[0], (rows, side), dtype)
+  b = jax.random.normal(keys[1], (side, side), dtype)
+  a = jax.device_put(a, NamedSharding(mesh, PartitionSpec(DEVICES)))
+  b = jax.device_put(b, NamedSharding(mesh, PartitionSpec()))
+  return Product(lambda: jax.block_until_ready(_multiply(a, b)), 2.0 * rows * side * side)
+
+
+def large_product(dtype: jnp.dtype | type) -> Product:
+  """A product so large that what surrounds it does not count; compiled."""
+  side = 1024
+  while True:
+    candidate = product(dtype, side)
+    candidate.multiply()
+    start = time.perf_counter()
+    candidate.multiply()
+    if time.perf_counter() - start > LONG_ENOUGH or side >= LARGEST:
+      return candidate
+    side *= 2

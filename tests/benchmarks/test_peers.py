@@ -1,0 +1,51 @@
+"""Each peer that is installed finds the distances that float64 finds."""
+
+import importlib
+
+import numpy as np
+import pytest
+from scipy.spatial import distance
+
+from patch_svdd_jax.benchmarks import hardware, peers
+
+# What SWIG's modules, faiss among them, say when they are imported.
+pytestmark = pytest.mark.filterwarnings('ignore:builtin type .* has no __module__')
+
+
+@pytest.mark.parametrize('k', [1, 3])
+@pytest.mark.parametrize('name', peers.PEERS)
+def test_a_peer_finds_the_nearest_rows(monkeypatch, name, k):
+  peer = peers.PEERS[name]
+  pytest.importorskip(peer.module, exc_type=ImportError)
+  monkeypatch.setattr(peers, 'TORCH_DISTANCES', 40 * 70)  # several blocks, the last is smaller
+  rng = np.random.default_rng(0)
+  queries, rows = (rng.standard_normal((n, 24), dtype=np.float32) for n in (40, 281))
+  queries[0] = rows[7]
+  found = peer.prepare(rows, k)(queries)
+  expected = np.sort(distance.cdist(queries, rows), axis=1)[:, :k]
+  assert found.shape == (40, k)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-3)
+  assert 1 <= peer.threads() <= hardware.cores()
+
+
+def test_a_peer_that_is_there_is_not_missing():
+  assert peers.why_missing(peers.PEERS['scikit-learn']) is None
+
+
+@pytest.mark.parametrize(
+  ('code', 'reason'),
+  [
+    (None, "No module named 'strange_peer'"),
+    ('raise ImportError("libfast.so.9: cannot open shared object file")', 'libfast.so.9: cannot'),
+    ('raise OSError("libslow.so: no such file\\nand more")', 'libslow.so: no such file'),
+  ],
+)
+def test_a_peer_that_cannot_be_imported_is_missing(tmp_path, monkeypatch, code, reason):
+  if code:
+    (tmp_path / 'strange_peer.py').write_text(code)
+  monkeypatch.syspath_prepend(tmp_path)
+  importlib.invalidate_caches()
+  peer = peers.PEERS['torch']._replace(module='strange_peer')
+  said = peers.why_missing(peer)
+  assert said.startswith(reason)
+  assert '\n' not in said
