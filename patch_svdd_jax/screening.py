@@ -56,7 +56,7 @@ COMPONENTS = {
 # Costs on a CPU, in multiply-adds of float32: of keeping the minimum, for every row, and of looking
 # at a row. Fitted to 3,249 queries x 131,072 rows at widths 16 to 66.
 MINIMUM_COST = 6
-LOOK_COST = 5000
+LOOK_COST = 10000
 
 
 class Screen(NamedTuple):
@@ -211,7 +211,7 @@ def _cheapest(rotated: np.ndarray, size: int, dtype: jax.typing.DTypeLike) -> in
   queries = rotated[chosen, GROUP // 2]
   # Patches of the same image lie closer than those of another one, as a query's always are.
   other = np.abs(np.arange(groups)[None] - chosen[:, None]) > 1
-  if not other.any(axis=1).all():
+  if not other[:, ::2].any(axis=1).all():
     return dim
 
   def bounds(components: int) -> np.ndarray:
@@ -225,12 +225,18 @@ def _cheapest(rotated: np.ndarray, size: int, dtype: jax.typing.DTypeLike) -> in
     least = (squared - 2 * products).reshape(len(queries), groups, GROUP).min(axis=2)
     return np.where(other, least, np.inf)
 
-  nearest = bounds(dim).min(axis=1, keepdims=True)
+  def looked_at(components: int, step: int) -> float:
+    """Groups that are looked at in every `step`-th group of the sample."""
+    nearest = all_bounds[dim][:, ::step].min(axis=1, keepdims=True)
+    return float((all_bounds[components][:, ::step] <= nearest).sum(axis=1).mean())
 
   def cost(components: int) -> float:
-    # In a larger bank the nearest row is nearer: as many groups are looked at, as a rule.
-    looked_at = (bounds(components) <= nearest).sum(axis=1).mean()
-    return size * (width_of(components, dtype) + MINIMUM_COST) + looked_at * GROUP * LOOK_COST
+    # The bank's looks follow from how they grow from half of the sample to all of it.
+    looks = looked_at(components, 1)
+    growth = max(0.0, np.log2(looks / looked_at(components, 2)))
+    looks *= max(1.0, size / len(flat)) ** growth
+    return size * (width_of(components, dtype) + MINIMUM_COST) + looks * GROUP * LOOK_COST
 
-  candidates = [dim, *(count for count in COMPONENTS[jnp.dtype(dtype).name] if count < dim)]
+  candidates = [dim, *(c for c in COMPONENTS[jnp.dtype(dtype).name] if c < 0.8 * dim)]
+  all_bounds = {components: bounds(components) for components in candidates}
   return min(candidates, key=cost)

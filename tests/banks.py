@@ -32,7 +32,8 @@ def duplicates(rng):
 
 
 def equal_rows(rng):
-  return np.full((ROWS, DIM), 0.3), np.concatenate([np.full((1, DIM), 0.3), gaussian(rng, 20)])
+  others = gaussian(rng, QUERIES - 1)
+  return np.full((ROWS, DIM), 0.3), np.concatenate([np.full((1, DIM), 0.3), others])
 
 
 def queries_in_the_bank(rng):
