@@ -13,6 +13,7 @@ COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
   'eval': 'measure a detector on labelled test images',
   'benchmark': 'measure this machine, beside other libraries',
+  'plan': 'compile the search for TPUs that are not here, and say what it takes',
   'import-authors': "turn the authors' trained weights into a model that eval accepts",
 }
 

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import io
 import json
-import os
 import pathlib
 import statistics
 import sys
@@ -113,32 +112,7 @@ def check_nearest(options: argparse.Namespace) -> None:
     raise UserError(f'--plot {options.plot}: must end in .png, .svg or .pdf')
   for path in (options.json, options.plot):
     if path:
-      check_writable(path)
-
-
-def check_writable(path: pathlib.Path) -> None:
-  """Refuses a file that cannot be written."""
-  if path.is_dir():
-    raise UserError(f'cannot write {path}: it is a folder')
-  unfinished = path.with_name(f'{path.name}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.touch()
-    unfinished.unlink()
-  except OSError as error:
-    raise UserError(f'cannot write {path}: {error.strerror}') from error
-
-
-def write(path: pathlib.Path, contents: bytes) -> None:
-  """Writes a file, which appears whole or not at all."""
-  unfinished = path.with_name(f'{path.name}.tmp')
-  try:
-    unfinished.write_bytes(contents)
-    os.replace(unfinished, path)
-  except OSError as error:
-    raise UserError(f'cannot write {path}: {error.strerror}') from error
-  finally:
-    unfinished.unlink(missing_ok=True)
+      console.check_writable(path)
 
 
 def find_peers() -> dict[str, 'Peer']:
@@ -184,10 +158,10 @@ def run_nearest(options: argparse.Namespace) -> int:
   print_nearest(rows, device, threads, options.rounds)
   if options.json:
     contents = summary(rows, device, threads, options.rounds)
-    write(options.json, (json.dumps(contents, indent=2) + '\n').encode())
+    console.write(options.json, (json.dumps(contents, indent=2) + '\n').encode())
     print(f'written: {options.json}')
   if options.plot:
-    write(options.plot, draw(rows, device, options.plot.suffix[1:]))
+    console.write(options.plot, draw(rows, device, options.plot.suffix[1:]))
     print(f'written: {options.plot}')
   return 0
 

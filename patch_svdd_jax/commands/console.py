@@ -1,7 +1,9 @@
-"""What commands share of the command line: config arguments, progress bars, tables."""
+"""What commands share: config arguments, progress bars, tables, files that users name."""
 
 import argparse
 import functools
+import os
+import pathlib
 from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
@@ -10,6 +12,7 @@ from patch_svdd_jax import configuration, memory_bank, nearest
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.embedding import Progress
+from patch_svdd_jax.errors import UserError
 
 
 def progress(title: str, unit: str = 'batch') -> Progress:
@@ -46,6 +49,31 @@ def print_banks(detector: Detector) -> None:
       f'K={k}: {memory_bank.describe(bank)}; {sizes.queries:,} queries x {sizes.rows:,} rows '
       'at a time'
     )
+
+
+def check_writable(path: pathlib.Path) -> None:
+  """Refuses a file that cannot be written."""
+  if path.is_dir():
+    raise UserError(f'cannot write {path}: it is a folder')
+  unfinished = path.with_name(f'{path.name}.tmp')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
+    unfinished.unlink()
+  except OSError as error:
+    raise UserError(f'cannot write {path}: {error.strerror}') from error
+
+
+def write(path: pathlib.Path, contents: bytes) -> None:
+  """Writes a file, which appears whole or not at all."""
+  unfinished = path.with_name(f'{path.name}.tmp')
+  try:
+    unfinished.write_bytes(contents)
+    os.replace(unfinished, path)
+  except OSError as error:
+    raise UserError(f'cannot write {path}: {error.strerror}') from error
+  finally:
+    unfinished.unlink(missing_ok=True)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
