@@ -76,9 +76,7 @@ def lies_on_host(
   """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
   if config.score.bank:
     return config.score.bank == 'host'
-  patches = sum(
-    int(np.prod(geometry.grid_shape(shape[1:3], k, stride))) for k, stride in strides.items()
-  )
+  patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
   needed = COPIES * shape[0] * patches * config.encoder.embed_dim * 4
   free = (
     sum(block_sizes.free_memory(device) for device in jax.local_devices()) * jax.process_count()

@@ -34,10 +34,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax.convolution import PRECISION
-from patch_svdd_jax.embedding import DEVICES, Progress, local_mesh
+from patch_svdd_jax.embedding import DEVICES, DIVIDED, EVERYWHERE, Progress, local_mesh, pad_images
 from patch_svdd_jax.errors import UserError
 
 # Rows among which the greedy algorithm goes on between two passes, and choices it makes there.
@@ -47,8 +47,6 @@ CHOICES = 1024
 BLOCK, GROUP, TOGETHER = 512, 256, 64
 # Of squared distances to the first row: twice such a distance still squares to a float32.
 LARGEST = 1e37
-
-EVERYWHERE, DIVIDED = PartitionSpec(), PartitionSpec(DEVICES)
 
 
 class Selection(NamedTuple):
@@ -341,18 +339,13 @@ def _host_source(rows: np.ndarray, at_once: int | None) -> Source:
 
   def load(first: int) -> jax.Array:
     part = np.asarray(rows[first : first + size], np.float32)
-    return jax.device_put(_pad(part, size), NamedSharding(mesh, DIVIDED))
+    return jax.device_put(pad_images(part, size), NamedSharding(mesh, DIVIDED))
 
   firsts = range(0, len(rows), size)
   if len(firsts) == 1:
     only = load(0)
     return Source(mesh, size, firsts, lambda _: only)
   return Source(mesh, size, firsts, load)
-
-
-def _pad(array: np.ndarray, count: int) -> np.ndarray:
-  """`array` with zeros behind, `count` in all."""
-  return np.pad(array, [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 def select(
@@ -398,7 +391,7 @@ def select(
   source = _on_device_source(rows) if isinstance(rows, jax.Array) else _host_source(rows, at_once)
   divided = NamedSharding(source.mesh, DIVIDED)
   state = [
-    jax.device_put(_pad(valid[first : first + source.size], source.size), divided)
+    jax.device_put(pad_images(valid[first : first + source.size], source.size), divided)
     for first in source.firsts
   ]
   first_row = np.asarray(rows[np.unravel_index(start, rows.shape[:-1])], np.float32)

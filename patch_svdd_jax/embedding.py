@@ -21,6 +21,7 @@ from patch_svdd_jax.standardisation import standardise
 from patch_svdd_jax.training import Params
 
 DEVICES = 'devices'
+DIVIDED, EVERYWHERE = PartitionSpec(DEVICES), PartitionSpec()
 Progress = Callable[[Iterable[int]], Iterable[int]]
 Tree = TypeVar('Tree')
 
@@ -49,7 +50,7 @@ def all_devices() -> Mesh:
 
 def replicate(tree: Tree) -> Tree:
   """Puts a tree on every local device, once."""
-  return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec()))
+  return jax.device_put(tree, NamedSharding(local_mesh(), EVERYWHERE))
 
 
 def make_encode(architecture: Architecture, strides: Mapping[int, int]) -> Callable:
@@ -135,9 +136,9 @@ def embed(
   dealt = dealt[[device in own.devices for device in mesh.devices]]
   rows = {}
   for k, stride in strides.items():
-    patches = int(np.prod(geometry.grid_shape(images.shape[1:3], k, stride)))
+    patches = geometry.patch_count(images.shape[1:3], k, stride)
     shape = (own.size, share, patches, architecture.embed_dim)
-    rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, PartitionSpec(DEVICES)))
+    rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, DIVIDED))
   fill = make_fill(architecture, strides)
   for index in progress(range(batches)):
     first = index * batch
@@ -151,7 +152,7 @@ def _of_all_processes(rows: jax.Array, mesh: Mesh) -> jax.Array:
   """One array over all devices, from what each process has on its own [devices, ...]."""
   return jax.make_array_from_single_device_arrays(
     (mesh.size, *rows.shape[1:]),
-    NamedSharding(mesh, PartitionSpec(DEVICES)),
+    NamedSharding(mesh, DIVIDED),
     [shard.data for shard in rows.addressable_shards],
   )
 
@@ -172,7 +173,7 @@ def embed_to_host(
   embed_batch = make_embed_batch(architecture, strides)
   rows = {}
   for k, stride in strides.items():
-    patches = int(np.prod(geometry.grid_shape(images.shape[1:3], k, stride)))
+    patches = geometry.patch_count(images.shape[1:3], k, stride)
     rows[k] = np.empty((len(images), patches, architecture.embed_dim), np.float32)
   for first in progress(range(0, len(images), batch)):
     part = pad_images(images[first : first + batch], batch)

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from patch_svdd_jax import geometry, metrics
 from patch_svdd_jax.data import Split
@@ -51,7 +50,7 @@ def search_flop(detector: Detector, image_size: ImageSize) -> float:
   """Floating point operations of the distances of one image: 2 Q N D, over the scales."""
   return sum(
     2.0
-    * float(np.prod(geometry.grid_shape(image_size, k, stride)))
+    * geometry.patch_count(image_size, k, stride)
     * detector.banks[k].size
     * detector.config.encoder.embed_dim
     for k, stride in strides_of(detector.config).items()

@@ -35,6 +35,12 @@ def grid_shape(image_size: ImageSize, receptive_field: int, stride: int) -> tupl
   )
 
 
+def patch_count(image_size: ImageSize, receptive_field: int, stride: int) -> int:
+  """How many patches an image has; see `grid_shape`."""
+  rows, columns = grid_shape(image_size, receptive_field, stride)
+  return rows * columns
+
+
 def coverage_weights(extent: int, receptive_field: int, stride: int) -> np.ndarray:
   """The mean over the patches that cover a pixel, along one axis, as a matrix.
 

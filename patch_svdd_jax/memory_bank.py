@@ -18,7 +18,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from patch_svdd_jax import screening
-from patch_svdd_jax.embedding import DEVICES, Embeddings, all_devices, pad_images
+from patch_svdd_jax.embedding import (
+  DEVICES,
+  DIVIDED,
+  EVERYWHERE,
+  Embeddings,
+  all_devices,
+  pad_images,
+)
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.screening import GROUP, Screen
 
@@ -29,8 +36,6 @@ SMALL = 32 * 2**20
 SAMPLE = 2**23
 
 NO_NUMBERS = 'the memory bank has a NaN or an infinity: check the images and the encoder'
-
-DIVIDED, EVERYWHERE = PartitionSpec(DEVICES), PartitionSpec()
 
 
 class Layout(NamedTuple):
@@ -151,6 +156,12 @@ class HostBank:
     return _arrange(_deal(rows, self.mesh), len(rows), self.mesh, self.dtype, self.screen)
 
 
+def lay_out(size: int, share: int, dim: int, mesh: Mesh) -> Layout:
+  """How a bank of f32[size, dim], dealt in parts of `share` rows, is to lie: copied if small."""
+  small = size <= share or size * dim * 4 <= SMALL
+  return Layout(size, size if small else share, mesh)
+
+
 def screen_dtype(mesh: Mesh) -> jax.typing.DTypeLike:
   """What the devices multiply fastest: float32 on CPUs, bfloat16 on matrix units."""
   return jnp.float32 if mesh.devices.flat[0].platform == 'cpu' else jnp.bfloat16
@@ -239,10 +250,9 @@ def _arrange(
 ) -> MemoryBank:
   """A bank of rows f32[devices, share, D], the first `size` of them all."""
   dtype = dtype or screen_dtype(mesh)
-  share = rows.shape[1]
-  if size <= share or size * rows.shape[2] * rows.dtype.itemsize <= SMALL:
-    rows, share = _everywhere(rows, size, NamedSharding(mesh, EVERYWHERE)), size
-  layout = Layout(size, share, mesh)
+  layout = lay_out(size, rows.shape[1], rows.shape[2], mesh)
+  if not layout.divided:
+    rows = _everywhere(rows, size, NamedSharding(mesh, EVERYWHERE))
   grouped, finite = _group(rows, layout)
   if not finite:
     raise UserError(NO_NUMBERS)

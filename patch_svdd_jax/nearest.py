@@ -24,9 +24,9 @@ from jax import lax
 from patch_svdd_jax import block_sizes, screen_kernel, screening
 from patch_svdd_jax.block_sizes import BlockSizes
 from patch_svdd_jax.convolution import PRECISION
-from patch_svdd_jax.embedding import DEVICES
+from patch_svdd_jax.embedding import DEVICES, DIVIDED, EVERYWHERE
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.memory_bank import DIVIDED, EVERYWHERE, HostBank, MemoryBank
+from patch_svdd_jax.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.screening import GROUP, Screen
 
 # Queries that look at a group at the same time.

@@ -24,9 +24,9 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 
 from patch_svdd_jax import block_sizes, memory_bank, nearest, screening
 from patch_svdd_jax.block_sizes import BlockSizes
-from patch_svdd_jax.embedding import DEVICES
+from patch_svdd_jax.embedding import DEVICES, EVERYWHERE
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.memory_bank import EVERYWHERE, Layout, MemoryBank
+from patch_svdd_jax.memory_bank import MemoryBank
 from patch_svdd_jax.screening import GROUP, Screen
 
 
@@ -223,10 +223,8 @@ def mesh_of(topology: str) -> Mesh:
 def arguments(work: Work, mesh: Mesh) -> tuple[jax.Array, MemoryBank]:
   """Queries and a bank that have shapes and no values, laid out as memory_bank does."""
   share = -(-work.bank_rows // mesh.size)
-  if work.bank_rows * work.dim * 4 <= memory_bank.SMALL:
-    share = work.bank_rows
-  layout = Layout(work.bank_rows, share, mesh)
-  groups = (mesh.size if layout.divided else 1, -(-share // GROUP), GROUP)
+  layout = memory_bank.lay_out(work.bank_rows, share, work.dim, mesh)
+  groups = (mesh.size if layout.divided else 1, -(-layout.share // GROUP), GROUP)
 
   def array(
     shape: tuple[int, ...],

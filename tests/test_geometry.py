@@ -42,6 +42,7 @@ def test_grid_shape_is_rows_by_columns():
   assert geometry.grid_shape((256, 256), 64, 16) == (13, 13)
   assert geometry.grid_shape((256, 256), 32, 4) == (57, 57)
   assert geometry.grid_shape((97, 131), 64, 16) == (3, 5)
+  assert geometry.patch_count((97, 131), 64, 16) == 15
 
 
 @pytest.mark.parametrize('image_size', [(31, 64), (64, 31)])
