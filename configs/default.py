@@ -20,7 +20,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.root = ''  # 'mvtec': the official archive or its extracted folder; 'folder': your folder
   data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
   data.image_size = (256, 256)  # (height, width), to which every image is resized
+  data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
+  data.held_out = 0.0  # share of the normal images that only chooses a checkpoint; 0: the newest is
 
   config.encoder = encoder = ml_collections.ConfigDict()
   encoder.receptive_field = 32  # K of the lowest level, pixels
@@ -36,15 +38,25 @@ def get_config() -> ml_collections.ConfigDict:
   config.train = train = ml_collections.ConfigDict()
   train.steps = 10_000
   train.steps_per_call = 10  # steps in one program call: metrics, checkpoints and stops lie between
+  train.pairs = 'patches'  # each encoded by itself; or pairs out of densely encoded 'crops'
   train.batch_size = 64  # pairs of each kind (position, neighbour) at each scale
+  train.crops = 4  # 'crops': how many, among which the pairs are divided
+  train.crop_size = 160  # 'crops': pixels along a side
+  train.accumulate = 1  # equal parts of a batch that are computed one after another
+  train.images = 'replicated'  # on every device; 'divided': each device holds a part
+  train.compute = 'float32'  # or 'bfloat16', of the encoder in training; parameters are float32
+  train.rematerialise = False  # compute activations twice instead of keeping them
   train.svdd_weight = 1.0  # lambda, the weight of the neighbour loss; the authors' README uses 1e-3
-  train.position_pairs = 'clip'  # moves a second patch into the image; 'valid' draws none outside
+  train.position_pairs = 'clip'  # 'patches': moves a second one inside; 'valid': none is outside
   train.train_last_layer = False  # of the position classifier; the authors' never trains
   train.mean = 'image'  # what is subtracted: the per-pixel mean 'image', or one mean per 'channel'
+  train.optimizer = 'adam'  # or 'lamb', 'lars'
   train.learning_rate = 1e-4
+  train.learning_rate_scaling = 'none'  # by batch_size / 64: 'linear', or 'sqrt' of it
   train.warmup_steps = 0  # linear, from 0
   train.decay = 'none'  # or 'cosine', to 0 at the last step
   train.clip_norm = 0.0  # largest global norm of the gradient; 0 is no clipping
+  train.on_collapse = 'warn'  # or 'stop', when the embeddings of a scale collapse to a point
 
   train.augment = augment = ml_collections.ConfigDict()  # standard deviations, images lie in [0, 1]
   augment.rgb_shift = 0.02  # of each channel of a patch of a position pair
@@ -54,7 +66,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 200  # steps, rounded up to whole calls
-  checkpoint.keep = 3  # the newest so many are kept
+  checkpoint.keep = 3  # the newest so many are kept, and the one that held-out images choose
+  checkpoint.validation_images = 16  # held-out ones, and training ones they are compared with
 
   config.score = score = ml_collections.ConfigDict()
   score.strides = (16, 4)  # pixels between patches, one for each of encoder.scales

@@ -28,6 +28,7 @@ def get_config(data: str = 'brick') -> ml_collections.ConfigDict:
     config.train.mean = 'channel'
   config.data.image_size = (128, 128)
   config.data.resize = 'box'
+  config.data.held_out = 0.1
   config.encoder.receptive_field = 16
   config.encoder.scales = (32, 16)
   config.encoder.depth = 5

@@ -11,7 +11,7 @@ from patch_svdd_jax import architecture, block_sizes, coreset, embedding, geomet
 from patch_svdd_jax.embedding import Embeddings, Progress
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.memory_bank import HostBank, MemoryBank
-from patch_svdd_jax.training import Params
+from patch_svdd_jax.train_state import Params
 
 Bank = MemoryBank | HostBank
 

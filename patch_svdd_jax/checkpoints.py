@@ -1,24 +1,26 @@
 """Train states on disk, with orbax.
 
-A checkpoint is a folder `<step>` with the items 'encoder' (parameters) and 'trainer' (the rest of
-the train state). Orbax writes under another name and renames, so a folder with a number is
-complete.
+A checkpoint is a folder `<step>` with the items 'encoder' (parameters), 'trainer' (the rest of the
+train state) and 'metrics' (the statistics of the held-out images, where there are any). Orbax
+writes under another name and renames, so a folder with a number is complete.
 """
 
 import errno
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from patch_svdd_jax import selection
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.training import Params, TrainState
+from patch_svdd_jax.train_state import Params, TrainState
 
 # No space left, over the quota, over the largest size of a file.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,7 +72,7 @@ def describe_mismatch(expected: Any, found: Any) -> str | None:
 
 
 class Checkpoints:
-  """The checkpoints of one workdir; the newest `keep` of them are kept."""
+  """The checkpoints of one workdir; the newest `keep` and the chosen one are kept."""
 
   def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
@@ -79,7 +81,13 @@ class Checkpoints:
         self.folder,
         item_handlers={name: ocp.StandardCheckpointHandler() for name in ('encoder', 'trainer')},
         options=ocp.CheckpointManagerOptions(
-          max_to_keep=keep,
+          best_fn=selection.score,
+          preservation_policy=AnyPreservationPolicy(
+            [
+              LatestN(keep),
+              BestN(get_metric_fn=selection.score, n=1, keep_checkpoints_without_metrics=False),
+            ]
+          ),
           # The state is donated to the next step: it must be on disk before that.
           enable_async_checkpointing=False,
         ),
@@ -96,19 +104,37 @@ class Checkpoints:
     """The newest complete checkpoint's step."""
     return self._manager.latest_step()
 
-  def save(self, state: TrainState) -> None:
-    """Saves a train state under its step."""
+  @property
+  def steps(self) -> list[int]:
+    """The steps of all complete checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  @property
+  def chosen(self) -> int | None:
+    """The step of the highest `selection.score`; the newest where none has statistics."""
+    return self._manager.best_step() or self.latest
+
+  @property
+  def statistics(self) -> dict[int, dict[str, float] | None]:
+    """Those of the held-out images, by the checkpoint's step; None where there are none."""
+    return {step: self._manager.metrics(step) for step in self.steps}
+
+  def save(self, state: TrainState, statistics: Mapping[str, float]) -> None:
+    """Saves a train state under its step; one without statistics is not chosen over others."""
     trainer = {'classifiers': state.params['classifiers'], 'opt_state': state.opt_state}
-    self._save(int(state.step), encoder=state.params['encoder'], trainer=trainer)
+    items = {'encoder': state.params['encoder'], 'trainer': trainer}
+    self._save(int(state.step), items, dict(statistics) or None)
 
   def save_encoder(self, params: Params) -> None:
     """Saves an encoder that was not trained here, as step 0."""
-    self._save(0, encoder=params)
+    self._save(0, {'encoder': params}, None)
 
-  def _save(self, step: int, **items: Any) -> None:
-    arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+  def _save(self, step: int, items: Mapping[str, Any], statistics: dict[str, float] | None) -> None:
+    # As numpy arrays: of jax's that lie on several devices orbax has each write a slice, for which
+    # it compiles programs in the middle of a run.
+    arguments = {name: ocp.args.StandardSave(jax.device_get(item)) for name, item in items.items()}
     with explain_disk_errors(self.folder):
-      self._manager.save(step, args=ocp.args.Composite(**arguments), force=True)
+      self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=statistics, force=True)
 
   def restore(self, like: TrainState) -> TrainState | None:
     """The newest train state, or None where there is no checkpoint yet.
@@ -121,35 +147,38 @@ class Checkpoints:
     """
     if self.latest is None:
       return None
+    # As numpy arrays, whole in every process; orbax binds jax's to a device, for which the train
+    # step would be compiled to another program.
+    like = jax.device_get(like)
     trainer = {'classifiers': like.params['classifiers'], 'opt_state': like.opt_state}
-    encoder = self.restore_encoder(like.params['encoder'])
-    trainer = self._restore('trainer', trainer)
+    encoder = self.restore_encoder(like.params['encoder'], self.latest)
+    trainer = self._restore('trainer', trainer, self.latest)
     params = {'encoder': encoder, 'classifiers': trainer['classifiers']}
     state = TrainState(jax.numpy.int32(self.latest), params, trainer['opt_state'])
-    # Orbax binds arrays to a device, for which the train step would be compiled to another program.
-    return jax.device_put(jax.device_get(state))
+    return jax.device_put(state)
 
-  def restore_encoder(self, like: Params) -> Params:
-    """The newest encoder.
+  def restore_encoder(self, like: Params, step: int | None) -> Params:
+    """The encoder of a checkpoint.
+
+    Args:
+      like: an encoder of the shapes that the config asks for.
+      step: the checkpoint's; None, as of `latest` and `chosen` where there is none, is an error.
 
     Raises:
       UserError: there is no checkpoint, or it has other shapes.
     """
-    return self._restore('encoder', like)
+    return self._restore('encoder', like, step)
 
-  def _restore(self, item: str, like: Any) -> Any:
-    if self.latest is None:
+  def _restore(self, item: str, like: Any, step: int | None) -> Any:
+    if step is None:
       raise UserError(f'no checkpoint in {self.folder}: train first, or check --workdir')
-    saved = self._manager.item_metadata(self.latest)
+    folder, saved = self.folder / str(step), self._manager.item_metadata(step)
     if saved is None or saved.get(item) is None:
       raise UserError(
-        f'{self.folder / str(self.latest)} holds no {item!r}: it was imported, not trained here; '
-        f'train in another --workdir'
+        f'{folder} holds no {item!r}: it was imported, not trained here; train in another --workdir'
       )
     mismatch = describe_mismatch(like, saved[item])
     if mismatch:
-      raise UserError(
-        f'{self.folder / str(self.latest)} is of another shape than the config: {mismatch}'
-      )
+      raise UserError(f'{folder} is of another shape than the config: {mismatch}')
     arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
-    return self._manager.restore(self.latest, args=arguments)[item]
+    return self._manager.restore(step, args=arguments)[item]

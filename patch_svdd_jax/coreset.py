@@ -37,7 +37,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax.convolution import PRECISION
-from patch_svdd_jax.embedding import DEVICES, DIVIDED, EVERYWHERE, Progress, local_mesh, pad_images
+from patch_svdd_jax.devices import DEVICES, DIVIDED, EVERYWHERE, local_mesh
+from patch_svdd_jax.embedding import Progress, pad_images
 from patch_svdd_jax.errors import UserError
 
 # Rows among which the greedy algorithm goes on between two passes, and choices it makes there.

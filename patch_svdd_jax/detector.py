@@ -27,9 +27,10 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.bank_building import Bank
 from patch_svdd_jax.checkpoints import explain_disk_errors
+from patch_svdd_jax.devices import local_mesh, replicate
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.training import Params, scale_name
+from patch_svdd_jax.train_state import Params, scale_name
 
 FOLDER = 'model'
 
@@ -123,9 +124,9 @@ class Detector:
     progress: Progress = iter,
   ) -> 'Detector':
     """Embeds all patches of the normal images u8[N, H, W, 3] into memory banks."""
-    params = embedding.replicate(params)
+    params = replicate(params)
     mean = jnp.asarray(standardisation.training_mean(images, config.train.mean))
-    mean = embedding.replicate(mean)
+    mean = replicate(mean)
     banks = bank_building.build(config, params, mean, images, strides_of(config), progress)
     return cls(Origin(config, step, digest(images)), params, mean, banks)
 
@@ -144,7 +145,7 @@ class Detector:
       )
     shape = architecture.from_config(self.config.encoder)
     embed = embedding.make_embed_batch(shape, strides_of(self.config))
-    devices = embedding.local_mesh().size
+    devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
     parts: list[tuple[dict, dict, dict]] = []
     seconds: dict[str, float] = {}
@@ -247,7 +248,7 @@ class Detector:
       k: bank_building.place(arrays['banks'][scale_name(k)], origin.config)
       for k in origin.config.encoder.scales
     }
-    params, mean = embedding.replicate((arrays['params'], arrays['mean']))
+    params, mean = replicate((arrays['params'], arrays['mean']))
     return cls(origin, params, mean, banks)
 
 

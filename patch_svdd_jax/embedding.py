@@ -6,24 +6,22 @@ each embeds the images of its own devices.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax import geometry
 from patch_svdd_jax.architecture import Architecture
+from patch_svdd_jax.devices import DEVICES, DIVIDED, all_devices, local_mesh
 from patch_svdd_jax.encoders import Encoder
 from patch_svdd_jax.standardisation import standardise
-from patch_svdd_jax.training import Params
+from patch_svdd_jax.train_state import Params
 
-DEVICES = 'devices'
-DIVIDED, EVERYWHERE = PartitionSpec(DEVICES), PartitionSpec()
 Progress = Callable[[Iterable[int]], Iterable[int]]
-Tree = TypeVar('Tree')
 
 
 class Embeddings(NamedTuple):
@@ -36,21 +34,6 @@ class Embeddings(NamedTuple):
 
   rows: jax.Array
   images: int
-
-
-def local_mesh() -> Mesh:
-  """All devices of this process in a row."""
-  return Mesh(np.array(jax.local_devices()), (DEVICES,))
-
-
-def all_devices() -> Mesh:
-  """All devices of all processes in a row."""
-  return Mesh(np.array(jax.devices()), (DEVICES,))
-
-
-def replicate(tree: Tree) -> Tree:
-  """Puts a tree on every local device, once."""
-  return jax.device_put(tree, NamedSharding(local_mesh(), EVERYWHERE))
 
 
 def make_encode(architecture: Architecture, strides: Mapping[int, int]) -> Callable:

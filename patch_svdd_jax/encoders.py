@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from patch_svdd_jax import geometry
 from patch_svdd_jax.architecture import Architecture, Convolution
@@ -20,6 +21,8 @@ from patch_svdd_jax.errors import UserError
 
 LEAK = 0.1
 POSITIONS = 8
+# What rematerialisation keeps of the activations: those of every other layer.
+KEPT = 'kept activation'
 
 
 def uniform_initializer(fan_in: int) -> Callable:
@@ -40,11 +43,20 @@ def leaky_relu(x: jax.Array) -> jax.Array:
   return nn.leaky_relu(x, LEAK)
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """bfloat16 as float32; other types as they are."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class ValidConv(nn.Module):
-  """A VALID convolution in full float32, whose stride and dilation are chosen at each call."""
+  """A VALID convolution, whose stride and dilation are chosen at each call.
+
+  `dtype` is that of the computation; None is that of the parameters.
+  """
 
   kernel: int
   features: int
+  dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
@@ -53,6 +65,8 @@ class ValidConv(nn.Module):
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     kernel = self.param('kernel', initializer, shape)
     bias = self.param('bias', initializer, (self.features,))
+    if self.dtype:
+      x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
     return valid_conv(x, kernel, stride, dilation) + bias[None, None, None]
 
 
@@ -60,15 +74,18 @@ class BaseLevel(nn.Module):
   """The lowest level: K x K pixels to one embedding, leaky ReLU between and tanh last."""
 
   layers: tuple[Convolution, ...]
+  dtype: jax.typing.DTypeLike | None = None
 
   def setup(self) -> None:
-    self.conv = [ValidConv(layer.kernel, layer.features) for layer in self.layers]
+    self.conv = [ValidConv(layer.kernel, layer.features, self.dtype) for layer in self.layers]
 
   def __call__(self, x: jax.Array, thinning: int = 1) -> jax.Array:
     """Embeds f32[B, H, W, 3]; of the outputs every `thinning`-th is computed along each axis."""
     *hidden, last = zip(self.conv, self.layers, strict=True)
-    for conv, layer in hidden:
+    for index, (conv, layer) in enumerate(hidden):
       x = leaky_relu(conv(x, layer.stride))
+      if index % 2:
+        x = checkpoint_name(x, KEPT)
     conv, layer = last
     return jnp.tanh(conv(x, layer.stride * thinning))
 
@@ -78,9 +95,11 @@ class MergeLevel(nn.Module):
 
   merge_features: int
   embed_dim: int
+  dtype: jax.typing.DTypeLike | None = None
 
   def setup(self) -> None:
-    self.conv = [ValidConv(2, self.merge_features), ValidConv(1, self.embed_dim)]
+    features = (self.merge_features, self.embed_dim)
+    self.conv = [ValidConv(2 - i, count, self.dtype) for i, count in enumerate(features)]
 
   def __call__(self, x: jax.Array, stride: int, dilation: int) -> jax.Array:
     """Merges f32[B, h, w, D] of the level below, quadrants `dilation` grid points apart."""
@@ -88,15 +107,24 @@ class MergeLevel(nn.Module):
 
 
 class Encoder(nn.Module):
-  """The hierarchical encoder f (Yi & Yoon 2020, section 3.4)."""
+  """The hierarchical encoder f (Yi & Yoon 2020, section 3.4).
+
+  Attributes:
+    architecture: its shape.
+    dtype: in which its layers compute; None is that of the parameters. Embeddings of bfloat16
+      become float32.
+  """
 
   architecture: Architecture
+  dtype: jax.typing.DTypeLike | None = None
 
   def setup(self) -> None:
     base, *merging = self.architecture.levels
     shape = self.architecture
-    levels: dict[str, nn.Module] = {f'level_{base}': BaseLevel(shape.base)}
-    levels |= {f'level_{k}': MergeLevel(shape.merge_features, shape.embed_dim) for k in merging}
+    levels: dict[str, nn.Module] = {f'level_{base}': BaseLevel(shape.base, self.dtype)}
+    levels |= {
+      f'level_{k}': MergeLevel(shape.merge_features, shape.embed_dim, self.dtype) for k in merging
+    }
     for name, module in levels.items():
       setattr(self, name, module)
 
@@ -129,7 +157,7 @@ class Encoder(nn.Module):
       # An odd last row of pixels can let one more convolution window in than there are patches.
       maps[level] = grid[:, :rows, :columns]
     return {
-      level: maps[level][:, :: stride // fine[level], :: stride // fine[level]]
+      level: at_least_float32(maps[level][:, :: stride // fine[level], :: stride // fine[level]])
       for level, stride in strides.items()
     }
 
@@ -147,7 +175,7 @@ class Encoder(nn.Module):
     grid = embedded.reshape(batch, side, side, -1)
     for level in self.architecture.levels[1 : self.architecture.levels.index(size) + 1]:
       grid = self.level_module(level)(grid, stride=2, dilation=1)
-    return grid[:, 0, 0]
+    return at_least_float32(grid[:, 0, 0])
 
   def level_module(self, receptive_field: int) -> nn.Module:
     """The submodule of the level with this receptive field."""

@@ -4,6 +4,8 @@
 class UserError(Exception):
   """Bad input or a bad setting: one line that says what, where, and what to do.
 
-  Commands print the line and exit with status 2; anything else that is raised is a bug of ours and
-  keeps its traceback.
+  Commands print the line and exit with the status; anything else that is raised is a bug of ours
+  and keeps its traceback.
   """
+
+  status = 2

@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
+
+from patch_svdd_jax.convolution import PRECISION
 
 
 def distance(z: jax.Array, z_near: jax.Array) -> jax.Array:
@@ -43,9 +46,27 @@ def position_accuracy(logits: jax.Array, positions: jax.Array) -> jax.Array:
   return jnp.mean((jnp.argmax(logits, axis=-1) == positions).astype(jnp.float32))
 
 
-def embedding_spread(z: jax.Array) -> jax.Array:
-  """The standard deviation of embeddings f32[B, D], root mean square over D, f32[].
+def covariance(z: jax.Array, axis: str) -> jax.Array:
+  """The covariance f32[D, D] of embeddings f32[B, D] on each device of the mapped axis."""
+  centred = z - lax.pmean(z.mean(axis=0), axis)[None]
+  return lax.pmean(jnp.dot(centred.T, centred, precision=PRECISION) / len(z), axis)
+
+
+def spread(covariance: jax.Array) -> jax.Array:
+  """The standard deviation of embeddings of this covariance, root mean square over D, f32[].
 
   It falls towards 0 when the neighbour loss wins and the embeddings collapse to a point.
   """
-  return jnp.sqrt(jnp.mean(jnp.var(z, axis=0)))
+  return jnp.sqrt(jnp.trace(covariance) / len(covariance))
+
+
+def effective_rank(covariance: jax.Array) -> jax.Array:
+  """The participation ratio (sum of eigenvalues)^2 / sum of their squares, f32[] in [1, D].
+
+  How many principal directions the embeddings spread over (Gao et al. 2017, "A theory of
+  multineuronal dimensionality, dynamics and measurement"); it takes no eigenvalues: they are the
+  trace and the squared Frobenius norm. 0 where all embeddings are equal.
+  """
+  total = jnp.trace(covariance)
+  shares = covariance / jnp.where(total > 0, total, 1.0)
+  return jnp.where(total > 0, 1 / jnp.sum(shares**2), 0.0)

@@ -18,14 +18,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from patch_svdd_jax import screening
-from patch_svdd_jax.embedding import (
-  DEVICES,
-  DIVIDED,
-  EVERYWHERE,
-  Embeddings,
-  all_devices,
-  pad_images,
-)
+from patch_svdd_jax.devices import DEVICES, DIVIDED, EVERYWHERE, all_devices
+from patch_svdd_jax.embedding import Embeddings, pad_images
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.screening import GROUP, Screen
 

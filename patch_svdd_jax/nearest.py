@@ -24,7 +24,7 @@ from jax import lax
 from patch_svdd_jax import block_sizes, screen_kernel, screening
 from patch_svdd_jax.block_sizes import BlockSizes
 from patch_svdd_jax.convolution import PRECISION
-from patch_svdd_jax.embedding import DEVICES, DIVIDED, EVERYWHERE
+from patch_svdd_jax.devices import DEVICES, DIVIDED, EVERYWHERE
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.screening import GROUP, Screen

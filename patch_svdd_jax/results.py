@@ -5,12 +5,12 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax import coreset, report
+from patch_svdd_jax import checkpoint_table, coreset, report
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation
@@ -23,12 +23,18 @@ def to_json(value: Any) -> Any:
   """Plain JSON values; NaN, which JSON lacks, becomes null (a metric that needs both classes)."""
   if isinstance(value, Mapping):
     return {key: to_json(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [to_json(item) for item in value]
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value
 
 
-def summary(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> dict[str, Any]:
+def summary(
+  evaluation: Evaluation,
+  others: Mapping[str, Evaluation],
+  checkpoints: Sequence[checkpoint_table.Row] = (),
+) -> dict[str, Any]:
   """The contents of metrics.json; of the others, by name, the metrics."""
   contents: dict[str, Any] = {
     'maps': evaluation.maps,
@@ -39,6 +45,8 @@ def summary(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> dict[st
     contents[name] = {'maps': other.maps, 'per_defect': other.per_defect}
   if FULL_BANK in others:
     contents['coreset'] = reduction(evaluation, others[FULL_BANK])
+  if checkpoints:
+    contents['checkpoints'] = checkpoint_table.summary(checkpoints)
   return to_json(contents)
 
 
@@ -51,9 +59,15 @@ def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, f
 
 
 def write(
-  folder: pathlib.Path, split: Split, evaluation: Evaluation, others: Mapping[str, Evaluation]
+  folder: pathlib.Path,
+  split: Split,
+  evaluation: Evaluation,
+  others: Mapping[str, Evaluation],
+  checkpoints: Sequence[checkpoint_table.Row] = (),
 ) -> None:
   """Writes everything into `folder`: metrics.json, maps.npz, overlays/ and overview.png.
+
+  Where checkpoints were compared, there is a checkpoints.png too.
 
   maps.npz holds each map as f32[N, H, W] and each image score as `<map>_score` f32[N], with
   `names`, `labels` and `defects`. Pictures show the last map, the product where there are several
@@ -63,6 +77,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     # What an older evaluation left: its figures and pictures are not those of the new maps.
     (folder / 'metrics.json').unlink(missing_ok=True)
+    (folder / 'checkpoints.png').unlink(missing_ok=True)
     shutil.rmtree(folder / 'overlays', ignore_errors=True)
     write_maps(folder / 'maps.npz', split, evaluation)
     name = list(evaluation.maps)[-1]
@@ -71,9 +86,11 @@ def write(
       limits = report.colour_limits(maps)
       report.write_overlays(folder / 'overlays', split, maps, scores, limits)
       report.write_overview(folder / 'overview.png', split, maps, scores, limits)
+    if checkpoints:
+      (folder / 'checkpoints.png').write_bytes(checkpoint_table.draw(checkpoints))
     # Last: where metrics.json is, the rest is whole.
     unfinished = folder / 'metrics.json.tmp'
-    unfinished.write_text(json.dumps(summary(evaluation, others), indent=2) + '\n')
+    unfinished.write_text(json.dumps(summary(evaluation, others, checkpoints), indent=2) + '\n')
     os.replace(unfinished, folder / 'metrics.json')
   except OSError as error:
     raise UserError(f'cannot write the results into {folder}: {error.strerror}') from error

@@ -1,7 +1,7 @@
-"""Patch pairs, drawn on the device from the training images that live there.
+"""Pairs of patches, drawn on the device from the training images that live there.
 
-All coordinates are those of a patch's top left pixel, (row, column). Functions of one pair are
-vmapped over keys, so that a pair depends on its key alone.
+All coordinates are those of a patch's top left pixel, (row, column). A pair is drawn from its own
+key alone, so that how pairs are divided over devices changes none of them.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jax import lax
 
+from patch_svdd_jax import windows
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.geometry import ImageSize
-from patch_svdd_jax.standardisation import standardise
 
 # (row, column) directions of the 8 neighbours, in reading order.
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+
+# Uniform numbers that a pair is drawn from.
+FOR_POSITION, FOR_NEIGHBOUR = 5, 3
 
 
 class PositionPair(NamedTuple):
@@ -52,49 +54,77 @@ def last_corner(image_size: ImageSize, patch: int) -> jax.Array:
   return jnp.array(image_size, jnp.int32) - patch
 
 
+def neighbour_reach(patch: int) -> int:
+  """How far a neighbour is shifted at most, in pixels: K // 32, at least 1 (section 3.2)."""
+  return max(1, patch // 32)
+
+
+def neighbour_shift(uniform: jax.Array, reach: int) -> jax.Array:
+  """A shift i32[2] of up to `reach` per axis, never (0, 0), from one uniform number."""
+  side = 2 * reach + 1
+  # Of the side * side shifts the middle one is (0, 0): draw among the others.
+  draw = choose(uniform, 0, side * side - 2)
+  draw += draw >= side * side // 2
+  return jnp.stack([draw // side, draw % side]) - reach
+
+
 def neighbour_pair(
-  key: jax.Array, image_size: ImageSize, patch: int
+  uniform: jax.Array, image_size: ImageSize, patch: int
 ) -> tuple[jax.Array, jax.Array]:
   """Corners of two patches a few pixels apart, for L_SVDD' (Yi & Yoon 2020, section 3.2).
 
   The second is the first shifted by up to K // 32 pixels (at least 1) per axis, never by (0, 0),
   then clipped to the image, as the authors do; the clipping can make the two identical.
 
+  Args:
+    uniform: f32[3], uniform numbers.
+    image_size: (height, width) in pixels.
+    patch: K in pixels.
+
   Returns:
     Two corners i32[2].
   """
-  uniform = jax.random.uniform(key, (3,))
   last = last_corner(image_size, patch)
   first = choose(uniform[:2], 0, last)
-  reach = max(1, patch // 32)
-  side = 2 * reach + 1
-  # Of the side * side shifts the middle one is (0, 0): draw among the others.
-  draw = choose(uniform[2], 0, side * side - 2)
-  draw += draw >= side * side // 2
-  shift = jnp.stack([draw // side, draw % side]) - reach
+  shift = neighbour_shift(uniform[2], neighbour_reach(patch))
   return first, jnp.clip(first + shift, 0, last)
 
 
-def position_pair(key: jax.Array, image_size: ImageSize, patch: int, mode: str) -> PositionPair:
+def position_offset(uniform: jax.Array, near: int, far: int) -> tuple[jax.Array, jax.Array]:
+  """One of the 8 positions i32[], and an offset i32[2] of `near` to `far` along its axes.
+
+  Args:
+    uniform: f32[3], uniform numbers.
+    near: the smallest offset.
+    far: the largest.
+  """
+  position = choose(uniform[0], 0, len(DIRECTIONS) - 1)
+  distance = choose(uniform[1:], near, far)
+  return position, jnp.array(DIRECTIONS, jnp.int32)[position] * distance
+
+
+def first_of_pair(uniform: jax.Array, offset: jax.Array, last: jax.Array) -> jax.Array:
+  """A corner i32[2] from which the offset leads to no other side of 0 or `last`."""
+  return choose(uniform, jnp.maximum(0, -offset), last - jnp.maximum(0, offset))
+
+
+def position_pair(uniform: jax.Array, image_size: ImageSize, patch: int, mode: str) -> PositionPair:
   """Corners of a patch and of one of its 8 neighbours, for L_SSL (section 3.3).
 
   The neighbour's offset is 3K/4 + U[0, K/4) along each axis of its direction.
 
   Args:
-    key: the pair's key.
+    uniform: f32[5], uniform numbers.
     image_size: (height, width) in pixels.
     patch: K in pixels.
     mode: 'clip' moves a second patch that leaves the image back into it (the authors' way, though
       the offset, and at a border even the direction, is then another); 'valid' draws the first
       patch among those whose neighbour lies inside.
   """
-  uniform = jax.random.uniform(key, (5,))
-  position = choose(uniform[0], 0, len(DIRECTIONS) - 1)
-  distance = 3 * patch // 4 + choose(uniform[1:3], 0, patch // 4 - 1)
-  offset = jnp.array(DIRECTIONS, jnp.int32)[position] * distance
+  position, offset = position_offset(uniform[:3], 3 * patch // 4, patch - 1)
   last = last_corner(image_size, patch)
   if mode == 'valid':
-    first = choose(uniform[3:], jnp.maximum(0, -offset), last - jnp.maximum(0, offset))
+    first = first_of_pair(uniform[3:], offset, last)
     return PositionPair(first, first + offset, position)
   first = choose(uniform[3:], 0, last)
   return PositionPair(first, jnp.clip(first + offset, 0, last), position)
@@ -118,86 +148,51 @@ def check_pairs(image_size: ImageSize, patch: int, mode: str) -> None:
     )
 
 
-def relight(key: jax.Array, patch: jax.Array, brightness: float, gain: float) -> jax.Array:
-  """A patch f32[K, K, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'."""
-  factor, shift = jax.random.normal(key, (2,))
-  return patch * jnp.exp(gain * factor) + 255 * brightness * shift
-
-
-def perturb(key: jax.Array, patch: jax.Array, rgb_shift: float, pixel_noise: float) -> jax.Array:
-  """A standardised patch f32[K, K, 3] plus a shift of each channel and noise at each pixel."""
-  shift_key, noise_key = jax.random.split(key)
-  shift = rgb_shift * jax.random.normal(shift_key, (1, 1, 3))
-  # The same numbers as a draw of three dimensions, which takes a CPU three times longer.
-  noise = jax.random.normal(noise_key, (patch.size,)).reshape(patch.shape)
-  return patch + shift + pixel_noise * noise
-
-
-def make_cut(patch: int, augment: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
-  """Returns cut(key, images, mean, index, corner) -> a lit and standardised patch f32[K, K, 3]."""
-
-  def cut(
-    key: jax.Array, images: jax.Array, mean: jax.Array, index: jax.Array, corner: jax.Array
-  ) -> jax.Array:
-    row, column = corner
-    pixels = lax.dynamic_slice(images, (index, row, column, 0), (1, patch, patch, 3))[0]
-    if mean.shape[:2] != (1, 1):
-      mean = lax.dynamic_slice(mean, (row, column, 0), (patch, patch, 3))
-    pixels = pixels.astype(jnp.float32)
-    if augment.brightness or augment.gain:
-      pixels = relight(key, pixels, augment.brightness, augment.gain)
-    return standardise(pixels, mean)
-
-  return cut
-
-
 def make_sampler(
-  patch: int, batch_size: int, mode: str, augment: ml_collections.ConfigDict
+  patch: int,
+  mode: str,
+  augment: ml_collections.ConfigDict,
+  count: int,
+  cut: windows.Cut = windows.cut,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], Pairs]:
-  """Returns sample(key, images u8[N, H, W, 3], mean) -> Pairs of one scale.
+  """Returns sample(keys[B], images, mean) -> Pairs of one scale, a pair of each kind from each key.
 
   Args:
     patch: K in pixels.
-    batch_size: B, position pairs and as many neighbour pairs.
     mode: of the position pairs, 'clip' or 'valid'.
     augment: `config.train.augment`; noise goes to the position pairs, light to all.
+    count: of the training images.
+    cut: cuts the patches out of the images.
   """
-  cut = make_cut(patch, augment)
+  pixels = patch * patch * 3
 
-  def cut_both(
-    key: jax.Array, images: jax.Array, mean: jax.Array, corners: tuple[jax.Array, jax.Array]
-  ) -> jax.Array:
-    image_key, light_key = jax.random.split(key)
-    index = choose(jax.random.uniform(image_key), 0, len(images) - 1)
-    in_one_image = jax.vmap(cut, (0, None, None, None, 0))
-    return in_one_image(jax.random.split(light_key), images, mean, index, jnp.stack(corners))
+  def draw(key: jax.Array, image_size: ImageSize) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of one pair of each kind: images i32[4], corners i32[4, 2], the position i32[]."""
+    uniform = jax.random.uniform(key, (2 + FOR_POSITION + FOR_NEIGHBOUR,))
+    in_position, in_neighbour = choose(uniform[:2], 0, count - 1)
+    pair = position_pair(uniform[2:][:FOR_POSITION], image_size, patch, mode)
+    near = neighbour_pair(uniform[-FOR_NEIGHBOUR:], image_size, patch)
+    images = jnp.stack([in_position, in_position, in_neighbour, in_neighbour])
+    return images, jnp.stack([pair.first, pair.second, *near]), pair.position
 
-  def position(key: jax.Array, images: jax.Array, mean: jax.Array) -> tuple[jax.Array, ...]:
-    pair_key, cut_key, noise_key = jax.random.split(key, 3)
-    pair = position_pair(pair_key, images.shape[1:3], patch, mode)
-    patches = cut_both(cut_key, images, mean, (pair.first, pair.second))
-    noisy = jax.vmap(perturb, (0, 0, None, None))
-    first, second = noisy(
-      jax.random.split(noise_key), patches, augment.rgb_shift, augment.pixel_noise
-    )
-    return first, second, pair.position
-
-  def neighbour(key: jax.Array, images: jax.Array, mean: jax.Array) -> tuple[jax.Array, ...]:
-    pair_key, cut_key = jax.random.split(key)
-    first, second = cut_both(
-      cut_key, images, mean, neighbour_pair(pair_key, images.shape[1:3], patch)
-    )
-    return first, second
-
-  def sample(key: jax.Array, images: jax.Array, mean: jax.Array) -> Pairs:
-    position_key, neighbour_key = jax.random.split(key)
-    over_keys = (0, None, None)
-    positions = jax.vmap(position, over_keys)(
-      jax.random.split(position_key, batch_size), images, mean
-    )
-    neighbours = jax.vmap(neighbour, over_keys)(
-      jax.random.split(neighbour_key, batch_size), images, mean
-    )
-    return Pairs(*positions, *neighbours)
+  def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Pairs:
+    place_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    indices, corners, positions = jax.vmap(draw, (0, None))(place_keys, images.shape[1:3])
+    # All first patches of position pairs, then all second ones, and those of neighbour pairs.
+    indices, corners = indices.T.reshape(-1), corners.swapaxes(0, 1).reshape(-1, 2)
+    # One draw for light, channels and pixels: the generator's calls are slow to compile.
+    normals = jax.vmap(lambda key: jax.random.normal(key, (8 + 2 * (3 + pixels),)))(noise_keys)
+    light = normals[:, :8].reshape(-1, 4, 2).swapaxes(0, 1).reshape(-1, 2)
+    noise = normals[:, 8:].reshape(-1, 2, 3 + pixels).swapaxes(0, 1)
+    patches = windows.dress(
+      cut(images, indices, corners, patch),
+      corners,
+      mean,
+      light if windows.is_lit(augment) else None,
+      augment,
+    ).reshape(4, len(keys), patch, patch, 3)
+    noisy = jax.vmap(jax.vmap(windows.perturb, (0, 0, 0, None)), (0, 0, 0, None))
+    first, second = noisy(patches[:2], noise[..., :3], noise[..., 3:], augment)
+    return Pairs(first, second, positions, patches[2], patches[3])
 
   return sample

@@ -1,33 +1,25 @@
-"""What the search takes on TPUs that are not here: its program, compiled for them ahead of time.
+"""What a program takes on TPUs that are not here: compiled for them, ahead of time.
 
-No TPU is needed, only its compiler, the package `libtpu`. The program is that of `nearest.search`;
-its arguments have shapes and no values. The figures of memory and collectives are those of the
-compiled program. Its time is not known before it runs: how many groups each query looks at depends
-on the data, and for a program with a Pallas kernel the compiler names no time. So two estimates are
-given of the screening product alone: what the chip's published peak allows, and what the compiler
-expects of the same product without the kernel.
+No TPU is needed, only its compiler, the package `libtpu`. The programs are those that run; their
+arguments have shapes and no values. Figures of memory and collectives are those of the compiled
+program, times are estimates.
 """
 
+import dataclasses
 import importlib.util
+import math
 import os
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from patch_svdd_jax import block_sizes, memory_bank, nearest, screening
-from patch_svdd_jax.block_sizes import BlockSizes
-from patch_svdd_jax.embedding import DEVICES, EVERYWHERE
+from patch_svdd_jax.devices import DEVICES, EVERYWHERE
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.memory_bank import MemoryBank
-from patch_svdd_jax.screening import GROUP, Screen
 
 
 class Chip(NamedTuple):
@@ -51,12 +43,8 @@ CHIPS = {
   'v6e': Chip(918e12, 32 * 2**30),
 }
 
-# A described device has no free memory to ask for: these are what block_sizes chooses on a chip
-# with room.
-SIZES = BlockSizes(block_sizes.MOST_QUERIES, block_sizes.ROWS_ON_ACCELERATOR)
-
-# Turns of the scan whose body is estimated: enough that it stays a loop.
-TURNS = 64
+# Passes of the bfloat16 matrix units that a product of the type takes in full precision.
+PASSES = {'float32': 6, 'bfloat16': 1}
 
 # The compiler must not look for a TPU, nor write its log on standard error.
 ENVIRONMENT = {
@@ -68,84 +56,73 @@ ENVIRONMENT = {
   'TPU_WORKER_HOSTNAMES': 'localhost',
 }
 
+# Without it the compiler schedules the instructions of a float32 convolution for minutes. Sizes of
+# arrays, operations and collectives do not depend on it, but for temporaries, of which it keeps
+# fewer in the chip's vector memory: they are an upper bound.
+QUICK = {'exec_time_optimization_effort': -1.0}
+
 COLLECTIVE = re.compile(
-  r' (all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter)'
-  r'(?:-start)?\('
+  r'^\s*(?:ROOT )?\S+ = (.*?) '
+  r'(all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter)'
+  r'(-start)?\(',
+  re.MULTILINE,
 )
-KERNEL = 'custom_call_target="tpu_custom_call"'
-
-
-class Work(NamedTuple):
-  """What is searched for, and in what.
-
-  Attributes:
-    bank_rows: N.
-    queries: Q, of one image.
-    dim: D.
-    k: nearest rows of each query.
-    components: principal components of the screening vectors.
-  """
-
-  bank_rows: int
-  queries: int = 3249
-  dim: int = 64
-  k: int = 1
-  components: int = 41
-
-  @property
-  def width(self) -> int:
-    """W, of the screening vectors."""
-    return screening.width_of(self.components, jnp.bfloat16)
-
-  @property
-  def flops(self) -> float:
-    """Of the screening products of one image, on all chips together."""
-    return 2.0 * self.queries * self.bank_rows * self.width
+ARRAY = re.compile(r'\b(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,]*)\]')
 
 
 class Memory(NamedTuple):
-  """Bytes on each chip."""
+  """Bytes on each chip; `output` without what reuses the memory of donated arguments."""
 
   arguments: int
   temporaries: int
   output: int
 
 
-class Plan(NamedTuple):
-  """The search of one image on a TPU.
+class Collectives(NamedTuple):
+  """How often a kind of collective stands in a program, and the bytes that come out, a chip."""
+
+  number: int
+  bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A program compiled for a TPU.
 
   Attributes:
     topology: as 'v5e:2x2'.
     chips: how many it has.
-    divided: whether each has another part of the bank, or all the whole bank.
-    rows_on_chip: rows of the bank that each holds.
     memory: None if the program does not fit.
     chip_memory: what there is, bytes.
-    flops: of the screening products, on all chips together.
-    peak_seconds: what they take at the published peak of all chips.
-    compiler_seconds: what the compiler expects of them without the kernel; None if it does not say.
-    collectives: how many of each kind are in the program.
-    kernels: how many Pallas kernels are in the program.
+    flops: that the task asks for, on all chips together.
+    peak_seconds: what they take at the published peak, in the passes that their precision needs.
+    compiler_seconds: what the compiler expects of the whole program, which knows of no passes; None
+      if it does not say.
+    utilisation: flops over what the chips could do at their peak in the longer of both times.
+    collectives: by kind.
   """
 
   topology: str
   chips: int
-  divided: bool
-  rows_on_chip: int
   memory: Memory | None
   chip_memory: int
   flops: float
   peak_seconds: float
   compiler_seconds: float | None
-  collectives: dict[str, int]
-  kernels: int
+  utilisation: float
+  collectives: dict[str, Collectives]
+
+  @property
+  def bytes(self) -> int | None:
+    """On each chip, all together."""
+    return sum(self.memory) if self.memory else None
 
 
-def check(topology: str, work: Work) -> None:
-  """Refuses what cannot be compiled, before anything is.
+def check_topology(topology: str) -> None:
+  """Refuses what is no name of a topology.
 
   Raises:
-    UserError: names what.
+    UserError: names it.
   """
   name, _, shape = topology.partition(':')
   if name not in CHIPS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}', shape):
@@ -153,51 +130,10 @@ def check(topology: str, work: Work) -> None:
       f'no TPU topology {topology!r}: give one of {", ".join(CHIPS)} and its chips, as v5e:2x2 or '
       'v4:2x2x1'
     )
-  for field in Work._fields:
-    if getattr(work, field) < 1:
-      raise UserError(f'{field}={getattr(work, field)}: give at least 1')
-  if work.k > work.bank_rows:
-    raise UserError(f'k={work.k}: the memory bank has {work.bank_rows} rows')
-  if work.components > work.dim:
-    raise UserError(f'components={work.components}: the rows have {work.dim} dimensions')
 
 
-def compile_for(topology: str, work: Work) -> Plan:
-  """Compiles the search for a TPU.
-
-  Raises:
-    UserError: libtpu is not installed, or there is no such topology.
-  """
-  check(topology, work)
-  chip, mesh = _chip(topology), mesh_of(topology)
-  queries, bank = arguments(work, mesh)
-  layout = bank.layout
-  lowered = nearest._search.lower(queries, bank, work.k, SIZES)
-  memory: Memory | None = None
-  text = ''
-  try:
-    compiled = lowered.compile()
-    memory, text = _memory(compiled), compiled.as_text() or ''
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-  share = work.queries if layout.divided else -(-work.queries // mesh.size)
-  return Plan(
-    topology=topology,
-    chips=mesh.size,
-    divided=layout.divided,
-    rows_on_chip=layout.share,
-    memory=memory,
-    chip_memory=chip.memory,
-    flops=work.flops,
-    peak_seconds=work.flops / (chip.peak * mesh.size),
-    compiler_seconds=_scan_seconds(mesh.devices.flat[0], share, layout.share, work.width),
-    collectives=dict(sorted(Counter(COLLECTIVE.findall(text)).items())),
-    kernels=text.count(KERNEL),
-  )
-
-
-def _chip(topology: str) -> Chip:
+def chip_of(topology: str) -> Chip:
+  """What the topology consists of."""
   return CHIPS[topology.partition(':')[0]]
 
 
@@ -213,68 +149,137 @@ def mesh_of(topology: str) -> Mesh:
   for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
   try:
-    description = topologies.get_topology_desc(topology, 'tpu', **_chip(topology).options)
+    description = topologies.get_topology_desc(topology, 'tpu', **chip_of(topology).options)
   except jax.errors.JaxRuntimeError as error:
     reason = str(error).splitlines()[0]
     raise UserError(f'no TPU topology {topology!r}, says its compiler: {reason}') from error
   return Mesh(np.array(description.devices), (DEVICES,))
 
 
-def arguments(work: Work, mesh: Mesh) -> tuple[jax.Array, MemoryBank]:
-  """Queries and a bank that have shapes and no values, laid out as memory_bank does."""
-  share = -(-work.bank_rows // mesh.size)
-  layout = memory_bank.lay_out(work.bank_rows, share, work.dim, mesh)
-  groups = (mesh.size if layout.divided else 1, -(-layout.share // GROUP), GROUP)
-
-  def array(
-    shape: tuple[int, ...],
-    dtype: jax.typing.DTypeLike = jnp.float32,
-    spec: jax.sharding.PartitionSpec = EVERYWHERE,
-  ) -> Any:
-    # A bank holds arrays; where they are only described, their shapes stand for them.
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
-
-  screen = Screen(array((work.dim,)), array((work.dim, work.components)), array(()))
-  rows = array((*groups, work.dim), spec=layout.spec)
-  vectors = array((*groups, work.width), jnp.bfloat16, layout.spec)
-  return array((work.queries, work.dim)), MemoryBank(rows, vectors, screen, layout)
+def described(tree: Any, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> Any:
+  """A tree of shapes and types, laid out on a mesh."""
+  sharding = NamedSharding(mesh, spec)
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+  )
 
 
-def _memory(compiled: jax.stages.Compiled) -> Memory:
+def compile_fitting(
+  lowered: jax.stages.Lowered, options: Mapping[str, Any] | None = None
+) -> jax.stages.Compiled | None:
+  """The compiled program; None if it does not fit into the chips' memory."""
+  try:
+    return lowered.compile(dict(options) if options else None)
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return None
+
+
+def compile_program(
+  topology: str,
+  chips: int,
+  lowered: jax.stages.Lowered,
+  *,
+  flops: float,
+  compute: str,
+  parts: int = 1,
+) -> Program:
+  """Compiles a program, quickly.
+
+  Args:
+    topology: it was lowered for.
+    chips: of the topology.
+    lowered: the program.
+    flops: that the task asks for, on all chips together.
+    compute: the type in which they are done, as `PASSES` has it.
+    parts: turns of the loop that holds the work; the compiler counts its body once.
+  """
+  chip = chip_of(topology)
+  compiled = compile_fitting(lowered, QUICK)
+  seconds = positive(compiled.cost_analysis()) if compiled else None
+  if seconds:
+    seconds *= parts
+  at_peak = PASSES[compute] * flops / (chip.peak * chips)
+  return Program(
+    topology=topology,
+    chips=chips,
+    memory=memory_of(compiled) if compiled else None,
+    chip_memory=chip.memory,
+    flops=flops,
+    peak_seconds=at_peak,
+    compiler_seconds=seconds,
+    utilisation=flops / (chip.peak * chips * max(at_peak, seconds or 0)),
+    collectives=collectives_of((compiled.as_text() if compiled else None) or ''),
+  )
+
+
+def memory_of(compiled: jax.stages.Compiled) -> Memory:
+  """What a compiled program needs on each chip."""
   analysis: Any = compiled.memory_analysis()
   return Memory(
     analysis.argument_size_in_bytes,
     analysis.temp_size_in_bytes,
-    analysis.output_size_in_bytes,
+    analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
   )
 
 
-def _scan_seconds(device: jax.Device, queries: int, rows: int, width: int) -> float | None:
-  """The compiler's estimate of a scan without the kernel.
+def collectives_of(program: str) -> dict[str, Collectives]:
+  """The collectives in a program's text; those inside of a loop stand there once."""
+  found: dict[str, Collectives] = {}
+  for result, kind, start in COLLECTIVE.findall(program):
+    arrays = [array_bytes(*array) for array in ARRAY.findall(result)]
+    if start and kind != 'all-reduce':
+      # The result has the operands first, then what comes out.
+      arrays = arrays[len(arrays) // 2 :]
+    before = found.get(kind, Collectives(0, 0))
+    found[kind] = Collectives(before.number + 1, before.bytes + sum(arrays))
+  return dict(sorted(found.items()))
 
-  It counts a loop's body once; the result is that of all turns.
-  """
 
-  def scan(vectors: jax.Array, queries: jax.Array) -> jax.Array:
-    def visit(block: jax.Array) -> jax.Array:
-      products = lax.dot_general(
-        block, queries, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-      )
-      # In this order the compiler keeps the products out of HBM; negated first, they go there.
-      return -products.reshape(-1, GROUP, len(queries)).max(axis=1)
-
-    return lax.map(visit, vectors)
-
-  here = SingleDeviceSharding(device)
-  arguments = (
-    jax.ShapeDtypeStruct((*shape, width), jnp.bfloat16, sharding=here)
-    for shape in ((TURNS, SIZES.rows), (queries,))
-  )
-  seconds = positive(jax.jit(scan).lower(*arguments).compile().cost_analysis())
-  return seconds and seconds * rows / SIZES.rows
+def array_bytes(_: str, bits: str, shape: str) -> int:
+  """Of an array as the compiler writes it: f32[4,128]; a truth value has no bits in its name."""
+  values = math.prod(int(extent) for extent in shape.split(',') if extent)
+  return values * int(bits or 8) // 8
 
 
 def positive(analysis: Mapping[str, float] | None) -> float | None:
   """The compiler's estimate in seconds; it counts -1 for each part that it cannot estimate."""
   seconds = (analysis or {}).get('optimal_seconds', 0.0)
   return seconds if seconds > 0 else None
+
+
+def largest(
+  compile_at: Callable[[int], Program], first: Program, start: int, compilations: int
+) -> tuple[int, int | None]:
+  """The largest number a chip that fits, and the smallest that does not, of those compiled.
+
+  What a program holds grows linearly with the work, so two numbers tell where it is full.
+
+  Args:
+    compile_at: compiles the program with so many on each chip, a multiple of `start`.
+    first: the program with `start`.
+    start: the smallest number.
+    compilations: at most so many.
+
+  Returns:
+    0 if not even `start` fits; no upper number if none was tried in vain.
+  """
+  if first.bytes is None:
+    return 0, start
+  fitting, too_many = {0: 0, 1: first.bytes}, math.inf
+  multiple = 8
+  for _ in range(compilations):
+    found = compile_at(multiple * start)
+    if found.bytes is None:
+      too_many = multiple
+    else:
+      fitting[multiple] = found.bytes
+    (less, less_bytes), (most, most_bytes) = sorted(fitting.items())[-2:]
+    each = max(1.0, (most_bytes - less_bytes) / (most - less))
+    multiple = int(most + (first.chip_memory - most_bytes) / each)
+    if multiple >= too_many:
+      multiple = int((most + too_many) // 2)
+    if multiple <= most:
+      break
+  return max(fitting) * start, None if math.isinf(too_many) else int(too_many) * start

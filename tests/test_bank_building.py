@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax import architecture, bank_building, block_sizes, coreset, embedding, memory_bank
+from patch_svdd_jax.devices import replicate
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.memory_bank import HostBank, MemoryBank
 from tests.test_detector import random_images, random_params, tiny_config
@@ -26,7 +27,7 @@ def score_config(**score):
 
 def build(images=IMAGES, **score):
   config = score_config(**score)
-  params, mean = embedding.replicate((random_params(config), MEAN))
+  params, mean = replicate((random_params(config), MEAN))
   return bank_building.build(config, params, mean, images, STRIDES)
 
 
@@ -34,7 +35,7 @@ def build(images=IMAGES, **score):
 def rows():
   """All embeddings of each scale, f32[N, D]."""
   config = tiny_config()
-  params, mean = embedding.replicate((random_params(config), MEAN))
+  params, mean = replicate((random_params(config), MEAN))
   shape = architecture.from_config(config.encoder)
   return embedding.embed_to_host(shape, params, mean, IMAGES, STRIDES, batch_size=1)
 
@@ -175,7 +176,7 @@ def test_progress_is_of_batches_and_then_of_choices():
     return iter(steps)
 
   config = score_config(coreset=0.1)
-  params, mean = embedding.replicate((random_params(config), MEAN))
+  params, mean = replicate((random_params(config), MEAN))
   bank_building.build(config, params, mean, IMAGES, STRIDES, progress)
   # One image on each of four devices at a time; a tenth of 30 and of 315 rows.
   assert seen[0] == 2

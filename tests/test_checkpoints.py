@@ -9,12 +9,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from patch_svdd_jax import training
+from patch_svdd_jax import train_state, train_step, training
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.devices import all_devices, replicate
 from patch_svdd_jax.errors import UserError
+from tests.runs import IMAGE_SIZE, IMAGES, MEAN, assert_same_bits
 
-IMAGE_SIZE = (40, 48)
 STEPS = 5
 
 
@@ -35,7 +36,7 @@ def tiny_config(seed=0, **encoder):
 @pytest.fixture(scope='module')
 def initial():
   """The state before the first step; no test may donate it."""
-  return training.init_state(tiny_config())
+  return train_state.init_state(tiny_config())
 
 
 @pytest.fixture(scope='module')
@@ -55,31 +56,31 @@ def at(state, step):
   return state._replace(step=jax.numpy.int32(step))
 
 
-def assert_same_bits(found, expected):
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
-  for (path, one), other in zip(
-    jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
-  ):
-    assert np.array(one).dtype == np.array(other).dtype
-    assert np.array(one).shape == np.array(other).shape
-    assert np.array(one).tobytes() == np.array(other).tobytes(), jax.tree_util.keystr(path)
-
-
 def steps_on_disk(workdir):
   return sorted(path.name for path in (workdir / 'checkpoints').iterdir())
 
 
 def test_a_restored_state_is_the_saved_one_bit_for_bit(tmp_path, state, initial):
   with Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(state)
+    checkpoints.save(state, {})
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 3
     restored = checkpoints.restore(initial)
     assert_same_bits(
-      checkpoints.restore_encoder(initial.params['encoder']), state.params['encoder']
+      checkpoints.restore_encoder(initial.params['encoder'], checkpoints.latest),
+      state.params['encoder'],
     )
   assert_same_bits(restored, state)
   assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
+
+
+def test_a_state_on_several_devices_is_saved_once(tmp_path, state, initial):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(replicate(state), {})
+    restored = checkpoints.restore(initial)
+  assert_same_bits(restored, state)
+  # Not bound to devices: that would be another program.
+  assert not any(leaf.committed for leaf in jax.tree.leaves(restored))
 
 
 def test_numbers_that_are_not_ordinary_survive(tmp_path, state):
@@ -87,7 +88,7 @@ def test_numbers_that_are_not_ordinary_survive(tmp_path, state):
   bias = {'bias': jax.numpy.asarray(odd)}
   strange = state._replace(params={'encoder': bias, 'classifiers': bias}, opt_state=bias)
   with Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(strange)
+    checkpoints.save(strange, {})
     assert_same_bits(checkpoints.restore(strange), strange)
 
 
@@ -96,27 +97,27 @@ def test_an_empty_workdir_has_no_state(tmp_path, initial):
     assert checkpoints.latest is None
     assert checkpoints.restore(initial) is None
     with pytest.raises(UserError, match=r'no checkpoint in .*checkpoints: train first'):
-      checkpoints.restore_encoder(initial.params['encoder'])
+      checkpoints.restore_encoder(initial.params['encoder'], checkpoints.latest)
 
 
 @pytest.mark.parametrize('keep', [1, 2])
 def test_the_newest_are_kept(tmp_path, state, keep):
   with Checkpoints(tmp_path, keep) as checkpoints:
     for step in (2, 4, 10, 12):
-      checkpoints.save(at(state, step))
+      checkpoints.save(at(state, step), {})
     assert checkpoints.latest == 12
   assert sorted(map(int, steps_on_disk(tmp_path))) == [2, 4, 10, 12][-keep:]
 
 
 def test_a_folder_without_its_final_name_is_not_read(tmp_path, state, initial):
   with Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(state)
+    checkpoints.save(state, {})
   folder = tmp_path / 'checkpoints'
   (folder / '4.orbax-checkpoint-tmp' / 'encoder').mkdir(parents=True)
   with Checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoints.latest == 3
     assert_same_bits(checkpoints.restore(initial), state)
-    checkpoints.save(at(state, 4))
+    checkpoints.save(at(state, 4), {})
   assert steps_on_disk(tmp_path) == ['3', '4']
 
 
@@ -135,21 +136,22 @@ class Silent:
   def record(self, *_):
     self.calls += 1
 
+  def record_validation(self, *_):
+    pass
+
 
 def train(config, workdir, calls=None):
   """Trains in a workdir, from where it is, for so many calls; returns what it saved last."""
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (4, *IMAGE_SIZE, 3), dtype=np.uint8)
   monitor = Silent()
   with Checkpoints(workdir, keep=9) as checkpoints:
     # Of another seed: whatever of it got through would show.
-    like = training.init_state(tiny_config(seed=9))
-    state = checkpoints.restore(like) or training.init_state(config)
+    like = train_state.init_state(tiny_config(seed=9))
+    state = checkpoints.restore(like) or train_state.init_state(config)
     outcome = training.fit(
       config,
       state,
-      images,
-      images.mean(axis=0, dtype=np.float32),
+      IMAGES,
+      MEAN,
       monitor=monitor,
       saver=checkpoints,
       should_stop=lambda: monitor.calls == calls,
@@ -159,8 +161,8 @@ def train(config, workdir, calls=None):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkeypatch):
-  step = training.make_train_step(tiny_config(), IMAGE_SIZE)
-  monkeypatch.setattr(training, 'make_train_step', lambda *_: step)  # traced once
+  step = train_step.make_train_step(tiny_config(), len(IMAGES), all_devices())
+  monkeypatch.setattr(train_step, 'make_train_step', lambda *_: step)  # traced once
   uninterrupted = train(tiny_config(), tmp_path / 'whole')
   stopped = train(tiny_config(), tmp_path / 'parts', calls=1)
   assert stopped.step == 2
@@ -181,7 +183,7 @@ def test_an_imported_encoder_cannot_be_trained_on(tmp_path, initial):
     checkpoints.save_encoder(encoder)
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 0
-    assert_same_bits(checkpoints.restore_encoder(encoder), encoder)
+    assert_same_bits(checkpoints.restore_encoder(encoder, checkpoints.latest), encoder)
     with pytest.raises(UserError, match=r"/0 holds no 'trainer': it was imported") as raised:
       checkpoints.restore(initial)
   assert '\n' not in str(raised.value)
@@ -197,9 +199,9 @@ def test_an_imported_encoder_cannot_be_trained_on(tmp_path, initial):
   ids=str,
 )
 def test_another_shape_is_refused_by_the_parameter(tmp_path, state, encoder, words):
-  other = jax.eval_shape(lambda: training.init_state(tiny_config(**encoder)))
+  other = jax.eval_shape(lambda: train_state.init_state(tiny_config(**encoder)))
   with Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(state)
+    checkpoints.save(state, {})
     with pytest.raises(UserError, match=rf'/3 is of another shape than the config: {words}'):
       checkpoints.restore(other)
 
@@ -211,18 +213,18 @@ def test_a_disk_that_fills_up_leaves_the_older_checkpoint_whole(tmp_path, state,
   too_large = at(state, 4)._replace(params=state.params | {'encoder': {'kernel': kernel}})
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   with Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(state)
+    checkpoints.save(state, {})
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
       with pytest.raises(UserError, match=r'no space left on the disk of .*the checkpoints there'):
-        checkpoints.save(too_large)
+        checkpoints.save(too_large, {})
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert 'Traceback' not in capfd.readouterr().err
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest == 3
     assert_same_bits(checkpoints.restore(initial), state)
-    checkpoints.save(at(state, 4))
+    checkpoints.save(at(state, 4), {})
     assert checkpoints.latest == 4
 
 
@@ -254,7 +256,7 @@ def test_what_a_disk_can_do_is_said_in_a_line(tmp_path, monkeypatch, state, erro
   with Checkpoints(tmp_path) as checkpoints:
     monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
     with pytest.raises(UserError, match=words) as raised:
-      checkpoints.save(state)
+      checkpoints.save(state, {})
   assert '\n' not in str(raised.value)
 
 
@@ -265,4 +267,4 @@ def test_other_errors_keep_their_traceback(tmp_path, monkeypatch, state):
   with Checkpoints(tmp_path) as checkpoints:
     monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
     with pytest.raises(ValueError, match='a bug'):
-      checkpoints.save(state)
+      checkpoints.save(state, {})

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from patch_svdd_jax import training
+from patch_svdd_jax import train_state
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.detector import Detector, digest, saved_origin, strides_of
 from patch_svdd_jax.errors import UserError
@@ -43,7 +43,7 @@ def random_images(seed, count, size=SIZE):
 def random_params(config):
   """An encoder's parameters of about unit gain, so that nothing is lost in rounding."""
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: training.init_encoder(config))
+  shapes = jax.eval_shape(lambda: train_state.init_encoder(config))
   return jax.tree.map(
     lambda leaf: (
       rng.normal(0, 1.5 / np.prod(leaf.shape[:-1]) ** 0.5, leaf.shape).astype(np.float32)

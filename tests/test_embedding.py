@@ -9,6 +9,7 @@ import pytest
 
 from patch_svdd_jax import architecture, embedding
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.devices import replicate
 from patch_svdd_jax.encoders import Encoder
 from patch_svdd_jax.errors import UserError
 
@@ -58,7 +59,7 @@ def expected_rows(images, mean):
 
 def embed(images, mean, batch_size, **kwargs):
   module, params = encoder()
-  params, mean = embedding.replicate((params, mean))
+  params, mean = replicate((params, mean))
   return embedding.embed(
     module.architecture, params, mean, images, STRIDES, batch_size=batch_size, **kwargs
   )
@@ -122,7 +123,7 @@ def test_queries_are_embedded_in_their_grids():
   module, params = encoder()
   images, mean = inputs(8)
   embed_batch = embedding.make_embed_batch(module.architecture, STRIDES)
-  found = embed_batch(*embedding.replicate((params, mean)), images.reshape(4, 2, *images.shape[1:]))
+  found = embed_batch(*replicate((params, mean)), images.reshape(4, 2, *images.shape[1:]))
   for k, expected in expected_rows(images, mean).items():
     assert found[k].shape == (4, 2, *GRIDS[k], DIM)
     in_order = np.asarray(found[k]).reshape(expected.shape)
@@ -131,7 +132,7 @@ def test_queries_are_embedded_in_their_grids():
 
 def test_replicated_once_on_every_device():
   _, params = encoder()
-  for leaf in jax.tree.leaves(embedding.replicate(params)):
+  for leaf in jax.tree.leaves(replicate(params)):
     assert leaf.sharding.is_fully_replicated
     assert leaf.sharding.device_set == set(jax.local_devices())
 

@@ -288,6 +288,24 @@ def test_image_smaller_than_a_patch_is_refused(size):
     jax.eval_shape(lambda x: encoder.apply(variables, x, {64: 2, 32: 2}), random_images(size))
 
 
+def test_computing_in_bfloat16_takes_and_gives_float32():
+  encoder, variables = make(width=0.1, depth=4, scales=(64, 32))
+  images = random_images((66, 64))
+  halved = Encoder(encoder.architecture, jnp.bfloat16)
+  assert {leaf.dtype for leaf in jax.tree.leaves(parameter_shapes(halved))} == {np.dtype('float32')}
+
+  @jit
+  def embed(variables, images):
+    strides = {64: 2, 32: 8}
+    return encoder.apply(variables, images, strides), halved.apply(variables, images, strides)
+
+  exact, found = embed(variables, images)
+  for k, grid in found.items():
+    assert grid.dtype == jnp.float32
+    # A significand of eight bits: other numbers, off by a few hundredths.
+    assert 1e-4 < np.abs(grid - exact[k]).max() < 0.1
+
+
 def classify(train_last_layer=False, dim=16, batch=5):
   """A classifier, random parameters of the shapes that it asks for, and pairs of embeddings."""
   rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from patch_svdd_jax import training
+from patch_svdd_jax import train_state
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detector import Detector
@@ -27,7 +27,7 @@ def detector():
   )
   config.score.strides = (8, 4)
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: training.init_encoder(config))
+  shapes = jax.eval_shape(lambda: train_state.init_encoder(config))
   params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
   return Detector.fit(config, params, noise(1, 3), step=0)
 

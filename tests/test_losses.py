@@ -83,10 +83,54 @@ def test_position_accuracy_counts_the_right_answers():
   assert losses.position_accuracy(logits, jnp.array([0, 1, 2, 4, 3])) == pytest.approx(0.6)
 
 
-def test_embedding_spread_is_the_deviation_around_the_mean():
-  z = np.random.default_rng(0).normal(3, [[0.5, 1, 2]], (50, 3)).astype(np.float32)
-  exact = z.astype(np.float64)
-  distances = ((exact - exact.mean(axis=0)) ** 2).sum(axis=1)
-  found = losses.embedding_spread(z)
-  np.testing.assert_allclose(found, math.sqrt(distances.mean() / 3), rtol=1e-5)
-  assert losses.embedding_spread(jnp.full((4, 3), 0.7)) == pytest.approx(0, abs=1e-6)
+# The covariance of embeddings that lie on four devices, and what is read off it.
+
+
+@jax.jit
+def measure(z):
+  """The covariance of f32[16, 4], a quarter of it on each of four devices; spread and rank."""
+
+  def on_device(part):
+    covariance = losses.covariance(part, 'row')
+    return covariance, losses.spread(covariance), losses.effective_rank(covariance)
+
+  return jax.vmap(on_device, axis_name='row')(z.reshape(4, 4, 4))
+
+
+def covariance_spread_rank(z):
+  everywhere = measure(jnp.asarray(z, jnp.float32))
+  for value in everywhere:
+    np.testing.assert_array_equal(value, np.broadcast_to(value[:1], value.shape))
+  return [np.asarray(value[0]) for value in everywhere]
+
+
+@pytest.mark.parametrize(('scale', 'rtol'), [(1.0, 1e-5), (4e-4, 1e-3)], ids=['wide', 'collapsed'])
+def test_spread_and_rank_agree_with_float64_eigenvalues(scale, rtol):
+  # Collapsed as the authors' own embeddings of screw: a spread of 4e-4 around .95.
+  rng = np.random.default_rng(0)
+  z = 0.95 + scale * rng.normal(size=(16, 4)) @ np.diag([1, 0.7, 0.3, 0.1])
+  z = z.astype(np.float32)
+  expected = np.cov(z.astype(np.float64), rowvar=False, bias=True)
+  found, spread, rank = covariance_spread_rank(z)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * np.abs(expected).max())
+  eigenvalues = np.linalg.eigvalsh(expected)
+  np.testing.assert_allclose(spread, math.sqrt(eigenvalues.mean()), rtol=rtol)
+  expected_rank = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+  assert 1.5 < expected_rank < 3
+  np.testing.assert_allclose(rank, expected_rank, rtol=rtol)
+
+
+def test_a_point_has_neither_spread_nor_rank():
+  _, spread, rank = covariance_spread_rank(np.full((16, 4), 0.75))
+  assert spread == 0
+  assert rank == 0
+
+
+@pytest.mark.parametrize('scale', [1.0, 1e-6, 1e6])
+def test_a_line_has_the_rank_one_and_a_ball_that_of_its_space(scale):
+  line = np.linspace(-1, 1, 16)[:, None] * [1, 2, -3, 0]
+  assert covariance_spread_rank(scale * line)[2] == pytest.approx(1, rel=1e-5)
+  corners = np.concatenate(2 * [np.eye(4), -np.eye(4)])
+  _, spread, rank = covariance_spread_rank(scale * corners)
+  assert spread == pytest.approx(scale / 2, rel=1e-5)
+  assert rank == pytest.approx(4, rel=1e-5)

@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from patch_svdd_jax import memory_bank, nearest
-from patch_svdd_jax.embedding import DEVICES, Embeddings, all_devices
+from patch_svdd_jax.devices import DEVICES, all_devices
+from patch_svdd_jax.embedding import Embeddings
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.memory_bank import GROUP
 from tests import banks

@@ -97,6 +97,43 @@ def test_metrics_are_tensorboard_events(tmp_path):
   assert all(now - 60 < event.wall_time <= now for event in events)
 
 
+STATISTICS = {'position_accuracy/k32': 0.5, 'relative_median/k32': 0.25}
+
+
+def test_statistics_of_held_out_images_are_lines_and_events_of_their_own(tmp_path):
+  with TrainingMonitor(tmp_path, 0, steps=100, pairs_per_step=16) as monitor:
+    monitor.start()
+    monitor.record(10, METRICS, seconds=0.5)
+    monitor.record_validation(10, STATISTICS)
+    monitor.record(20, METRICS, seconds=0.5)
+    monitor.record_validation(20, {})
+  first, held_out, second = read_lines(tmp_path)
+  expected = {f'held_out/{name}': value for name, value in STATISTICS.items()}
+  assert held_out == {'step': 10, **expected}
+  assert (first['step'], second['step']) == (10, 20)
+  found = scalars(read_events(tmp_path))
+  assert {name: found[10, name] for name in expected} == expected
+  assert (20, 'held_out/position_accuracy/k32') not in found
+  # A run that resumes there keeps both lines of the step.
+  record(tmp_path, [15], first_step=10)
+  assert [line['step'] for line in read_lines(tmp_path)] == [10, 10, 15]
+
+
+def test_what_was_recorded_can_be_read(tmp_path):
+  assert monitoring.read(tmp_path) == []
+  record(tmp_path, [10, 20])
+  assert monitoring.read(tmp_path) == read_lines(tmp_path)
+  assert [line['loss'] for line in monitoring.read(tmp_path)] == [4.25, 4.25]
+
+
+def test_a_warning_is_a_line_of_its_own(tmp_path, capfd):
+  with TrainingMonitor(tmp_path, 0, steps=100, pairs_per_step=16) as monitor:
+    monitor.start()
+    monitor.warn('the embeddings have collapsed')
+  lines = capfd.readouterr().err.replace('\r', '\n').splitlines()
+  assert 'warning: the embeddings have collapsed' in lines
+
+
 def test_a_speed_counts_nothing_but_the_seconds_given(tmp_path):
   with TrainingMonitor(tmp_path, 0, steps=100, pairs_per_step=16) as monitor:
     time.sleep(0.2)  # compilation

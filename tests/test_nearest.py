@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from patch_svdd_jax import memory_bank, nearest, screening
 from patch_svdd_jax.block_sizes import BlockSizes
-from patch_svdd_jax.embedding import DEVICES
+from patch_svdd_jax.devices import DEVICES
 from patch_svdd_jax.errors import UserError
 from tests import banks
 

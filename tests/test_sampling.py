@@ -5,60 +5,49 @@ import itertools
 import math
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from scipy import stats
 
-from patch_svdd_jax import sampling
+from patch_svdd_jax import sampling, windows
+from patch_svdd_jax.devices import DIVIDED, EVERYWHERE, place
+from patch_svdd_jax.embedding import pad_images
 from patch_svdd_jax.errors import UserError
+from tests.draws import NEIGHBOURS, check_normal, check_share, check_uniform, check_unrelated
+from tests.runs import mesh_of
+from tests.test_windows import augmentation, jit
 
-# LLVM's optimisations take far longer than what they make faster here.
-jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
-
-# Reading order: the row of the neighbour, then its column.
-NEIGHBOURS = np.array([(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0)])
 DRAWS = 40_000
-UNIFORM = 1e-3  # the smallest p-value that passes for uniform; the keys are fixed
 MODES = ('clip', 'valid')
 
 
-@functools.cache
-def keys(count=DRAWS, seed=0):
+def keys(seed, count=600):
   return jax.random.split(jax.random.key(seed), count)
+
+
+@functools.cache
+def uniform_numbers():
+  """f32[DRAWS, 5]: what that many pairs are drawn from."""
+  return np.random.default_rng(0).random((DRAWS, sampling.FOR_POSITION), np.float32)
 
 
 @functools.cache
 def neighbours(image_size, patch):
   """Many neighbour pairs as two arrays i32[DRAWS, 2]."""
-  pair = jit(jax.vmap(lambda key: sampling.neighbour_pair(key, image_size, patch)))
-  return tuple(np.asarray(corner) for corner in pair(keys()))
+  pair = jit(jax.vmap(lambda uniform: sampling.neighbour_pair(uniform, image_size, patch)))
+  uniform = uniform_numbers()[:, : sampling.FOR_NEIGHBOUR]
+  return tuple(np.asarray(corner) for corner in pair(uniform))
 
 
 @functools.cache
 def positions(image_size, patch, mode):
   """Many position pairs: two corners i32[DRAWS, 2] and i32[DRAWS]."""
-  pair = jit(jax.vmap(lambda key: sampling.position_pair(key, image_size, patch, mode)))
-  return tuple(np.asarray(part) for part in pair(keys()))
-
-
-def check_uniform(values, number):
-  """`values` in 0..number-1 look uniform."""
-  counts = np.bincount(values.ravel(), minlength=number)
-  assert len(counts) == number
-  assert stats.chisquare(counts).pvalue > UNIFORM
+  pair = jit(jax.vmap(lambda uniform: sampling.position_pair(uniform, image_size, patch, mode)))
+  return tuple(np.asarray(part) for part in pair(uniform_numbers()))
 
 
 def check_inside(corners, image_size, patch):
   assert (corners >= 0).all()
   assert (corners + patch <= image_size).all()
-
-
-def check_share(found, expected):
-  """The share of True values is the expected one, within four standard errors."""
-  error = math.sqrt(expected * (1 - expected) / found.size)
-  assert found.mean() == pytest.approx(expected, abs=4 * error)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +121,7 @@ def test_clip_moves_the_authors_share_of_pairs(patch, share):
   stays = np.mean([(last - d + 1) / (last + 1) for d in range(3 * patch // 4, patch)])
   expected = 1 - np.mean([stays ** np.abs(direction).sum() for direction in NEIGHBOURS])
   assert expected == pytest.approx(share, abs=1e-3)
-  # A key draws the same position and offset in both modes.
+  # The same numbers are the same position and offset in both modes.
   first, second, position = positions((256, 256), patch, 'clip')
   valid_first, valid_second, valid_position = positions((256, 256), patch, 'valid')
   np.testing.assert_array_equal(position, valid_position)
@@ -151,16 +140,14 @@ def test_clip_stays_inside_images_hardly_larger_than_a_patch():
   check_uniform(position, 8)
 
 
-@pytest.mark.parametrize('mode', MODES)
-def test_a_pair_depends_on_its_key_alone(mode):
-  pair = jit(lambda key: sampling.position_pair(key, (256, 256), 64, mode))
-  together = positions((256, 256), 64, mode)
-  near = jit(lambda key: sampling.neighbour_pair(key, (256, 256), 64))
-  near_together = neighbours((256, 256), 64)
-  for index in (0, 1, 39_999):
-    alone = (*pair(keys()[index]), *near(keys()[index]))
-    for value, others in zip(alone, (*together, *near_together), strict=True):
-      np.testing.assert_array_equal(value, others[index])
+def test_whole_numbers_are_chosen_evenly_and_within_their_bounds():
+  largest = np.nextafter(np.float32(1), np.float32(0))
+  for low, high in ((0, 0), (-3, 3), (48, 63), (0, 192), (0, 1_000_003)):
+    found = np.asarray(sampling.choose(np.array([0, largest], np.float32), low, high))
+    assert found.tolist() == [low, high]
+    assert found.dtype == np.int32
+  every = np.arange(70, dtype=np.float32) / 70 + np.float32(1e-3)
+  np.testing.assert_array_equal(np.bincount(sampling.choose(every, 0, 6)), 10)
 
 
 @pytest.mark.parametrize(
@@ -185,11 +172,6 @@ PATCH, COUNT = 16, 5
 IMAGE_SIZE = (61, 90)
 
 
-def augmentation(**deviations):
-  off = {'rgb_shift': 0.0, 'pixel_noise': 0.0, 'brightness': 0.0, 'gain': 0.0}
-  return ml_collections.ConfigDict(off | deviations)
-
-
 def coded_images():
   codes = np.indices((COUNT, *IMAGE_SIZE))
   return np.stack([codes[1], codes[2], codes[0]], axis=-1).astype(np.uint8)
@@ -197,7 +179,7 @@ def coded_images():
 
 @functools.cache
 def sampler(mode):
-  return jit(sampling.make_sampler(PATCH, 600, mode, augmentation()))
+  return jit(sampling.make_sampler(PATCH, mode, augmentation(), COUNT))
 
 
 def no_mean():
@@ -221,8 +203,8 @@ def cut(images, mean, corners, numbers):
 
 @pytest.mark.parametrize('mode', MODES)
 def test_cut_patches_are_slices_of_the_images(mode):
-  images, key = coded_images(), jax.random.key(1)
-  pairs = sampler(mode)(key, images, no_mean())
+  images = coded_images()
+  pairs = sampler(mode)(keys(1), images, no_mean())
   found = {}
   for name, patches in pairs._asdict().items():
     if name == 'positions':
@@ -244,24 +226,50 @@ def test_cut_patches_are_slices_of_the_images(mode):
     np.testing.assert_array_equal(np.sign(offset), NEIGHBOURS[positions])
   # The mean image is cut where the patch is; the draws do not depend on it.
   means = np.random.default_rng(0).uniform(0, 255, (*IMAGE_SIZE, 3)).astype(np.float32)
-  standardised = sampler(mode)(key, images, means)
+  standardised = sampler(mode)(keys(1), images, means)
   for name, (corners, numbers) in found.items():
     expected = cut(images, means, corners, numbers)
     np.testing.assert_allclose(getattr(standardised, name), expected, atol=1e-6)
 
 
 def test_position_and_neighbour_pairs_are_drawn_apart():
-  pairs = sampler('clip')(jax.random.key(2), coded_images(), no_mean())
+  pairs = sampler('clip')(keys(2), coded_images(), no_mean())
   corners = [read_codes(patches)[0] for patches in (pairs.position_first, pairs.neighbour_first)]
   # Two uniform draws among 46 rows: as many in common as by chance.
   check_share(corners[0][:, 0] == corners[1][:, 0], 1 / 46)
 
 
-def test_the_sampler_follows_its_key():
+def test_a_pair_depends_on_its_own_key_alone():
   images, mean = coded_images(), no_mean()
-  one, same, other = (sampler('clip')(jax.random.key(seed), images, mean) for seed in (6, 6, 7))
-  assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
-  assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+  pairs = sampler('clip')(keys(6), images, mean)
+  moved = np.random.default_rng(0).permutation(600)
+  for found, expected in zip(sampler('clip')(keys(6)[moved], images, mean), pairs, strict=True):
+    np.testing.assert_array_equal(found, expected[moved])
+  others = sampler('clip')(keys(7), images, mean)
+  assert not any(np.array_equal(one, other) for one, other in zip(others, pairs, strict=True))
+
+
+@pytest.mark.parametrize(
+  ('images_lie', 'devices'), [('replicated', 2), ('replicated', 4), ('divided', 2), ('divided', 4)]
+)
+def test_devices_change_no_pair(images_lie, devices):
+  spec, cut = windows.placement(images_lie)
+  mesh, images = mesh_of(devices), coded_images()
+  sample = jax.shard_map(
+    sampling.make_sampler(PATCH, 'valid', augmentation(), COUNT, cut),
+    mesh=mesh,
+    in_specs=(DIVIDED, spec, EVERYWHERE),
+    out_specs=DIVIDED,
+    check_vma=False,
+  )
+  # Black images make up the last device's part: none is drawn.
+  padded = pad_images(images, -(-COUNT // devices) * devices) if spec == DIVIDED else images
+  found = jit(sample)(keys(1), place(padded, mesh, spec), no_mean())
+  expected = sampler('valid')(keys(1), images, no_mean())
+  for name, values in expected._asdict().items():
+    shards = getattr(found, name).addressable_shards
+    assert {len(shard.data) for shard in shards} == {600 // devices}
+    assert np.asarray(getattr(found, name)).tobytes() == np.asarray(values).tobytes(), name
 
 
 # Augmentation, seen on images of one colour.
@@ -271,37 +279,17 @@ MEAN = np.array([[[40, 30, 20]]], np.float32)
 SHIFT, NOISE, BRIGHTNESS, GAIN = 0.03, 0.04, 0.1, 0.2
 
 
-def make_augmented(**deviations):
-  return sampling.make_sampler(8, 600, 'clip', augmentation(**deviations))
-
-
 @functools.cache
 def augmented(**deviations):
   """Pairs of patches of 8 pixels in [0, 1], the mean added again."""
-  pairs = jit(make_augmented(**deviations))(jax.random.key(4), coloured_images(), MEAN)
+  images = np.full((2, 24, 24, 3), COLOUR)
+  sample = jit(sampling.make_sampler(8, 'clip', augmentation(**deviations), len(images)))
+  pairs = sample(keys(4), images, MEAN)
   return {
     name: np.asarray(patches, np.float64) + MEAN / 255
     for name, patches in pairs._asdict().items()
     if name != 'positions'
   }
-
-
-def coloured_images():
-  return np.full((2, 24, 24, 3), COLOUR)
-
-
-def check_normal(values, deviation):
-  """Independent draws of N(0, deviation), within five standard errors of its moments."""
-  error = 5 / math.sqrt(values.size)
-  assert values.mean() == pytest.approx(0, abs=error * deviation)
-  assert values.std() == pytest.approx(deviation, rel=error / math.sqrt(2))
-  standardised = values.ravel() / deviation
-  assert stats.kstest(standardised, 'norm').pvalue > UNIFORM
-
-
-def check_unrelated(one, other):
-  correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
-  assert abs(correlation) < 5 / math.sqrt(one.size)
 
 
 def test_positions_get_a_shift_a_channel_and_noise_a_pixel():
@@ -345,20 +333,3 @@ def test_light_is_common_to_a_patch_and_falls_before_the_mean():
   for one, other in itertools.combinations(pairs, 2):
     check_unrelated(gains[one], gains[other])
     check_unrelated(shifts[one], shifts[other])
-
-
-def test_sharding_changes_no_pair():
-  mesh = Mesh(np.array(jax.devices()), ('batch',))
-  assert mesh.size == 4
-  sharded = NamedSharding(mesh, PartitionSpec('batch'))
-  sample = jit(make_augmented(rgb_shift=SHIFT, pixel_noise=NOISE), out_shardings=sharded)
-  pairs = sample(jax.random.key(4), coloured_images(), MEAN)._asdict()
-  del pairs['positions']
-  for name, expected in augmented(rgb_shift=SHIFT, pixel_noise=NOISE).items():
-    assert pairs[name].addressable_shards[0].data.shape[0] == 600 // 4
-    np.testing.assert_allclose(pairs[name] + MEAN[None] / 255, expected, atol=1e-6)
-  pair = jit(jax.vmap(lambda key: sampling.position_pair(key, (256, 256), 64, 'clip')))
-  divided = pair(jax.device_put(keys(), sharded))
-  for shared, expected in zip(divided, positions((256, 256), 64, 'clip'), strict=True):
-    assert shared.sharding.is_equivalent_to(sharded, shared.ndim)
-    np.testing.assert_array_equal(shared, expected)

@@ -26,7 +26,7 @@ SHAPES = [(1, 1), (100, 3), (256, TILE), (300, TILE + 5), (513, 2 * TILE - 1)]
 COMPILE = """
 import json, jax, jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
-from patch_svdd_jax import screen_kernel, tpu_plan
+from patch_svdd_jax import screen_kernel, search_plan, tpu_plan
 
 compiled = {}
 for topology in ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'):
@@ -36,7 +36,7 @@ for topology in ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'):
     jax.ShapeDtypeStruct((1029, 256, 128), jnp.bfloat16, sharding=here),
   ).compile()
   memory = program.memory_analysis()
-  compiled[topology] = program.as_text().count(tpu_plan.KERNEL), memory.temp_size_in_bytes
+  compiled[topology] = program.as_text().count(search_plan.KERNEL), memory.temp_size_in_bytes
 print(json.dumps(compiled))
 """
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from patch_svdd_jax import architecture, embedding, geometry, standardisation, training
+from patch_svdd_jax import architecture, embedding, geometry, standardisation, train_state
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.detector import strides_of
+from patch_svdd_jax.devices import replicate
 from patch_svdd_jax.embedding import Progress
 
 # (queries f32[Q, D], rows f32[N, D])
@@ -58,9 +59,9 @@ def embeddings(queries: int, rows: int, dim: int, progress: Progress = iter) -> 
     for_queries, (photograph[:, left:right],), -(-queries // patches), size
   )
   images = np.concatenate([query_images, bank_images])
-  params, mean = embedding.replicate(
+  params, mean = replicate(
     (
-      training.init_encoder(config),
+      train_state.init_encoder(config),
       jnp.asarray(standardisation.training_mean(bank_images, config.train.mean)),
     )
   )

@@ -1,10 +1,11 @@
 """The command line: `patch-svdd COMMAND`, one file a command."""
 
 import argparse
+import functools
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from patch_svdd_jax import __version__
 from patch_svdd_jax.errors import UserError
@@ -12,14 +13,17 @@ from patch_svdd_jax.errors import UserError
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
   'eval': 'measure a detector on labelled test images',
+  'sweep': 'train many seeds and settings at once, and compare them',
+  'light': 'say how a detector takes other light',
+  'curves': 'draw what runs learned and scored over time and FLOPs',
   'benchmark': 'measure this machine, beside other libraries',
-  'plan': 'compile the search for TPUs that are not here, and say what it takes',
+  'plan': 'compile programs for TPUs that are not here, and say what they take',
   'import-authors': "turn the authors' trained weights into a model that eval accepts",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs a command; returns the exit status: 0, or 2 after one line about what is wrong."""
+  """Runs a command; returns the exit status: 0, or another after one line about what is wrong."""
   arguments = list(sys.argv[1:] if argv is None else argv)
   # Found before argparse: a command's modules are imported only when it is called.
   chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
@@ -41,11 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
       subparser.set_defaults(run=module.run)
   options, rest = parser.parse_known_args(arguments)
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
+  run = functools.partial(options.run, options, rest)
+  if getattr(options, 'distributed', False):
+    from patch_svdd_jax import distributed  # imports jax
+
+    return distributed.leave(answer(functools.partial(distributed.together, run)))
+  return answer(run)
+
+
+def answer(run: Callable[[], int]) -> int:
+  """The status that `run` returns, or that of its error, in one line."""
   try:
-    return options.run(options, rest)
+    return run()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
-    return 2
+    return error.status
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     return 130

@@ -1,242 +1,38 @@
 """Measures this machine, beside other libraries on the same work.
 
-`nearest` is the exact search for nearest rows. The figures can be kept as JSON and as a plot.
+`nearest` is the exact search for nearest rows, `train` the train step at several batch sizes. The
+figures can be kept as JSON and as a plot.
 
   patch-svdd benchmark nearest
-  patch-svdd benchmark nearest --bank 131072 1039680 --json nearest.json --plot nearest.png
+  patch-svdd benchmark train --batch 64 256 1024 --json train.json --plot train.png
 """
 
 import argparse
-import dataclasses
-import functools
-import io
-import json
-import pathlib
-import statistics
-import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from patch_svdd_jax.commands import console
-from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.commands import benchmark_nearest, benchmark_train
 
-if TYPE_CHECKING:
-  from patch_svdd_jax.benchmarks.nearest import Row
-  from patch_svdd_jax.benchmarks.peers import Peer
-
-NEAREST = """The exact search for nearest rows, beside other libraries'.
-
-Contenders: the package's search, a plain float32 scan, faiss's IndexFlatL2, scikit-learn's brute
-force and, where it is installed, PyTorch's cdist; the peers come with
-`pip install 'patch_svdd_jax[benchmark]'`. All search the same rows, which are prepared beforehand.
-Their distances are compared with float64's first. Then they take turns, several rounds long, and
-medians are reported.
-
-GFLOP/s are 2 x queries x rows x dimensions / seconds: the operations of the whole product, whether
-a contender does them or finds a way round them.
-
-  patch-svdd benchmark nearest --bank 131072 --data embeddings
-"""
+BENCHMARKS = {
+  'nearest': ('the exact search for nearest rows', benchmark_nearest),
+  'train': ('the train step and the embedding of an image', benchmark_train),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the benchmarks and their options."""
   benchmarks = parser.add_subparsers(metavar='BENCHMARK', required=True)
-  add_nearest(
-    benchmarks.add_parser(
-      'nearest',
-      help='the exact search for nearest rows',
-      description=NEAREST,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-      allow_abbrev=False,
+  for name, (purpose, module) in BENCHMARKS.items():
+    module.add_arguments(
+      benchmarks.add_parser(
+        name,
+        help=purpose,
+        description=module.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+      )
     )
-  )
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Runs the benchmark that was chosen."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
-  return options.benchmark(options)
-
-
-def add_nearest(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of `nearest`."""
-  parser.set_defaults(benchmark=run_nearest)
-  parser.add_argument(
-    '--queries', type=int, default=3249, metavar='Q', help='default 3249: one image of 256 x 256'
-  )
-  parser.add_argument(
-    '--bank',
-    type=int,
-    nargs='+',
-    default=[131072, 1039680],
-    metavar='N',
-    help='rows of each memory bank, default 131072 and 1039680 (320 images)',
-  )
-  parser.add_argument('--dim', type=int, default=64, metavar='D', help='dimensions, default 64')
-  parser.add_argument('--k', type=int, default=1, help='nearest rows of each query, default 1')
-  parser.add_argument(
-    '--data',
-    nargs='+',
-    default=['gaussian', 'embeddings'],
-    metavar='KIND',
-    help='gaussian: standard normal rows, which have no structure to exploit; embeddings: patches '
-    'of the embedded textures through an untrained encoder; default both',
-  )
-  parser.add_argument('--rounds', type=int, default=5, help='each times everyone, default 5')
-  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='figures as JSON')
-  parser.add_argument(
-    '--plot', type=pathlib.Path, metavar='FILE', help='GFLOP/s over rows, as .png, .svg or .pdf'
-  )
-
-
-def check_nearest(options: argparse.Namespace) -> None:
-  """Refuses options that make no sense, before anything is measured.
-
-  Raises:
-    UserError: names the option.
-  """
-  from patch_svdd_jax.benchmarks import vectors
-
-  for name in ('queries', 'dim', 'k', 'rounds'):
-    if getattr(options, name) < 1:
-      raise UserError(f'--{name} {getattr(options, name)}: give at least 1')
-  for rows in options.bank:
-    if rows < options.k:
-      raise UserError(f'--bank {rows}: give at least {options.k}, the nearest rows asked for (--k)')
-  for kind in options.data:
-    if kind not in vectors.KINDS:
-      raise UserError(f'--data {kind}: no such data; choose of {", ".join(vectors.KINDS)}')
-  if options.plot and options.plot.suffix not in ('.png', '.svg', '.pdf'):
-    raise UserError(f'--plot {options.plot}: must end in .png, .svg or .pdf')
-  for path in (options.json, options.plot):
-    if path:
-      console.check_writable(path)
-
-
-def find_peers() -> dict[str, 'Peer']:
-  """The peers that are installed; a line on standard error for each of the others."""
-  from patch_svdd_jax.benchmarks import peers
-
-  found = {}
-  for name, peer in peers.PEERS.items():
-    if reason := peers.why_missing(peer):
-      print(f'{name} is left out ({reason}): pip install {peer.install}', file=sys.stderr)
-    else:
-      found[name] = peer
-  return found
-
-
-def run_nearest(options: argparse.Namespace) -> int:
-  """Measures, prints, writes."""
-  from patch_svdd_jax.benchmarks import hardware, nearest, vectors
-
-  check_nearest(options)
-  peers = find_peers()
-  device = hardware.device_name()
-  products = {name: hardware.large_product(dtype) for name, dtype in hardware.DTYPES.items()}
-  rows = []
-  for kind in dict.fromkeys(options.data):
-    queries, bank = vectors.KINDS[kind](
-      options.queries, max(options.bank), options.dim, console.progress('Embedding')
-    )
-    for size in sorted(set(options.bank)):
-      rows.append(
-        nearest.measure(
-          kind,
-          queries,
-          bank[:size],
-          k=options.k,
-          peers=peers,
-          products=products,
-          rounds=options.rounds,
-          progress=functools.partial(console.progress, unit='round'),
-        )
-      )
-  threads = {name: peer.threads() for name, peer in peers.items()}
-  print_nearest(rows, device, threads, options.rounds)
-  if options.json:
-    contents = summary(rows, device, threads, options.rounds)
-    console.write(options.json, (json.dumps(contents, indent=2) + '\n').encode())
-    print(f'written: {options.json}')
-  if options.plot:
-    console.write(options.plot, draw(rows, device, options.plot.suffix[1:]))
-    print(f'written: {options.plot}')
-  return 0
-
-
-def peaks(rows: Sequence['Row']) -> dict[str, float]:
-  """GFLOP/s of the large matrix products, the median over all rows."""
-  return {
-    name: statistics.median(row.peak_gflops[name] for row in rows) for name in rows[0].peak_gflops
-  }
-
-
-def summary(
-  rows: Sequence['Row'], device: str, threads: Mapping[str, int], rounds: int
-) -> dict[str, Any]:
-  """The contents of the JSON file."""
-  return {
-    'rows': [dataclasses.asdict(row) for row in rows],
-    'device': device,
-    'peak_gflops': peaks(rows),
-    'threads': dict(threads),
-    'rounds': rounds,
-  }
-
-
-def print_nearest(
-  rows: Sequence['Row'], device: str, threads: Mapping[str, int], rounds: int
-) -> None:
-  """The table, and what its figures are."""
-  first = rows[0]
-  header = ['data', 'rows', 'GFLOP/s', *(f'of {name} peak' for name in first.peak_share)]
-  header += ['unproven', *(f'{name} took' for name in first.ratio)]
-  lines = []
-  for row in rows:
-    line = [row.data, f'{row.bank:,}', f'{row.gflops:.3g}']
-    line += [f'{share:.1%}' for share in row.peak_share.values()]
-    lines.append([*line, f'{row.unproven:.2%}', *(f'{r:.2f} x' for r in row.ratio.values())])
-  sys.stderr.flush()
-  print(console.table(header, lines))
-  print(
-    f'{first.queries:,} queries x {first.dim} dimensions, k = {first.k}, medians of {rounds} '
-    f'rounds. GFLOP/s = 2 x queries x rows x dimensions / seconds: operations of the whole '
-    'product, done or not.'
-  )
-  print(
-    f'{device}; matrix products: '
-    + ', '.join(f'{name} {gflops:.4g} GFLOP/s' for name, gflops in peaks(rows).items())
-    + ''.join(f'; {name} {count} threads' for name, count in threads.items())
-  )
-  for row in rows:
-    for name, count in row.timed_queries.items():
-      if count < row.queries:
-        print(
-          f'{name} was timed on {count:,} of the queries against {row.bank:,} rows ({row.data}); '
-          'its time for all is in proportion'
-        )
-
-
-def draw(rows: Sequence['Row'], device: str, suffix: str) -> bytes:
-  """GFLOP/s of each contender over the rows of the bank, a panel for each kind of data."""
-  from matplotlib.figure import Figure  # it draws without a screen
-
-  kinds = list(dict.fromkeys(row.data for row in rows))
-  figure = Figure(figsize=(2.5 + 4.5 * len(kinds), 4.5), layout='constrained')
-  panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-  for panel, kind in zip(panels, kinds, strict=True):
-    shown = [row for row in rows if row.data == kind]
-    for name in shown[0].seconds:
-      gflops = [row.gflops_of(name) for row in shown]
-      panel.plot([row.bank for row in shown], gflops, marker='o', label=name)
-    panel.set(xscale='log', title=kind, xlabel='rows of the memory bank')
-    panel.grid(alpha=0.3)
-  # Last: the panels share the axis, which fits all lines until its limits are set.
-  panels[0].set(ylabel='GFLOP/s', ylim=(0, None))
-  figure.legend(*panels[0].get_legend_handles_labels(), loc='outside right upper')
-  figure.suptitle(f'{rows[0].queries:,} queries x {rows[0].dim} dimensions: {device}')
-  encoded = io.BytesIO()
-  figure.savefig(encoded, format=suffix, dpi=150)
-  return encoded.getvalue()
+  return options.benchmark(options, rest)

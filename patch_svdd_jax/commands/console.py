@@ -40,6 +40,25 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None
   parser.epilog = config_help()
 
 
+def add_distributed_argument(parser: argparse.ArgumentParser) -> None:
+  """Adds --distributed."""
+  parser.add_argument(
+    '--distributed',
+    action='store_true',
+    help='be one of several processes, on one shared --workdir, that run this same command: on a '
+    'TPU slice and under Slurm or Open MPI they find each other; elsewhere set '
+    'JAX_COORDINATOR_ADDRESS (HOST:PORT of the first one), JAX_NUM_PROCESSES and JAX_PROCESS_ID '
+    '(from 0) in each',
+  )
+
+
+def folder(text: str) -> pathlib.Path:
+  """A folder of a file system, which a bucket is not."""
+  if '://' in text:
+    raise argparse.ArgumentTypeError(f'{text!r} is no folder: mount what it names, and give that')
+  return pathlib.Path(text)
+
+
 def print_banks(detector: Detector) -> None:
   """One line about each memory bank: its size, where it lies, how it is searched."""
   score = detector.config.score

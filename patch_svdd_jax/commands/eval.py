@@ -5,7 +5,9 @@ on; another --config, or single keys, can say otherwise. The memory bank is alwa
 config's training images: one that was saved is used if it fits, otherwise the images are embedded
 again.
 
-WORKDIR/eval gets metrics.json, maps.npz, overview.png and overlays/, all on one colour scale.
+WORKDIR/eval gets metrics.json, maps.npz, overview.png and overlays/, all on one colour scale. The
+checkpoint is the one that held-out normal images choose; with --every_checkpoint all that training
+has kept (config.checkpoint.keep) are measured besides, into metrics.json and checkpoints.png.
 
   python eval.py --workdir runs/screw
   python eval.py --workdir runs/authors --config configs/mvtec.py:screw --config.data.root=DATA
@@ -21,7 +23,15 @@ import jax
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import bank_building, configuration, data, results, training
+from patch_svdd_jax import (
+  bank_building,
+  checkpoint_table,
+  configuration,
+  data,
+  distributed,
+  results,
+  train_state,
+)
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector, digest, saved_origin
@@ -51,7 +61,8 @@ def boolean(text: str) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `eval`."""
   console.add_config_argument(parser, required=False)
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of the run')
+  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
+  console.add_distributed_argument(parser)
   parser.add_argument(
     '--random_encoder',
     type=boolean,
@@ -59,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar='true|false',
     help='measure an untrained encoder of the same shape too (default true): without that row a '
     'trained figure means little',
+  )
+  parser.add_argument(
+    '--every_checkpoint',
+    action='store_true',
+    help='measure every checkpoint that was kept, to see what choosing one without labels costs',
   )
 
 
@@ -83,13 +99,24 @@ def read_config(
   return config
 
 
+def restore_encoder(
+  checkpoints: Checkpoints, workdir: pathlib.Path, step: int | None
+) -> train_state.Params:
+  """The encoder of a checkpoint."""
+  # Of the shapes it was saved in: the config may ask for fewer scales.
+  shapes = jax.eval_shape(functools.partial(train_state.init_encoder, configuration.load(workdir)))
+  return checkpoints.restore_encoder(
+    jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), step
+  )
+
+
 def get_detector(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
 ) -> Detector:
-  """The workdir's detector; fitted anew where the saved one has another origin."""
+  """The chosen checkpoint's detector; fitted anew where the saved one has another origin."""
   normal = dataset.train.images
   with Checkpoints(workdir) as checkpoints:
-    step = checkpoints.latest
+    step = checkpoints.chosen
     saved = saved_origin(workdir)
     if (
       saved
@@ -97,11 +124,7 @@ def get_detector(
       and not configuration.differences(saved.config, config, ['encoder', 'score'])
     ):
       return Detector.load(workdir)
-    # Of the shapes it was saved in: the config may ask for fewer scales.
-    shapes = jax.eval_shape(functools.partial(training.init_encoder, configuration.load(workdir)))
-    params = checkpoints.restore_encoder(
-      jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    )
+    params = restore_encoder(checkpoints, workdir, step)
   return Detector.fit(
     config,
     params,
@@ -138,8 +161,36 @@ def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> 
     )
 
 
+def measure_checkpoints(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
+) -> list[checkpoint_table.Row]:
+  """Measures every checkpoint that was kept."""
+  maps = {}
+  with Checkpoints(workdir) as checkpoints:
+    for step in checkpoints.steps:
+      params = restore_encoder(checkpoints, workdir, step)
+      maps[step] = fit_and_evaluate(config, params, dataset, f'step {step}').maps
+    return checkpoint_table.make(maps, checkpoints.statistics, checkpoints.chosen)
+
+
+def print_checkpoints(name: str, rows: Sequence[checkpoint_table.Row]) -> None:
+  """One table of checkpoints, measured on one map."""
+  metrics = checkpoint_table.BEST
+  header = ['step', *(f'{COLUMNS[metric]} ({name})' for metric in metrics), 'held-out score', '']
+  lines = [
+    [
+      str(row.step),
+      *(f'{row.figures[metric]:.4f}' for metric in metrics),
+      '' if row.score is None else f'{row.score:.3f}',
+      ', '.join(row.marks),
+    ]
+    for row in rows
+  ]
+  print('\n' + console.table(header, lines))
+
+
 def fit_and_evaluate(
-  config: ml_collections.ConfigDict, params: training.Params, dataset: data.Dataset, title: str
+  config: ml_collections.ConfigDict, params: train_state.Params, dataset: data.Dataset, title: str
 ) -> Evaluation:
   """Measures a detector that the evaluated one is compared with."""
   detector = Detector.fit(
@@ -172,6 +223,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   dataset = data.load(config.data)
   if not len(dataset.test):
     raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
+  distributed.meet()
   detector = get_detector(config, workdir, dataset)
   evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
   others = {}
@@ -180,12 +232,16 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     full.score.coreset = 1.0
     others[results.FULL_BANK] = fit_and_evaluate(full, detector.params, dataset, 'full bank')
   if options.random_encoder:
-    untrained = training.init_encoder(config)
+    untrained = train_state.init_encoder(config)
     others[results.RANDOM_ENCODER] = fit_and_evaluate(config, untrained, dataset, 'random encoder')
-  results.write(workdir / 'eval', dataset.test, evaluation, others)
+  rows = measure_checkpoints(config, workdir, dataset) if options.every_checkpoint else []
+  if distributed.is_first():
+    results.write(workdir / 'eval', dataset.test, evaluation, others, rows)
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
   print_tables(evaluation, others)
+  if rows:
+    print_checkpoints(list(evaluation.maps)[-1], rows)
   if results.FULL_BANK in others:
     print_reduction(config.score.coreset, results.reduction(evaluation, others[results.FULL_BANK]))
   console.print_banks(detector)

@@ -1,135 +1,49 @@
-"""Says what the exact search takes on TPUs, on a machine that has none.
+"""Says what programs take on TPUs, on a machine that has none.
 
-The search's program is compiled for each topology, ahead of time, by the TPU's compiler:
+Each is compiled for each topology, ahead of time, by the TPU's compiler:
 `pip install 'patch_svdd_jax[plan]'` brings it. Nothing is run.
 
-  patch-svdd plan --topology v5e:2x2 v6e:2x2 --bank-rows 1300000
-  patch-svdd plan --topology v5e:16x16 --bank-rows 1000000000 --json plan.json
+  patch-svdd plan search --topology v5e:2x2 --bank-rows 1300000
+  patch-svdd plan train --topology v5e:2x2 v5e:16x16 --config default
+  patch-svdd plan embed --topology v5e:2x2 --config default
 """
 
 import argparse
-import json
-import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import jax
 
-from patch_svdd_jax.commands import console
-from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.commands import plan_programs, plan_search
 
-if TYPE_CHECKING:
-  from patch_svdd_jax.tpu_plan import Plan, Work
+PROGRAMS = {
+  'search': ('the exact search for nearest rows', plan_search.add_arguments),
+  'train': ('the train step', plan_programs.add_train),
+  'embed': ('the embedding pass', plan_programs.add_embed),
+}
+DESCRIPTIONS = {
+  'search': plan_search.DESCRIPTION,
+  'train': plan_programs.TRAIN,
+  'embed': plan_programs.EMBED,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of `plan`."""
-  parser.add_argument(
-    '--topology',
-    nargs='+',
-    required=True,
-    metavar='NAME',
-    help='v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB: the chips along each axis',
-  )
-  parser.add_argument(
-    '--bank-rows', type=int, required=True, metavar='N', help='rows of the memory bank'
-  )
-  parser.add_argument(
-    '--queries', type=int, default=3249, metavar='Q', help='default 3249: one image of 256 x 256'
-  )
-  parser.add_argument('--dim', type=int, default=64, metavar='D', help='dimensions, default 64')
-  parser.add_argument('--k', type=int, default=1, help='nearest rows of each query, default 1')
-  parser.add_argument(
-    '--components',
-    type=int,
-    metavar='C',
-    help='principal components that the screen keeps, which a bank chooses by its data; default '
-    '41, or --dim if that is less',
-  )
-  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='figures as JSON')
+  """Adds the programs and their options."""
+  programs = parser.add_subparsers(metavar='PROGRAM', required=True)
+  for name, (purpose, add) in PROGRAMS.items():
+    add(
+      programs.add_parser(
+        name,
+        help=purpose,
+        description=DESCRIPTIONS[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+      )
+    )
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-  """Compiles, prints, writes."""
-  from patch_svdd_jax import tpu_plan
-
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
-  components = min(41, options.dim) if options.components is None else options.components
-  work = tpu_plan.Work(options.bank_rows, options.queries, options.dim, options.k, components)
-  for topology in options.topology:
-    tpu_plan.check(topology, work)
-  if options.json:
-    console.check_writable(options.json)
+  """Plans the program that was chosen."""
   # JAX itself must not look for a TPU: it would wait for one.
   jax.config.update('jax_platforms', 'cpu')
-  topologies = list(dict.fromkeys(options.topology))
-  bar = console.progress('Compiling', unit='topology')
-  plans = [tpu_plan.compile_for(topologies[index], work) for index in bar(range(len(topologies)))]
-  print(console.table(*table(plans)))
-  print(notes(work, plans))
-  if options.json:
-    contents = json.dumps(summary(work, plans), indent=2) + '\n'
-    console.write(options.json, contents.encode())
-    print(f'written: {options.json}')
-  return 0
-
-
-def table(plans: Sequence['Plan']) -> tuple[list[str], list[list[str]]]:
-  """The header and the lines of the table."""
-  header = ['topology', 'chips', 'rows a chip', 'arguments', 'temporaries', 'output', 'of memory']
-  header += ['at peak', 'compiler, without kernel', 'kernels', 'collectives']
-  lines = []
-  for plan in plans:
-    line = [plan.topology, str(plan.chips), f'{plan.rows_on_chip:,}']
-    if plan.memory:
-      line += [megabytes(part) for part in plan.memory]
-      line.append(f'{sum(plan.memory) / plan.chip_memory:.1%}')
-    else:
-      line += ['does not fit', '-', '-', '-']
-    line += [milliseconds(plan.peak_seconds), milliseconds(plan.compiler_seconds)]
-    line.append(str(plan.kernels) if plan.memory else '-')
-    used = ', '.join(f'{count} {name}' for name, count in plan.collectives.items())
-    lines.append([*line, used or '-'])
-  return header, lines
-
-
-def megabytes(count: int) -> str:
-  """Bytes as MB, with decimals where there are few."""
-  return f'{count / 1e6:,.0f} MB' if count >= 1e7 else f'{count / 1e6:.2f} MB'
-
-
-def milliseconds(seconds: float | None) -> str:
-  """A time; a dash where there is none."""
-  return '-' if seconds is None else f'{seconds * 1e3:.3g} ms'
-
-
-def notes(work: 'Work', plans: Sequence['Plan']) -> str:
-  """What the figures are."""
-  from patch_svdd_jax.tpu_plan import SIZES
-
-  lines = [
-    f'{work.queries:,} queries (one image) x {work.bank_rows:,} rows x {work.dim} dimensions, '
-    f'k = {work.k}; screening vectors of {work.width} bfloat16 ({work.components} components). '
-    f'Blocks of {SIZES.queries:,} queries and {SIZES.rows:,} rows.',
-    'Memory is of each chip, by the compiled program.',
-    f'The screening product takes 2 x queries x rows x {work.width} = {work.flops:.3g} FLOPs an '
-    'image, on all chips together. "At peak" is its time at the published bfloat16 peak; '
-    '"compiler, without kernel" is what the compiler expects of it as a plain scan, one turn times '
-    'the number of turns.',
-    'Neither includes the looks at single groups: their number depends on the data, and is in none '
-    'of these figures. The compiler names no time for the whole program, nor for the Pallas kernel '
-    'that it calls.',
-  ]
-  if not all(plan.divided for plan in plans):
-    lines.append('A bank this small is copied to every chip; the queries are divided.')
-  return '\n'.join(lines)
-
-
-def summary(work: 'Work', plans: Sequence['Plan']) -> dict[str, Any]:
-  """The contents of the JSON file."""
-  rows = []
-  for plan in plans:
-    memory = plan.memory._asdict() if plan.memory else None
-    rows.append({**plan._asdict(), 'memory': memory})
-  return {**work._asdict(), 'width': work.width, 'rows': rows}
+  return options.plan(options, rest)

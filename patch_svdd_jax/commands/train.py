@@ -4,6 +4,9 @@ The workdir gets config.json, checkpoints/, model/ (the detector), metrics.jsonl
 The same command on the same workdir goes on from the newest checkpoint, and a run that was stopped
 and resumed equals one that never stopped, bit for bit. Ctrl-C or SIGTERM saves and leaves.
 
+With config.data.held_out some normal images choose the checkpoint that the detector is made of;
+without, it is the newest.
+
   python train.py --config configs/mvtec.py:screw --config.data.root=DATA --workdir runs/screw
   python train.py --config configs/folder.py:/data/parts --workdir runs/parts
 """
@@ -19,16 +22,30 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import bank_building, configuration, data, standardisation, training
+from patch_svdd_jax import (
+  bank_building,
+  configuration,
+  data,
+  distributed,
+  monitoring,
+  selection,
+  standardisation,
+  train_state,
+  training,
+  validation,
+)
 from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
+from patch_svdd_jax.collapse import CollapseWatch
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detector import Detector, strides_of
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.monitoring import TrainingMonitor
+from patch_svdd_jax.monitoring import SilentMonitor, TrainingMonitor
 
 # What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
 FREE = (
-  'config.checkpoint.',
+  'config.checkpoint.every:',
+  'config.checkpoint.keep:',
+  'config.train.on_collapse:',
   'config.score.',
   'config.data.root:',
   'config.data.prepared:',
@@ -38,16 +55,21 @@ FREE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `train`."""
   console.add_config_argument(parser, required=True)
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of this run')
+  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of this run')
+  console.add_distributed_argument(parser)
 
 
 class StopRequest:
-  """Remembers a Ctrl-C or SIGTERM, so that a run can save before it leaves."""
+  """Remembers a Ctrl-C or SIGTERM, so that a run can save before it leaves.
+
+  Of several processes, which all have to ask at the same step, any one's signal stops all.
+  """
 
   def __init__(self) -> None:
     self.signal = 0
 
   def __call__(self) -> bool:
+    self.signal = distributed.maximum(self.signal)
     return bool(self.signal)
 
   @contextlib.contextmanager
@@ -93,33 +115,48 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   training.check(config)
   bank_building.check(config.score)
   check_resumable(config, workdir)
-  normal = data.load(config.data).train.images
+  dataset = data.load(config.data)
+  normal = dataset.train.images
+  distributed.meet()
   mean = standardisation.training_mean(normal, config.train.mean)
-  initial = training.init_state(config)
-  configuration.save(config, workdir)
-  keep = config.checkpoint.keep
-  with explain_disk_errors(workdir), Checkpoints(workdir, keep) as checkpoints:
+  validate = validation.make_validation(
+    config, strides_of(config), normal, dataset.held_out.images, mean
+  )
+  initial = train_state.init_state(config)
+  if distributed.is_first():
+    configuration.save(config, workdir)
+  with explain_disk_errors(workdir), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
     state = checkpoints.restore(initial) or initial
-    monitor = TrainingMonitor(
-      workdir, int(state.step), config.train.steps, training.pairs_per_step(config)
-    )
+    monitor: TrainingMonitor | SilentMonitor = SilentMonitor()
+    if distributed.is_first():
+      monitor = TrainingMonitor(
+        workdir, int(state.step), config.train.steps, training.pairs_per_step(config)
+      )
     stop = StopRequest()
     with monitor, stop.listening():
       outcome = training.fit(
-        config, state, normal, mean, monitor=monitor, saver=checkpoints, should_stop=stop
+        config,
+        state,
+        normal,
+        mean,
+        monitor=monitor,
+        saver=checkpoints,
+        validate=validate,
+        watch=CollapseWatch(config, monitoring.read(workdir)),
+        should_stop=stop,
       )
-  step = int(outcome.state.step)
-  if not outcome.finished:
-    print(f'stopped at step {step} of {workdir}: the same command goes on from there')
-    return 128 + stop.signal
+    if not outcome.finished:
+      step = int(outcome.state.step)
+      print(f'stopped at step {step} of {workdir}: the same command goes on from there')
+      return 128 + stop.signal
+    step = checkpoints.chosen or 0
+    params = checkpoints.restore_encoder(outcome.state.params['encoder'], step)
+    reason = selection.explain(checkpoints.statistics, step)
   detector = Detector.fit(
-    config,
-    outcome.state.params['encoder'],
-    normal,
-    step=step,
-    progress=console.progress('Embedding normal images'),
+    config, params, normal, step=step, progress=console.progress('Embedding normal images')
   )
   detector.save(workdir)
   console.print_banks(detector)
-  print(f'{workdir}: {step} steps; eval --workdir {workdir} measures it')
+  print(f'the detector is {reason}')
+  print(f'{workdir}: {config.train.steps} steps; eval --workdir {workdir} measures it')
   return 0

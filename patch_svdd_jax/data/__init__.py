@@ -3,6 +3,7 @@
 `load(config.data)` is all that the rest of the package needs. TFDS is imported when it is called.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 import re
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import ml_collections
 
-from patch_svdd_jax.data import images
+from patch_svdd_jax.data import held_out, images, lighting
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Dataset', 'Split', 'load']
 
-_KEYS = ('name', 'category', 'root', 'prepared', 'image_size', 'resize')
+_KEYS = ('name', 'category', 'root', 'prepared', 'image_size', 'resize', 'light', 'held_out')
 _DEFAULT_PREPARED = '~/.cache/patch_svdd_jax'
 
 
@@ -36,9 +37,11 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       prepared: folder for the prepared files; '' for ~/.cache/patch_svdd_jax.
       image_size: (height, width) in pixels that all images are resized to.
       resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
+      light: 'kept', or 'standardised' in every image by itself.
+      held_out: share of the normal images that is kept from training, see `held_out.divide`.
 
   Returns:
-    The training and test images.
+    The training, held-out and test images.
 
   Raises:
     UserError: where a setting or a file is at fault.
@@ -48,10 +51,17 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 
   builder = prepared.prepare(_builder_factory(config))
   size = (config.image_size[0], config.image_size[1])
-  train = prepared.read_split(builder, 'train', size, config.resize)
-  test = prepared.read_split(builder, 'test', size, config.resize)
+  normal, test = (
+    prepared.read_split(builder, split, size, config.resize) for split in ('train', 'test')
+  )
+  if config.light == 'standardised':
+    normal, test = (
+      dataclasses.replace(split, images=lighting.standardise(split.images))
+      for split in (normal, test)
+    )
+  train, held = held_out.divide(normal, config.held_out)
   category = config.category or pathlib.Path(config.root).expanduser().resolve().name
-  return Dataset(name=f'{config.name}/{category}', train=train, test=test)
+  return Dataset(name=f'{config.name}/{category}', train=train, held_out=held, test=test)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -65,6 +75,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.data.resize={config.resize!r}: no such filter; choose of {", ".join(images.FILTERS)}'
     )
+  if config.light not in ('kept', 'standardised'):
+    raise UserError(f"config.data.light={config.light!r}: give 'kept' or 'standardised'")
+  held_out.check(config.held_out)
   size = config.image_size
   if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
     raise UserError(

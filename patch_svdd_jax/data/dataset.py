@@ -29,6 +29,15 @@ class Split:
   def __len__(self) -> int:
     return len(self.names)
 
+  def take(self, indices: np.ndarray) -> 'Split':
+    """Those images, by their numbers i[M], in that order."""
+    arrays = (self.images, self.masks, self.has_mask, self.labels)
+    texts = (self.defects, self.names)
+    return Split(
+      *(array[indices] for array in arrays),
+      *(tuple(text[index] for index in indices) for text in texts),
+    )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -36,10 +45,13 @@ class Dataset:
 
   Attributes:
     name: data set and category, such as 'mvtec/screw'.
-    train: normal images only.
+    train: normal images to train on and to remember.
+    held_out: other normal images, to judge an encoder by without labels; N = 0 unless
+      `config.data.held_out` asks for some.
     test: normal and anomalous images; N = 0 where the category has none.
   """
 
   name: str
   train: Split
+  held_out: Split
   test: Split

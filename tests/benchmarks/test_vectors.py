@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from patch_svdd_jax import training
+from patch_svdd_jax import train_state
 from patch_svdd_jax.benchmarks import vectors
 from patch_svdd_jax.configs import default
 
@@ -36,9 +36,9 @@ def small(monkeypatch):
     shapes = jax.eval_shape(lambda: init(config))
     return jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
 
-  init = training.init_encoder
+  init = train_state.init_encoder
   monkeypatch.setattr(default, 'get_config', get_small_config)
-  monkeypatch.setattr(training, 'init_encoder', init_encoder)
+  monkeypatch.setattr(train_state, 'init_encoder', init_encoder)
 
 
 @pytest.mark.usefixtures('quick_compilation', 'small')

@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from patch_svdd_jax import configuration, selection, train_state
+from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main
 
 SIZE = (40, 48)
@@ -31,6 +34,7 @@ def get_config(root):
     {'receptive_field': 16, 'depth': 3, 'width': 0.25, 'embed_dim': 8, 'scales': (32, 16)}
   )
   config.train.update({'steps': 2, 'steps_per_call': 1, 'batch_size': 2})
+  config.checkpoint.every = 1
   config.score.strides = (8, 4)
   return config
 """
@@ -228,6 +232,49 @@ def test_one_scale_of_two(capsys, workdir):
   assert status == 0
   assert list(metrics['maps']) == list(metrics['random_encoder']['maps']) == ['k16']
   assert metrics['timing']['bank_rows'] == 4 * 20
+
+
+def choose_third(workdir):
+  """Two more checkpoints of the same encoder, of which the older one is chosen."""
+  with Checkpoints(workdir, keep=9) as checkpoints:
+    state = checkpoints.restore(train_state.init_state(configuration.load(workdir)))
+    for step, accuracy in ((3, 0.9), (4, 0.1)):
+      checkpoints.save(state._replace(step=jax.numpy.int32(step)), known(accuracy))
+
+
+def known(accuracy):
+  return {'position_accuracy/k16': accuracy, 'relative_99/k16': 0.5}
+
+
+def test_the_chosen_checkpoint_is_measured_and_with_every_checkpoint_all(capsys, workdir):
+  choose_third(workdir)
+  status, out, err, metrics = run(
+    capsys, '--workdir', workdir, '--random_encoder=false', '--every_checkpoint'
+  )
+  assert status == 0
+  assert 'folder/parts, 3 steps, 5 test images' in out.splitlines()
+  assert 'Embedding normal images' in err  # the saved detector is that of step 2
+  product = metrics['maps']['product']
+  lines = out.splitlines()
+  start = next(i for i, line in enumerate(lines) if line.startswith('| step'))
+  assert 'by test labels' not in lines[start]
+  table = rows(lines[start : start + 6])
+  scores = {3: selection.score(known(0.9)), 4: selection.score(known(0.1))}
+  assert [row['step'] for row in metrics['checkpoints']] == [1, 2, 3, 4]
+  for row in metrics['checkpoints']:
+    step = row['step']
+    assert row['score'] == scores.get(step)
+    assert ('chosen' in row['marks'], 'final' in row['marks']) == (step == 3, step == 4)
+    figures = [f'{row["figures"][metric]:.4f}' for metric in ('image_auroc', 'pixel_auroc')]
+    score = f'{scores[step]:.3f}' if step in scores else ''
+    assert table[str(step)] == [*figures, score, ', '.join(row['marks'])]
+    if step > 1:  # The same encoder.
+      assert row['figures'] == pytest.approx(product, abs=1e-6)
+  assert (workdir / 'eval/checkpoints.png').read_bytes().startswith(b'\x89PNG')
+  # An evaluation of one leaves no picture of several.
+  status, out, _, metrics = run(capsys, '--workdir', workdir, '--random_encoder=false')
+  assert (status, 'checkpoints' in metrics, '| step' in out) == (0, False, False)
+  assert not (workdir / 'eval/checkpoints.png').exists()
 
 
 def test_a_smaller_bank_is_measured_beside_the_full_one(capsys, place, first, workdir):

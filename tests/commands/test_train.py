@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import configuration, training
+from patch_svdd_jax import configuration, selection, train_state, train_step
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.commands.train import StopRequest, check_resumable
@@ -75,17 +75,17 @@ def environment(quick_compilation):
 @pytest.fixture(scope='module', autouse=True)
 def shared_train_steps():
   """Traces the train step of a config once, however many tests run it."""
-  make = training.make_train_step
+  make = train_step.make_train_step
 
   @functools.cache
-  def make_once(config, image_size):
-    return make(configuration.from_json(config, 'test'), image_size)
+  def make_once(config, *others):
+    return make(configuration.from_json(config, 'test'), *others)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(
-      training,
+      train_step,
       'make_train_step',
-      lambda config, size: make_once(configuration.to_json(config), size),
+      lambda config, *others: make_once(configuration.to_json(config), *others),
     )
     yield
 
@@ -118,7 +118,7 @@ def finished(config, tmp_path_factory):
 
 def newest_state(config, workdir):
   with Checkpoints(workdir) as checkpoints:
-    return checkpoints.restore(training.init_state(configuration.read(config)))
+    return checkpoints.restore(train_state.init_state(configuration.read(config)))
 
 
 def assert_same_bits(found, expected):
@@ -220,6 +220,110 @@ def test_a_run_killed_in_the_middle_of_a_save_resumes(config, finished, environm
   assert read_metrics(workdir) == read_metrics(finished[0])
 
 
+# Which checkpoint the detector is made of.
+
+HELD_OUT = ['--config.data.held_out=0.25', '--config.checkpoint.keep=1']
+
+
+@pytest.fixture(scope='module')
+def chosen(config, tmp_path_factory):
+  """A whole run with one of four images held out, and what it printed."""
+  workdir, printed = tmp_path_factory.mktemp('chosen') / 'run', io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    assert main(command(config, workdir, *HELD_OUT)) == 0
+  return workdir, printed.getvalue()
+
+
+def read_statistics(workdir):
+  """Those of the held-out images, by step."""
+  return {
+    line['step']: {name.removeprefix('held_out/'): value for name, value in line.items()}
+    for line in read_metrics(workdir)
+    if 'held_out/loss' in line
+  }
+
+
+def test_the_detector_is_of_the_checkpoint_that_held_out_images_choose(config, chosen):
+  workdir, printed = chosen
+  scores = {step: selection.score(found) for step, found in read_statistics(workdir).items()}
+  assert list(scores) == [2, 4, 5]
+  best = max(scores, key=lambda step: (scores[step], step))
+  assert names(workdir / 'checkpoints') == sorted({str(best), '5'})
+  with Checkpoints(workdir) as checkpoints:
+    like = train_state.init_encoder(configuration.read(config))
+    expected = checkpoints.restore_encoder(like, best)
+  detector = Detector.load(workdir)
+  assert detector.origin.step == best
+  assert_same_bits(detector.params, expected)
+  assert (
+    f'the detector is of step {best}, by the held-out images: score {scores[best]:.3f}' in printed
+  )
+  # Three images of 2 x 3 and of 7 x 9 patches, and their mean.
+  assert {k: bank.size for k, bank in detector.banks.items()} == {32: 18, 16: 189}
+  images = [np.random.default_rng(i).integers(0, 256, (40, 48, 3), np.uint8) for i in (0, 1, 3)]
+  np.testing.assert_allclose(detector.mean, np.mean(images, axis=0), rtol=1e-6)
+
+
+def test_without_held_out_images_it_is_the_newest(finished):
+  assert 'the detector is of step 5, the newest' in finished[1]
+  assert not read_statistics(finished[0])
+
+
+def test_a_killed_run_chooses_the_same(config, chosen, environment, tmp_path):
+  workdir = tmp_path / 'run'
+  arguments = command(config, workdir, *HELD_OUT)
+  killed = subprocess.run(
+    [sys.executable, '-W', 'error', '-c', KILLED, *arguments],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  assert list(read_statistics(workdir)) == [2, 4]
+  assert main(arguments) == 0
+  assert read_metrics(workdir) == read_metrics(chosen[0])
+  assert Detector.load(workdir).origin.step == Detector.load(chosen[0]).origin.step
+  assert set(names(chosen[0] / 'checkpoints')) <= set(names(workdir / 'checkpoints'))
+
+
+def test_held_out_images_cannot_be_trained_on_later(config, chosen, capsys):
+  assert main(command(config, chosen[0])) == 2
+  assert 'config.data.held_out: 0.25 -> 0.0' in only_line(capsys.readouterr().err)
+
+
+# What happens when the embeddings collapse.
+
+COLLAPSING = [
+  '--config.train.svdd_weight=1000.',
+  '--config.train.learning_rate=0.01',
+  '--config.train.batch_size=32',
+  '--config.train.steps=40',
+  '--config.checkpoint.every=100',
+]
+
+
+def test_a_collapse_stops_the_run_and_nothing_is_lost(config, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  arguments = command(config, workdir, *COLLAPSING)
+  assert main([*arguments, '--config.train.on_collapse=stop']) == 2
+  line = only_line(capsys.readouterr().err)
+  step = read_metrics(workdir)[-1]['step']
+  assert f'error: by step {step} the embeddings have collapsed to a point (k' in line
+  assert 'config.train.svdd_weight=0.001 (now 1000)' in line
+  assert line.endswith('the state is saved')
+  assert names(workdir / 'checkpoints') == [str(step)]
+  assert not (workdir / 'model').exists()
+
+  # The same command without it goes on from there, and says so once more.
+  assert main(arguments) == 0
+  warnings = [text for text in capsys.readouterr().err.splitlines() if 'have collapsed' in text]
+  assert warnings[0].startswith(f'warning: by step {step + 2} ')
+  assert len(warnings) <= 2
+  assert [found['step'] for found in read_metrics(workdir)] == [*range(2, 41, 2)]
+
+
 def wait_for(condition, process, seconds=120):
   end = time.monotonic() + seconds
   while not condition():
@@ -288,6 +392,10 @@ def test_ctrl_c_asks_to_stop_and_a_second_one_interrupts(capsys):
     (['--config.train.steps=many'], 'config.train.steps'),
     (['--config.encoder.width=wide'], 'config.encoder.width'),
     (['--config.train.steps=0'], 'config.train.steps=0: give at least 1'),
+    (['--config.train.on_collapse=shrug'], "config.train.on_collapse='shrug': give 'warn' or"),
+    (['--config.checkpoint.validation_images=0'], 'config.checkpoint.validation_images=0: give'),
+    (['--config.data.held_out=1.0'], 'config.data.held_out=1: a share of the normal images'),
+    (['--config.data.held_out=0.9'], 'held_out=0.9 of 4 normal images leaves none to train on'),
     (['--config.encoder.depth=1'], 'config.encoder.depth=1 cannot map 16x16 pixels'),
     (['--config.data.image_size=(32,32)'], 'images of 32x32 pixels are too small'),
     (['--config.data.root=/nowhere'], '/nowhere'),

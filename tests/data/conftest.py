@@ -51,6 +51,8 @@ def settings(tmp_path):
         'prepared': str(tmp_path / 'prepared'),
         'image_size': (12, 10),
         'resize': 'bicubic',
+        'light': 'kept',
+        'held_out': 0.0,
       }
     )
     config.update(changes)

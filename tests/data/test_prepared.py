@@ -23,7 +23,8 @@ def slow(item):
   return real(item)
 builder.file_example = slow
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={root!r},
-  prepared={prepared!r}, image_size=(12, 10), resize='bicubic'))
+  prepared={prepared!r}, image_size=(12, 10), resize='bicubic', light='kept',
+  held_out=0.0))
 print(len(data.load(config).test), flush=True)
 """
 

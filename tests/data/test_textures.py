@@ -28,6 +28,8 @@ def loaded(tmp_path_factory):
       'prepared': str(place),
       'image_size': (textures.SIZE, textures.SIZE),
       'resize': 'bicubic',
+      'light': 'kept',
+      'held_out': 0.0,
     }
   )
   sets = {}

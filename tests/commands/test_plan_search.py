@@ -1,10 +1,10 @@
-"""`plan`: what it prints and writes, and what it refuses before it compiles."""
+"""`plan search`: what it prints and writes, and what it refuses before it compiles."""
 
 import json
 
 import pytest
 
-from patch_svdd_jax import tpu_plan
+from patch_svdd_jax import search_plan, tpu_plan
 from patch_svdd_jax.commands import main
 
 
@@ -16,7 +16,7 @@ def asked(monkeypatch):
   def compile_for(topology, work):
     calls.append((topology, work))
     fits = topology != 'v5e:2x2'
-    return tpu_plan.Plan(
+    return search_plan.Plan(
       topology=topology,
       chips=4,
       divided=True,
@@ -30,13 +30,13 @@ def asked(monkeypatch):
       kernels=1 if fits else 0,
     )
 
-  monkeypatch.setattr(tpu_plan, 'compile_for', compile_for)
+  monkeypatch.setattr(search_plan, 'compile_for', compile_for)
   return calls
 
 
 def run(capsys, *arguments):
   """(status, standard output, standard error)."""
-  status = main(['plan', *map(str, arguments)])
+  status = main(['plan', 'search', *map(str, arguments)])
   shown = capsys.readouterr()
   return status, shown.out, shown.err
 
@@ -48,7 +48,7 @@ def test_figures_are_printed_and_written(capsys, tmp_path, asked):
     *('--topology', 'v6e:2x2', 'v5e:2x2', 'v6e:2x2', '--bank-rows', 1_300_000, '--json', file),
   )
   assert status == 0, err
-  work = tpu_plan.Work(1_300_000, 3249, 64, 1, 41)
+  work = search_plan.Work(1_300_000, 3249, 64, 1, 41)
   assert asked == [('v6e:2x2', work), ('v5e:2x2', work)]
   header, _, first, second, *notes = out.splitlines()
   cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in (header, first, second)]
@@ -111,9 +111,20 @@ def test_nonsense_is_refused_before_it_compiles(capsys, asked, arguments, named)
 
 def test_help(capsys):
   with pytest.raises(SystemExit) as caught:
-    main(['plan', '--help'])
+    main(['plan', 'search', '--help'])
   assert caught.value.code == 0
   shown = capsys.readouterr().out
   for option in ('topology', 'bank-rows', 'queries', 'dim', 'k', 'components', 'json'):
     assert f'--{option} ' in shown
   assert all(len(line) <= 100 for line in shown.splitlines())
+
+
+def test_a_program_must_be_named(capsys):
+  for arguments, line in (
+    (['plan'], 'the following arguments are required: PROGRAM'),
+    (['plan', '--topology', 'v5e:2x2'], "invalid choice: 'v5e:2x2'"),
+  ):
+    with pytest.raises(SystemExit) as caught:
+      main(arguments)
+    assert caught.value.code == 2
+    assert line in capsys.readouterr().err

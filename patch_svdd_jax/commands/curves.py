@@ -1,0 +1,67 @@
+"""Draws how runs went: positions recognised and test AUROCs over training time and over FLOPs.
+
+Runs that differ by their seed alone share a colour. The AUROCs are there where
+`eval --every_checkpoint` has measured them. Time is the number of steps times the run's median time
+of a step, so that a busy minute of the machine does not bend the curves.
+
+  patch-svdd curves runs/patches-0 runs/crops-0 --plot curves.png --json curves.json
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from patch_svdd_jax import curves
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of `curves`."""
+  parser.add_argument('workdirs', nargs='+', type=pathlib.Path, help='folders of runs')
+  parser.add_argument('--plot', type=pathlib.Path, metavar='FILE', help='as .png, .svg or .pdf')
+  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='figures as JSON')
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Reads, prints, writes."""
+  if rest:
+    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
+  if options.plot and options.plot.suffix not in ('.png', '.svg', '.pdf'):
+    raise UserError(f'--plot {options.plot}: must end in .png, .svg or .pdf')
+  for path in (options.json, options.plot):
+    if path:
+      console.check_writable(path)
+  groups = curves.group([curves.read(workdir) for workdir in options.workdirs])
+  entries = curves.summary(groups)
+  print(console.table(*table(entries)))
+  if options.json:
+    console.write(options.json, (json.dumps(entries, indent=2) + '\n').encode())
+    print(f'written: {options.json}')
+  if options.plot:
+    console.write(options.plot, curves.draw(groups, options.plot.suffix[1:]))
+    print(f'written: {options.plot}')
+  return 0
+
+
+def table(entries: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+  """The header and one line a run."""
+  scales = list(entries[0]['accuracy'])
+  header = ['run', 'seed', 'steps', 'minutes', 'TFLOP', *(f'positions {k}' for k in scales)]
+  header += ['final image / pixel AUROC', 'chosen']
+  lines = []
+  for entry in entries:
+    line = [entry['group'], str(entry['seed']), f'{entry["steps"]:,}']
+    line += [f'{entry["seconds"] / 60:.1f}', f'{entry["tflop"]:.3g}']
+    line += [f'{entry["accuracy"].get(k, float("nan")):.3f}' for k in scales]
+    lines.append(line + [aurocs(entry[which]) for which in ('final', 'chosen')])
+  return header, lines
+
+
+def aurocs(figures: dict[str, float] | None) -> str:
+  """Both AUROCs; a dash where nothing was measured."""
+  if figures is None:
+    return '-'
+  return ' / '.join('-' if value is None else f'{value:.3f}' for value in figures.values())

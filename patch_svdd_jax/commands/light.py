@@ -1,0 +1,52 @@
+"""Says how a detector takes other light, by held-out normal images that are relit; no label needed.
+
+The images are those that `config.data.held_out` kept from training. Each is made darker, brighter,
+of less and of more contrast; an AUROC of .5 says that the scores do not tell relit images from the
+same ones as they are, 1 that every relit image would be a false alarm.
+
+  patch-svdd light --workdir runs/parts
+"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from patch_svdd_jax import configuration, data, light_sensitivity
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.light_sensitivity import Sensitivity
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of `light`."""
+  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of the run')
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Scores and prints."""
+  if rest:
+    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
+  images = data.load(configuration.load(options.workdir).data).held_out.images
+  if not len(images):
+    raise UserError(
+      f'{options.workdir}: no normal image was held out: train with config.data.held_out, as 0.1'
+    )
+  detector = Detector.load(options.workdir)
+  found = light_sensitivity.measure(detector, images, console.progress('Scoring'))
+  print(console.table(*table(found)))
+  print(f'{len(images)} held-out normal images; AUROC of relit against unchanged ones.')
+  return 0
+
+
+def table(found: Sequence[Sensitivity]) -> tuple[list[str], list[list[str]]]:
+  """The header and a line for each change of light."""
+  lines = [
+    [
+      f'{light.shift:+g} grey levels' if light.shift else f'contrast x {light.gain:g}',
+      f'{auroc:.3f}',
+      f'{ratio:.3f}',
+    ]
+    for light, auroc, ratio in found
+  ]
+  return ['light', 'AUROC', 'median score, relit / unchanged'], lines

@@ -1,0 +1,48 @@
+"""Normal images that are kept from training, by which a trained encoder can be judged."""
+
+import numpy as np
+
+from patch_svdd_jax.data.dataset import Split
+from patch_svdd_jax.errors import UserError
+
+
+def check(share: float) -> None:
+  """Refuses what is no share.
+
+  Raises:
+    UserError: names the key.
+  """
+  if not 0 <= share < 1:
+    raise UserError(f'config.data.held_out={share:g}: a share of the normal images, 0 to below 1')
+
+
+def evenly(count: int, wanted: int) -> np.ndarray:
+  """The middles of `wanted` equal runs of 0 .. count - 1, i64[wanted]; all if there are fewer."""
+  wanted = min(count, wanted)
+  return (2 * np.arange(wanted) + 1) * count // (2 * max(wanted, 1))
+
+
+def divide(split: Split, share: float) -> tuple[Split, Split]:
+  """The images to train on, and those that are held out: share * N rounded, but at least one.
+
+  Which ones depends on N and the share alone, on no seed, so that runs can be compared. They are
+  spread evenly over the files in their order, since images that were taken one after another are
+  often alike: a run of them at one end would be another kind of image. For the same reason frames
+  of a video are no good held-out images, as their neighbours are trained on.
+
+  Args:
+    split: N normal images.
+    share: 0 holds none out.
+
+  Raises:
+    UserError: no image is left to train on.
+  """
+  check(share)
+  count = len(split)
+  held = evenly(count, max(1, int(share * count + 0.5)) if share else 0)
+  if share and len(held) == count:
+    raise UserError(
+      f'config.data.held_out={share:g} of {count} normal image{"s" * (count > 1)} leaves none to '
+      f'train on: give less, or 0'
+    )
+  return split.take(np.setdiff1d(np.arange(count), held)), split.take(held)

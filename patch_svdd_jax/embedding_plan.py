@@ -1,0 +1,53 @@
+"""What the embedding pass takes on TPUs that are not here."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from patch_svdd_jax import architecture, cost, embedding, tpu_plan, train_state
+from patch_svdd_jax.detector import strides_of
+from patch_svdd_jax.devices import DIVIDED, EVERYWHERE
+from patch_svdd_jax.tpu_plan import Program
+
+
+def compile_for(topology: str, config: ml_collections.ConfigDict, images: int) -> Program:
+  """Compiles the embedding of a batch of images for a TPU.
+
+  `jax.pmap` cannot be lowered for chips that are only described: its body is mapped over them by
+  `jax.shard_map` instead.
+
+  Args:
+    topology: as 'v5e:2x2'.
+    config: the whole config.
+    images: on each chip at a time.
+
+  Raises:
+    UserError: libtpu is not installed, or there is no such topology.
+  """
+  mesh = tpu_plan.mesh_of(topology)
+  shape, strides = architecture.from_config(config.encoder), strides_of(config)
+  size = tuple(config.data.image_size)
+  mean = size if config.train.mean == 'image' else (1, 1)
+  embed = jax.shard_map(
+    embedding.make_encode(shape, strides),
+    mesh=mesh,
+    in_specs=(EVERYWHERE, EVERYWHERE, DIVIDED),
+    out_specs=DIVIDED,
+    check_vma=False,
+  )
+  count = images * mesh.size
+  lowered = jax.jit(embed).lower(
+    tpu_plan.described(jax.eval_shape(lambda: train_state.init_encoder(config)), mesh),
+    tpu_plan.described(jax.ShapeDtypeStruct((*mean, 3), jnp.float32), mesh),
+    tpu_plan.described(jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8), mesh, DIVIDED),
+  )
+  return tpu_plan.compile_program(
+    topology, mesh.size, lowered, flops=count * image_flops(config), compute='float32'
+  )
+
+
+def image_flops(config: ml_collections.ConfigDict) -> float:
+  """Of embedding all patches of an image, two for each multiply-add of the convolutions."""
+  shape = architecture.from_config(config.encoder)
+  layers = cost.image_layers(shape, tuple(config.data.image_size), strides_of(config))
+  return 2.0 * sum(layer.macs for layer in layers)

@@ -1,0 +1,134 @@
+"""Means and intervals against scipy and by hand; what tables and the curve show of them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from patch_svdd_jax import sweep_results
+from patch_svdd_jax.sweep_results import Interval
+
+
+def figures(image, pixel):
+  return {'image_auroc': image, 'pixel_auroc': pixel}
+
+
+def member(seed, weight, rate=1e-3, **others):
+  return {'seed': seed, 'svdd_weight': weight, 'learning_rate': rate, **others}
+
+
+def measured(seed, weight, image, pixel, accuracy):
+  maps = {'k32': figures(image, pixel), 'product': figures(image + 0.1, None)}
+  return member(seed, weight, maps=maps, position_accuracy={'k32': accuracy, 'k8': 0.125})
+
+
+GROUPS = {
+  'depth=3': {
+    'varied': {'config.encoder.depth': 3},
+    'random_encoder': {'k32': figures(0.5, 0.6), 'product': figures(0.55, None)},
+    'members': {
+      'a': measured(0, 0.1, 0.7, 0.8, 0.3),
+      'b': measured(1, 0.1, 0.8, 0.8, 0.4),
+      'c': measured(2, 0.1, 0.9, 0.8, 0.5),
+      'd': measured(0, 0.0, 0.6, 0.7, 0.2),
+      'e': member(1, 0.0, lost_at=7),
+      'f': member(0, 10.0, lost_at=1),
+    },
+  }
+}
+
+
+def test_the_interval_by_hand():
+  # s = 1, t(2) = 4.302653 at .975.
+  found = sweep_results.confidence_interval([1, 2, 3])
+  assert found.mean == 2
+  assert found.half_width == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+  assert found.seeds == 3
+
+
+@pytest.mark.parametrize('count', [2, 5, 40])
+def test_the_interval_is_students(count):
+  values = np.random.default_rng(count).normal(0.9, 0.02, count)
+  found = sweep_results.confidence_interval(values)
+  low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+  assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+    (low, high), rel=1e-12
+  )
+
+
+def test_one_seed_has_no_interval_and_a_missing_metric_no_mean():
+  assert sweep_results.confidence_interval([0.5]) == Interval(0.5, None, 1)
+  assert sweep_results.confidence_interval([0.5, None]) == Interval(0.5, None, 1)
+  assert sweep_results.confidence_interval([None]) == Interval(None, None, 0)
+
+
+def test_accuracies_are_those_of_the_last_fifth():
+  lines = [
+    {'step': step, 'position_accuracy/k8': step / 100, 'position_accuracy/k16': 0.5, 'loss': 9.0}
+    for step in range(10, 101, 10)
+  ]
+  found = sweep_results.late_means([*lines, {'step': 100, 'held_out/distance': 1.0}], 100)
+  assert list(found) == ['k16', 'k8']
+  assert found == pytest.approx({'k16': 0.5, 'k8': 0.95})
+
+
+def test_seeds_of_a_setting_are_one_entry():
+  none, some, lost = sweep_results.summarise(GROUPS)
+  assert [each['svdd_weight'] for each in (none, some, lost)] == [0, 0.1, 10]
+  assert [(each['seeds'], each['lost']) for each in (none, some, lost)] == [(1, 1), (3, 0), (0, 1)]
+  assert some['maps']['k32']['image_auroc'] == pytest.approx(
+    (0.8, 4.302653 * 0.1 / 3**0.5, 3), rel=1e-6
+  )
+  assert some['position_accuracy']['k32'].mean == pytest.approx(0.4)
+  assert none['maps']['k32']['image_auroc'] == (0.6, None, 1)
+  assert lost['maps'] == lost['position_accuracy'] == {}
+
+
+def test_tables():
+  image, pixel, accuracy = sweep_results.tables(GROUPS)
+  assert image[1] == ['setting', 'seeds', 'k32', 'product']
+  assert image[2] == [
+    ['depth=3, untrained', '1', '0.500', '0.550'],
+    ['depth=3, lambda 0, rate 0.001', '1 (1 lost)', '0.600', '0.700'],
+    ['depth=3, lambda 0.1, rate 0.001', '3', '0.800 ± 0.248', '0.900 ± 0.248'],
+    ['depth=3, lambda 10, rate 0.001', '0 (1 lost)', '-', '-'],
+  ]
+  assert pixel[2][2] == ['depth=3, lambda 0.1, rate 0.001', '3', '0.800 ± 0.000', '-']
+  assert accuracy[1] == ['setting', 'seeds', 'k32', 'k8']
+  assert accuracy[2][1] == [
+    'depth=3, lambda 0.1, rate 0.001',
+    '3',
+    '0.400 ± 0.248',
+    '0.125 ± 0.000',
+  ]
+
+
+def test_the_curve_has_zero_apart_and_error_bars(monkeypatch):
+  from matplotlib.figure import Figure
+
+  kept, save = [], Figure.savefig
+  monkeypatch.setattr(
+    Figure, 'savefig', lambda self, *args, **kw: (kept.append(self), save(self, *args, **kw))
+  )
+  groups = {'depth=3': dict(GROUPS['depth=3'])}
+  groups['depth=3']['members'] |= {'g': measured(0, 1.0, 0.75, 0.8, 0.3)}
+  encoded = sweep_results.draw(groups, 'png')
+  assert Image.open(io.BytesIO(encoded)).size[0] > 1000
+  image, _ = kept[0].axes
+  assert image.get_xscale() == 'symlog'
+  assert [text.get_text() for text in image.get_xticklabels()] == ['0', '0.1', '1', '10']
+  joined, apart = image.containers
+  assert np.array(joined[0].get_xydata()) == pytest.approx(np.array([[0.1, 0.9], [1, 0.85]]))
+  assert np.array(apart[0].get_xydata()) == pytest.approx(np.array([[0, 0.7]]))
+  [bars] = joined[2]
+  assert bars.get_segments()[0][:, 1] == pytest.approx([0.9 - 0.24841, 0.9 + 0.24841], abs=1e-4)
+  # The untrained encoder's line.
+  assert any(np.all(np.asarray(line.get_ydata()) == 0.55) for line in image.lines)
+
+
+@pytest.mark.parametrize('weights', [[0.0], [0.5]], ids=str)
+def test_a_curve_of_a_single_point(weights):
+  group = GROUPS['depth=3'] | {'members': {'a': measured(0, weights[0], 0.7, 0.8, 0.3)}}
+  assert sweep_results.draw({'depth=3': group}, 'png').startswith(b'\x89PNG')
