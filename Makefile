@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO := runs/demo
 
-.PHONY: help demo test check test-slow clean
+.PHONY: help demo test check test-slow test-tpu clean
 
 help:
 	@echo 'make demo       train on the embedded textures and show what was found'
 	@echo 'make test       linters, types and tests'
 	@echo 'make test-slow  the tests that take minutes'
+	@echo 'make test-tpu   those that need the TPU compiler, which it installs; no TPU is needed'
 	@echo 'make clean      remove the environment and the demo'
 
 $(READY): requirements.txt setup.cfg pyproject.toml
@@ -34,6 +35,10 @@ test: check
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+test-tpu: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-tpu.txt
+	$(BIN)/pytest -m tpu
 
 clean:
 	rm -rf $(VENV) runs/demo

@@ -78,6 +78,7 @@ def plan(*arguments):
   )
 
 
+@pytest.mark.tpu
 @needs_libtpu
 def test_a_topology_that_the_compiler_refuses():
   done = plan('--topology', 'v5e:3x7', '--bank-rows', 10)
@@ -85,6 +86,7 @@ def test_a_topology_that_the_compiler_refuses():
   assert "error: no TPU topology 'v5e:3x7', says its compiler: " in done.stderr
 
 
+@pytest.mark.tpu
 @needs_libtpu
 def test_the_search_compiles_for_a_tpu(tmp_path):
   rows, queries, chips = 2**18, 512, 4

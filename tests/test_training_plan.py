@@ -31,16 +31,17 @@ def keep(lowered, options):
 tpu_plan.compile_fitting = keep
 found = {}
 for topology in sys.argv[2:]:
-  for name, program in (
-    ('train', training_plan.compile_for(topology, config, 8, 5)),
-    ('embed', embedding_plan.compile_for(topology, config, 2)),
-  ):
+  programs = (
+    training_plan.compile_for(topology, config, 8, 5),
+    embedding_plan.compile_for(topology, config, 2),
+  )
+  for name, program, text in zip(('train', 'embed'), programs, texts[-2:]):
     facts = dataclasses.asdict(program)
     facts['memory'] = program.memory._asdict()
     facts['collectives'] = {k: v._asdict() for k, v in program.collectives.items()}
     # Products are written as convolutions that have no place in their dimensions.
-    facts['convolutions'] = len(re.findall(r' convolution\(.*dim_labels=[a-z]*01', texts[-1]))
-    facts['branches'] = texts[-1].count(' conditional(')
+    facts['convolutions'] = len(re.findall(r' convolution\(.*dim_labels=[a-z]*[0-9]', text))
+    facts['branches'] = text.count(' conditional(')
     found[f'{topology} {name}'] = facts
 print(json.dumps(found))
 """
@@ -79,7 +80,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.tpu
 @needs_libtpu
 @pytest.mark.parametrize('topology', TOPOLOGIES)
 def test_the_train_step_compiles(compiled, topology):
@@ -106,7 +107,7 @@ def test_the_train_step_compiles(compiled, topology):
   assert found['branches'] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.tpu
 @needs_libtpu
 @pytest.mark.parametrize('topology', TOPOLOGIES)
 def test_the_embedding_pass_compiles(compiled, topology):

@@ -31,9 +31,9 @@ COMPILATIONS = 4
 
 NOTES = """Memory is of each chip, by the program, compiled quickly: its temporaries are an upper
 bound. "At peak" is the time of the FLOPs at the published bfloat16 peak, six passes for float32.
-"Compiler" is what the compiler expects of the whole program; it knows of no passes, counts the body
-of each loop once, and for some programs names no time (-). Utilisation is FLOPs over those of the
-peak in the longer of both times: what can be hoped for, not what was measured."""
+"Compiler" is what the compiler expects of the whole program; it knows of no passes and no network,
+counts the body of each loop once, and for some programs names no time (-). Utilisation is FLOPs
+over those of the peak in the longer of both times: what can be hoped for, not what was measured."""
 
 # (topology, work a chip) to the compiled program
 Compile = Callable[[str, int], 'Program']
