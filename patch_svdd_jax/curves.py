@@ -129,24 +129,22 @@ def draw(groups: Mapping[str, Sequence[Run]], suffix: str) -> bytes:
       look: dict[str, Any] = {'color': f'C{colour}', 'alpha': 0.8}
       for column, of_step in enumerate(AXES.values()):
         for row, scale in enumerate(scales):
-          line = grid[row, column].plot(
-            run.steps * of_step(run), smooth(run.accuracies[scale]), **look
-          )
+          # One line of each group stands for it in the legend.
+          label = name if not (index or row or column) else None
+          places = run.steps * of_step(run)
+          grid[row, column].plot(places, smooth(run.accuracies[scale]), label=label, **look)
         steps = sorted(run.figures)
         for row, metric in enumerate(AUROC, len(scales)):
           if steps:
             values = [run.figures[step][metric] for step in steps]
-            places = [step * of_step(run) for step in steps]
-            grid[row, column].plot(places, values, marker='.', **look)
-      if not index:
-        line[0].set_label(name)
+            grid[row, column].plot(np.array(steps) * of_step(run), values, marker='.', **look)
   for row, heading in enumerate(panels):
     grid[row, 0].set_ylabel(heading)
     for panel in grid[row]:
       panel.grid(alpha=0.3)
   for column, heading in enumerate(AXES):
     grid[-1, column].set_xlabel(heading)
-  figure.legend(*grid[0, -1].get_legend_handles_labels(), loc='outside upper center')
+  figure.legend(*grid[0, 0].get_legend_handles_labels(), loc='outside upper center')
   encoded = io.BytesIO()
   figure.savefig(encoded, format=suffix, dpi=120)
   return encoded.getvalue()

@@ -107,3 +107,10 @@ def test_a_workdir_without_training_is_refused(tmp_path):
   configuration.save(default.get_config(), tmp_path)
   with pytest.raises(UserError, match=r'no step was recorded in metrics\.jsonl: train there first'):
     curves.read(tmp_path)
+
+
+def test_the_legend_names_each_group_once(workdirs):
+  picture = curves.draw(curves.group([curves.read(workdir) for workdir in workdirs]), 'svg')
+  # The comments of the file have its texts.
+  for name in (b'pairs=patches', b'pairs=crops'):
+    assert picture.count(b'<!-- ' + name + b' -->') == 1
