@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+LIBTPU := $(VENV)/libtpu
 DEMO := runs/demo
 
 .PHONY: help demo test check test-slow test-tpu clean
@@ -36,9 +37,13 @@ test: check
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
-test-tpu: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-tpu.txt
-	$(BIN)/pytest -m tpu
+# Beside the environment, not in it: where JAX finds libtpu, it looks for a TPU at every start.
+$(LIBTPU): requirements-tpu.txt | $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $(LIBTPU) --upgrade --requirement requirements-tpu.txt
+	@touch $@
+
+test-tpu: $(READY) $(LIBTPU)
+	PYTHONPATH=$(CURDIR)/$(LIBTPU) $(BIN)/pytest -m tpu
 
 clean:
 	rm -rf $(VENV) runs/demo
