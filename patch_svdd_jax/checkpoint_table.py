@@ -1,11 +1,10 @@
 """What it costs to choose a checkpoint without labels: all of them, measured on the test images."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from patch_svdd_jax import selection
+from patch_svdd_jax import figures, selection
 
 # Test labels mark these checkpoints; nothing uses them.
 BEST = {
@@ -92,6 +91,4 @@ def draw(rows: Sequence[Row]) -> bytes:
     labels.append('score of held-out images')
     other.set_ylabel('score, of held-out normal images')
   figure.legend(lines, labels, loc='outside lower center', ncols=2)
-  encoded = io.BytesIO()
-  figure.savefig(encoded, format='png', dpi=150)
-  return encoded.getvalue()
+  return figures.encode(figure, 'png')

@@ -16,6 +16,7 @@ half as fast as one convolution after another, which is what is done there.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,13 @@ def one_by_one(conv: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
   return alone
 
 
+def by_platform(x: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
+  """`convolve` in the form that is fastest where it runs."""
+  conv = functools.partial(convolve, **settings)
+  on_cpu = one_by_one(functools.partial(conv, rows=CPU_ROWS))
+  return lax.platform_dependent(x, kernel, cpu=on_cpu, default=conv)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def valid_conv(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
   """A VALID convolution, summed in full float32.
@@ -98,9 +106,7 @@ def valid_conv(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> j
     [B, H', W', F], of the same type, with H' = (H - (k-1) * dilation - 1) // stride + 1, and W'
     likewise. The gradients are of that type too.
   """
-  conv = functools.partial(convolve, stride=stride, dilation=dilation)
-  on_cpu = one_by_one(functools.partial(conv, rows=CPU_ROWS))
-  return lax.platform_dependent(x, kernel, cpu=on_cpu, default=conv).astype(x.dtype)
+  return by_platform(x, kernel, stride=stride, dilation=dilation).astype(x.dtype)
 
 
 def _forward(
@@ -129,12 +135,10 @@ def input_gradient(
     (reach, size - 1 - (outputs - 1) * stride)
     for size, outputs in zip(shape[1:3], gradient.shape[1:3], strict=True)
   )
-  conv = functools.partial(
-    convolve, padding=(vertical, horizontal), spread=stride, dilation=dilation
-  )
-  on_cpu = one_by_one(functools.partial(conv, rows=CPU_ROWS))
   turned = kernel[::-1, ::-1].swapaxes(2, 3)
-  return lax.platform_dependent(gradient, turned, cpu=on_cpu, default=conv)
+  return by_platform(
+    gradient, turned, padding=(vertical, horizontal), spread=stride, dilation=dilation
+  )
 
 
 def kernel_gradient(

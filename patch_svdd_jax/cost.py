@@ -7,6 +7,7 @@ import ml_collections
 
 from patch_svdd_jax import architecture, geometry
 from patch_svdd_jax.architecture import Architecture
+from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.encoders import fine_strides
 from patch_svdd_jax.geometry import ImageSize
 
@@ -75,3 +76,10 @@ def step_flops(config: ml_collections.ConfigDict) -> int:
     for count, layers in passes
     for layer in layers
   )
+
+
+def image_flops(config: ml_collections.ConfigDict) -> float:
+  """Of embedding all patches of an image, two for each multiply-add of the convolutions."""
+  shape = architecture.from_config(config.encoder)
+  layers = image_layers(shape, tuple(config.data.image_size), strides_of(config))
+  return 2.0 * sum(layer.macs for layer in layers)

@@ -116,8 +116,8 @@ def make_sampler(
     indices, corners = jnp.tile(indices, 2), corners.swapaxes(0, 1).reshape(-1, 2)
     normals = jax.vmap(lambda key: jax.random.normal(key, (2 * (5 + pixels),)))(noise_keys)
     normals = normals.reshape(-1, 2, 5 + pixels).swapaxes(0, 1).reshape(-1, 5 + pixels)
-    lit = normals[:, :2] if windows.is_lit(augment) else None
-    views = windows.dress(cut(images, indices, corners, side), corners, mean, lit, augment)
+    views = cut(images, indices, corners, side)
+    views = windows.dress(views, corners, mean, normals[:, :2], augment)
     noisy = jax.vmap(windows.perturb, (0, 0, 0, None))
     views = noisy(views, normals[:, 2:5], normals[:, 5:], augment)
     first, second = jnp.split(views, 2)

@@ -1,6 +1,5 @@
 """How runs went, side by side: what they learned and scored over their time and their FLOPs."""
 
-import io
 import json
 import pathlib
 import statistics
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import configuration, cost, monitoring
+from patch_svdd_jax import configuration, cost, figures, monitoring
 from patch_svdd_jax.errors import UserError
 
 # Positions recognised are noisy call by call: the mean over so many is shown.
@@ -145,6 +144,4 @@ def draw(groups: Mapping[str, Sequence[Run]], suffix: str) -> bytes:
   for column, heading in enumerate(AXES):
     grid[-1, column].set_xlabel(heading)
   figure.legend(*grid[0, 0].get_legend_handles_labels(), loc='outside upper center')
-  encoded = io.BytesIO()
-  figure.savefig(encoded, format=suffix, dpi=120)
-  return encoded.getvalue()
+  return figures.encode(figure, suffix, dpi=120)

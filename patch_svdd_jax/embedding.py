@@ -83,6 +83,8 @@ def make_fill(architecture: Architecture, strides: Mapping[int, int]) -> Callabl
 
 def pad_images(images: np.ndarray, count: int) -> np.ndarray:
   """`images` with black ones behind, `count` in all."""
+  if count == len(images):
+    return images
   padding = [(0, count - len(images))] + [(0, 0)] * (images.ndim - 1)
   return np.pad(images, padding)
 

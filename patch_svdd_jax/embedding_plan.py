@@ -42,12 +42,5 @@ def compile_for(topology: str, config: ml_collections.ConfigDict, images: int) -
     tpu_plan.described(jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8), mesh, DIVIDED),
   )
   return tpu_plan.compile_program(
-    topology, mesh.size, lowered, flops=count * image_flops(config), compute='float32'
+    topology, mesh.size, lowered, flops=count * cost.image_flops(config), compute='float32'
   )
-
-
-def image_flops(config: ml_collections.ConfigDict) -> float:
-  """Of embedding all patches of an image, two for each multiply-add of the convolutions."""
-  shape = architecture.from_config(config.encoder)
-  layers = cost.image_layers(shape, tuple(config.data.image_size), strides_of(config))
-  return 2.0 * sum(layer.macs for layer in layers)

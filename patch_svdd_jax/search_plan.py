@@ -15,11 +15,11 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 
 from patch_svdd_jax import block_sizes, memory_bank, nearest, screening, tpu_plan
 from patch_svdd_jax.block_sizes import BlockSizes
+from patch_svdd_jax.compiled import Memory, memory_of
 from patch_svdd_jax.devices import EVERYWHERE
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.memory_bank import MemoryBank
 from patch_svdd_jax.screening import GROUP, Screen
-from patch_svdd_jax.tpu_plan import Memory
 
 # A described device has no free memory to ask for: these are what block_sizes chooses on a chip
 # with room.
@@ -124,7 +124,7 @@ def compile_for(topology: str, work: Work) -> Plan:
     chips=mesh.size,
     divided=layout.divided,
     rows_on_chip=layout.share,
-    memory=tpu_plan.memory_of(compiled) if compiled else None,
+    memory=memory_of(compiled) if compiled else None,
     chip_memory=chip.memory,
     flops=work.flops,
     peak_seconds=work.flops / (chip.peak * mesh.size),

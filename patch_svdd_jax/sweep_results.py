@@ -1,6 +1,5 @@
 """What the members of a sweep have in common: means and confidence intervals, tables, the curve."""
 
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
+
+from patch_svdd_jax.figures import encode
 
 CONFIDENCE = 0.95
 # What the tables and the curve show of each map.
@@ -217,6 +218,4 @@ def draw(groups: Mapping[str, Any], suffix: str) -> bytes:
   figure.suptitle(
     f'mean and {CONFIDENCE:.0%} confidence interval over seeds; dashed: untrained encoder'
   )
-  encoded = io.BytesIO()
-  figure.savefig(encoded, format=suffix, dpi=150)
-  return encoded.getvalue()
+  return encode(figure, suffix)

@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from patch_svdd_jax.compiled import Memory, is_out_of_memory, memory_of
 from patch_svdd_jax.devices import DEVICES, EVERYWHERE
 from patch_svdd_jax.errors import UserError
 
@@ -68,14 +69,6 @@ COLLECTIVE = re.compile(
   re.MULTILINE,
 )
 ARRAY = re.compile(r'\b(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,]*)\]')
-
-
-class Memory(NamedTuple):
-  """Bytes on each chip; `output` without what reuses the memory of donated arguments."""
-
-  arguments: int
-  temporaries: int
-  output: int
 
 
 class Collectives(NamedTuple):
@@ -171,7 +164,7 @@ def compile_fitting(
   try:
     return lowered.compile(dict(options) if options else None)
   except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
+    if not is_out_of_memory(error):
       raise
     return None
 
@@ -211,16 +204,6 @@ def compile_program(
     compiler_seconds=seconds,
     utilisation=flops / (chip.peak * chips * max(at_peak, seconds or 0)),
     collectives=collectives_of((compiled.as_text() if compiled else None) or ''),
-  )
-
-
-def memory_of(compiled: jax.stages.Compiled) -> Memory:
-  """What a compiled program needs on each chip."""
-  analysis: Any = compiled.memory_analysis()
-  return Memory(
-    analysis.argument_size_in_bytes,
-    analysis.temp_size_in_bytes,
-    analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
   )
 
 

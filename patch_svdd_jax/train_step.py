@@ -1,5 +1,6 @@
 """The jitted train step: several steps in one scan, the batch divided over a mesh of devices."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +30,12 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
       f'config.train.{name}={objective.examples(config)} cannot be divided among {devices} devices '
       f'x config.train.accumulate={config.train.accumulate}: give a multiple of {parts}'
     )
+
+
+def zeros_like_result(function: Callable[..., Any], *arguments: Any) -> Any:
+  """Zeros of the shapes and types that the function returns."""
+  shapes = jax.eval_shape(function, *arguments)
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def make_train_step(
@@ -89,9 +96,7 @@ def make_train_step(
       return jax.tree.map(jnp.add, total, part_gradient(params, part, *others)), None
 
     divided = keys.reshape(parts, -1)
-    shapes = jax.eval_shape(part_gradient, params, divided[0], *others)
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    total, _ = lax.scan(add, zero, divided)
+    total, _ = lax.scan(add, zeros_like_result(part_gradient, params, divided[0], *others), divided)
     return jax.tree.map(lambda value: value / parts, total)
 
   def step(
@@ -112,8 +117,7 @@ def make_train_step(
     state: TrainState, images: jax.Array, mean: jax.Array, setting: Setting
   ) -> tuple[TrainState, Metrics]:
     def rest(state: TrainState) -> tuple[TrainState, Metrics]:
-      shapes = jax.eval_shape(step, state, images, mean, setting)[1]
-      return state, jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+      return state, zeros_like_result(step, state, images, mean, setting)[1]
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
       return lax.cond(

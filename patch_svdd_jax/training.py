@@ -201,8 +201,7 @@ def place_inputs(
 ) -> tuple[jax.Array, jax.Array, Setting]:
   """What every call of the train step takes besides the state, on the mesh."""
   spec, _ = windows.placement(config.train.images)
-  if spec == devices.DIVIDED:
-    images = pad_images(images, -(-len(images) // mesh.size) * mesh.size)
+  images = pad_images(images, windows.stored(len(images), spec, mesh))
   everywhere = NamedSharding(mesh, devices.EVERYWHERE)
   run = jax.jit(lambda: setting(config), out_shardings=everywhere)()
   return devices.place(images, mesh, spec), devices.place(mean, mesh), run

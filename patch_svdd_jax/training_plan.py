@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from patch_svdd_jax import batches, cost, tpu_plan, train_state, train_step, windows
-from patch_svdd_jax.devices import DIVIDED
 from patch_svdd_jax.tpu_plan import Program
 
 
@@ -28,7 +27,7 @@ def compile_for(
   mesh = tpu_plan.mesh_of(topology)
   config = batches.resize(config, pairs * mesh.size)
   spec, _ = windows.placement(config.train.images)
-  stored = -(-images // mesh.size) * mesh.size if spec == DIVIDED else images
+  stored = windows.stored(images, spec, mesh)
   size = tuple(config.data.image_size)
   mean = size if config.train.mean == 'image' else (1, 1)
   lowered = train_step.make_train_step(config, images, mesh).lower(

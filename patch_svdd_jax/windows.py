@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from patch_svdd_jax.devices import DEVICES, DIVIDED, EVERYWHERE
 from patch_svdd_jax.errors import UserError
@@ -68,6 +68,11 @@ def is_lit(augment: ml_collections.ConfigDict) -> bool:
   return bool(augment.brightness or augment.gain)
 
 
+def stored(count: int, spec: PartitionSpec, mesh: Mesh) -> int:
+  """How many images lie on the devices where there are `count`: divided, as many on each."""
+  return -(-count // mesh.size) * mesh.size if spec == DIVIDED else count
+
+
 def relight(pixels: jax.Array, normals: jax.Array, augment: ml_collections.ConfigDict) -> jax.Array:
   """Pixels f32[S, S, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'.
 
@@ -83,7 +88,7 @@ def dress(
   pixels: jax.Array,
   corners: jax.Array,
   mean: jax.Array,
-  light: jax.Array | None,
+  light: jax.Array,
   augment: ml_collections.ConfigDict,
 ) -> jax.Array:
   """Windows lit and standardised, f32[B, S, S, 3].
@@ -92,12 +97,12 @@ def dress(
     pixels: u8[B, S, S, 3].
     corners: i32[B, 2]: the mean image is cut where the window is.
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels.
-    light: f32[B, 2], standard normal numbers; None leaves the light as it is.
+    light: f32[B, 2], standard normal numbers, used where `augment` varies the light.
     augment: `config.train.augment`.
   """
   side = pixels.shape[1]
   lit = pixels.astype(jnp.float32)
-  if light is not None:
+  if is_lit(augment):
     lit = jax.vmap(relight, (0, 0, None))(lit, light, augment)
   if mean.shape[:2] == (1, 1):
     return standardise(lit, mean)

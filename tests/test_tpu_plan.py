@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from patch_svdd_jax import devices, tpu_plan
+from patch_svdd_jax.compiled import Memory
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.tpu_plan import Collectives, Memory, Program
+from patch_svdd_jax.tpu_plan import Collectives, Program
 
 
 @pytest.mark.parametrize(

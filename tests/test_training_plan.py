@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from patch_svdd_jax import cost, embedding_plan, training_plan
+from patch_svdd_jax import cost, training_plan
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
@@ -132,7 +132,7 @@ def test_flops_of_an_image():
     for side, before, after in zip(sides, channels[:-1], channels[1:], strict=True)
   )
   merge = 13**2 * (4 * 64 * 128 + 128 * 64)
-  assert embedding_plan.image_flops(config) == 2 * (base + merge)
+  assert cost.image_flops(config) == 2 * (base + merge)
 
 
 def test_crops_that_no_chip_can_have_are_refused(monkeypatch):

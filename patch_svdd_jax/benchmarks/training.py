@@ -17,7 +17,6 @@ from patch_svdd_jax import (
   cost,
   devices,
   embedding,
-  embedding_plan,
   standardisation,
   train_state,
   train_step,
@@ -25,6 +24,7 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.benchmarks import timing, torch_encoder
 from patch_svdd_jax.benchmarks.hardware import Product
+from patch_svdd_jax.compiled import is_out_of_memory, memory_of
 from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.encoders import POSITIONS
@@ -32,7 +32,6 @@ from patch_svdd_jax.encoders import POSITIONS
 # Training images, of random pixels: what is in them does not change the time.
 IMAGES = 64
 OURS, TORCH = 'patch_svdd_jax', 'torch'
-OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'
 
 
 class OutOfMemoryError(Exception):
@@ -134,7 +133,7 @@ def prepare_step(config: ml_collections.ConfigDict) -> Contender:
     flops=cost.step_flops(config),
     # It counts a loop's body once: what is one part of one step's batch.
     compiler_flops=flops_of(compiled) * mesh.size * config.train.accumulate,
-    memory=memory_of(compiled),
+    memory=sum(memory_of(compiled)),
     dispatched=dispatched,
   )
 
@@ -168,9 +167,9 @@ def prepare_embedding(config: ml_collections.ConfigDict) -> Contender:
     call=call,
     steps=local.size,
     pairs=0,
-    flops=embedding_plan.image_flops(config),
+    flops=cost.image_flops(config),
     compiler_flops=flops_of(compiled),
-    memory=memory_of(compiled),
+    memory=sum(memory_of(compiled)),
     dispatched=dispatched,
   )
 
@@ -206,7 +205,7 @@ def prepare_torch_embedding(config: ml_collections.ConfigDict) -> Contender:
     call=lambda: embed(image),
     steps=1,
     pairs=0,
-    flops=embedding_plan.image_flops(config),
+    flops=cost.image_flops(config),
     compiler_flops=None,
     memory=None,
     dispatched=[],
@@ -233,18 +232,7 @@ def compile_fitting(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
 def as_out_of_memory(error: jax.errors.JaxRuntimeError) -> Exception:
   """What to raise: OutOfMemoryError if it was that, the error itself if not."""
-  return OutOfMemoryError() if OUT_OF_MEMORY in str(error) else error
-
-
-def memory_of(compiled: jax.stages.Compiled) -> int:
-  """Bytes on each device: arguments, temporaries, and outputs that reuse no argument's memory."""
-  analysis: Any = compiled.memory_analysis()
-  return (
-    analysis.argument_size_in_bytes
-    + analysis.temp_size_in_bytes
-    + analysis.output_size_in_bytes
-    - analysis.alias_size_in_bytes
-  )
+  return OutOfMemoryError() if is_out_of_memory(error) else error
 
 
 def flops_of(compiled: jax.stages.Compiled) -> float:

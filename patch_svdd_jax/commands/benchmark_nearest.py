@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from patch_svdd_jax.commands import benchmark_outputs as outputs
-from patch_svdd_jax.commands import console
+from patch_svdd_jax import figures
+from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   threads = {name: peer.threads() for name, peer in peers.items()}
   print_rows(rows, device, threads, options.rounds)
   contents = summary(rows, device, threads, options.rounds)
-  outputs.write(options, contents, functools.partial(draw, rows, device))
+  outputs.write(options, contents, lambda suffix: figures.encode(draw(rows, device), suffix))
   return 0
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import ml_collections
 
-from patch_svdd_jax import configuration
-from patch_svdd_jax.commands import benchmark_outputs as outputs
-from patch_svdd_jax.commands import console, plan_tables
+from patch_svdd_jax import configuration, figures
+from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     'rounds': options.rounds,
     'config': config.to_dict(),
   }
-  outputs.write(options, contents, functools.partial(draw, steps, device))
+  outputs.write(options, contents, lambda suffix: figures.encode(draw(steps, device), suffix))
   return 0
 
 

@@ -8,41 +8,31 @@ of a step, so that a busy minute of the machine does not bend the curves.
 """
 
 import argparse
-import json
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from patch_svdd_jax import curves
-from patch_svdd_jax.commands import console
+from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `curves`."""
   parser.add_argument('workdirs', nargs='+', type=pathlib.Path, help='folders of runs')
-  parser.add_argument('--plot', type=pathlib.Path, metavar='FILE', help='as .png, .svg or .pdf')
-  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='figures as JSON')
+  outputs.add_arguments(parser, plot='the curves')
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Reads, prints, writes."""
   if rest:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
-  if options.plot and options.plot.suffix not in ('.png', '.svg', '.pdf'):
-    raise UserError(f'--plot {options.plot}: must end in .png, .svg or .pdf')
-  for path in (options.json, options.plot):
-    if path:
-      console.check_writable(path)
+  outputs.check(options)
   groups = curves.group([curves.read(workdir) for workdir in options.workdirs])
   entries = curves.summary(groups)
   print(console.table(*table(entries)))
-  if options.json:
-    console.write(options.json, (json.dumps(entries, indent=2) + '\n').encode())
-    print(f'written: {options.json}')
-  if options.plot:
-    console.write(options.plot, curves.draw(groups, options.plot.suffix[1:]))
-    print(f'written: {options.plot}')
+  outputs.write(options, entries, functools.partial(curves.draw, groups))
   return 0
 
 

@@ -162,12 +162,18 @@ def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> 
 
 
 def measure_checkpoints(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  chosen: Evaluation,
 ) -> list[checkpoint_table.Row]:
-  """Measures every checkpoint that was kept."""
+  """Measures every checkpoint that was kept, but for the chosen one, which has been."""
   maps = {}
   with Checkpoints(workdir) as checkpoints:
     for step in checkpoints.steps:
+      if step == checkpoints.chosen:
+        maps[step] = chosen.maps
+        continue
       params = restore_encoder(checkpoints, workdir, step)
       maps[step] = fit_and_evaluate(config, params, dataset, f'step {step}').maps
     return checkpoint_table.make(maps, checkpoints.statistics, checkpoints.chosen)
@@ -234,7 +240,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if options.random_encoder:
     untrained = train_state.init_encoder(config)
     others[results.RANDOM_ENCODER] = fit_and_evaluate(config, untrained, dataset, 'random encoder')
-  rows = measure_checkpoints(config, workdir, dataset) if options.every_checkpoint else []
+  rows = []
+  if options.every_checkpoint:
+    rows = measure_checkpoints(config, workdir, dataset, evaluation)
   if distributed.is_first():
     results.write(workdir / 'eval', dataset.test, evaluation, others, rows)
   sys.stderr.flush()

@@ -3,15 +3,13 @@
 import argparse
 import dataclasses
 import functools
-import json
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
 
 from patch_svdd_jax import configuration
-from patch_svdd_jax.commands import console, plan_tables
+from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help=f'also find the largest batch that fits, with up to {COMPILATIONS} more compilations',
   )
-  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='figures as JSON')
+  outputs.add_json_argument(parser)
 
 
 def run_train(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -106,12 +104,12 @@ def run_train(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def run_embed(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Compiles the embedding pass, prints, writes."""
-  from patch_svdd_jax import embedding_plan
+  from patch_svdd_jax import cost, embedding_plan
 
   config = read(options, rest)
   wanted = options.images_per_chip
   size = tuple(config.data.image_size)
-  each = embedding_plan.image_flops(config)
+  each = cost.image_flops(config)
 
   def compile_for(topology: str, images: int) -> 'Program':
     return embedding_plan.compile_for(topology, config, images)
@@ -174,13 +172,8 @@ def show(
   print(console.table(*table(rows, unit)))
   print(about)
   print(NOTES)
-  if options.json:
-    contents = {
-      'config': config.to_dict(),
-      'rows': [summary(row, unit) for row in rows],
-    }
-    console.write(options.json, (json.dumps(contents, indent=2) + '\n').encode())
-    print(f'written: {options.json}')
+  rows_of_file = [summary(row, unit) for row in rows]
+  outputs.write_json(options.json, {'config': config.to_dict(), 'rows': rows_of_file})
   return 0
 
 
@@ -207,11 +200,7 @@ def table(rows: Sequence[Row], unit: str) -> tuple[list[str], list[list[str]]]:
   lines = []
   for program, each, largest in rows:
     line = [program.topology, str(program.chips), f'{each:,}']
-    if program.memory:
-      line += [plan_tables.megabytes(part) for part in program.memory]
-      line.append(f'{sum(program.memory) / program.chip_memory:.1%}')
-    else:
-      line += ['does not fit', '-', '-', '-']
+    line += plan_tables.memory_cells(program.memory, program.chip_memory)
     times = (program.peak_seconds, program.compiler_seconds)
     line += [plan_tables.milliseconds(seconds) for seconds in times]
     line.append(f'{program.utilisation:.1%}' if program.memory else '-')

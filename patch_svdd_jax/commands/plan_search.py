@@ -1,12 +1,10 @@
 """What the exact search takes on TPUs, on a machine that has none."""
 
 import argparse
-import json
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from patch_svdd_jax.commands import console, plan_tables
+from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='principal components that the screen keeps, which a bank chooses by its data; default '
     '41, or --dim if that is less',
   )
-  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='figures as JSON')
+  outputs.add_json_argument(parser)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -61,10 +59,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   ]
   print(console.table(*table(plans)))
   print(notes(work, plans))
-  if options.json:
-    contents = json.dumps(summary(work, plans), indent=2) + '\n'
-    console.write(options.json, contents.encode())
-    print(f'written: {options.json}')
+  outputs.write_json(options.json, summary(work, plans))
   return 0
 
 
@@ -75,11 +70,7 @@ def table(plans: Sequence['Plan']) -> tuple[list[str], list[list[str]]]:
   lines = []
   for plan in plans:
     line = [plan.topology, str(plan.chips), f'{plan.rows_on_chip:,}']
-    if plan.memory:
-      line += [plan_tables.megabytes(part) for part in plan.memory]
-      line.append(f'{sum(plan.memory) / plan.chip_memory:.1%}')
-    else:
-      line += ['does not fit', '-', '-', '-']
+    line += plan_tables.memory_cells(plan.memory, plan.chip_memory)
     line += [plan_tables.milliseconds(plan.peak_seconds)]
     line.append(plan_tables.milliseconds(plan.compiler_seconds))
     line.append(str(plan.kernels) if plan.memory else '-')

@@ -2,6 +2,8 @@
 
 import argparse
 
+from patch_svdd_jax.compiled import Memory
+
 
 def add_topology_argument(parser: argparse.ArgumentParser) -> None:
   """Adds --topology."""
@@ -17,6 +19,13 @@ def add_topology_argument(parser: argparse.ArgumentParser) -> None:
 def megabytes(count: int) -> str:
   """Bytes as MB, with decimals where there are few."""
   return f'{count / 1e6:,.0f} MB' if count >= 1e7 else f'{count / 1e6:.2f} MB'
+
+
+def memory_cells(memory: Memory | None, there: int) -> list[str]:
+  """Arguments, temporaries and output, and their share of the bytes that a chip has."""
+  if memory is None:
+    return ['does not fit', '-', '-', '-']
+  return [*map(megabytes, memory), f'{sum(memory) / there:.1%}']
 
 
 def milliseconds(seconds: float | None) -> str:

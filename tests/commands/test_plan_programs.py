@@ -6,7 +6,8 @@ import pytest
 
 from patch_svdd_jax import embedding_plan, training_plan
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.tpu_plan import Collectives, Memory, Program
+from patch_svdd_jax.compiled import Memory
+from patch_svdd_jax.tpu_plan import Collectives, Program
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from patch_svdd_jax import search_plan, tpu_plan
+from patch_svdd_jax import search_plan
 from patch_svdd_jax.commands import main
+from patch_svdd_jax.compiled import Memory
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def asked(monkeypatch):
       chips=4,
       divided=True,
       rows_on_chip=-(-work.bank_rows // 4),
-      memory=tpu_plan.Memory(2**30, 2**29, 56_832) if fits else None,
+      memory=Memory(2**30, 2**29, 56_832) if fits else None,
       chip_memory=2**34,
       flops=work.flops,
       peak_seconds=0.00137,

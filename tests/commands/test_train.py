@@ -198,9 +198,8 @@ def test_more_steps_resume_and_another_config_is_refused(config, finished, tmp_p
   assert (workdir / 'config.json').read_bytes() == kept
 
 
-def test_a_run_killed_in_the_middle_of_a_save_resumes(config, finished, environment, tmp_path):
-  workdir = tmp_path / 'run'
-  arguments = command(config, workdir)
+def run_until_killed(arguments, environment):
+  """Runs the command in a process that is killed in the middle of a save."""
   killed = subprocess.run(
     [sys.executable, '-W', 'error', '-c', KILLED, *arguments],
     cwd=ROOT,
@@ -210,6 +209,12 @@ def test_a_run_killed_in_the_middle_of_a_save_resumes(config, finished, environm
     check=False,
   )
   assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+def test_a_run_killed_in_the_middle_of_a_save_resumes(config, finished, environment, tmp_path):
+  workdir = tmp_path / 'run'
+  arguments = command(config, workdir)
+  run_until_killed(arguments, environment)
   unfinished = workdir / 'checkpoints' / '4.orbax-checkpoint-tmp'
   assert names(workdir / 'checkpoints') == ['2', unfinished.name]
   assert {'encoder', 'trainer.orbax-checkpoint-tmp'} <= set(names(unfinished))
@@ -272,15 +277,7 @@ def test_without_held_out_images_it_is_the_newest(finished):
 def test_a_killed_run_chooses_the_same(config, chosen, environment, tmp_path):
   workdir = tmp_path / 'run'
   arguments = command(config, workdir, *HELD_OUT)
-  killed = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', KILLED, *arguments],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  run_until_killed(arguments, environment)
   assert list(read_statistics(workdir)) == [2, 4]
   assert main(arguments) == 0
   assert read_metrics(workdir) == read_metrics(chosen[0])

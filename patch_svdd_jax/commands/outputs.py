@@ -1,0 +1,53 @@
+"""The files that commands write where users ask for them: figures as JSON, and a plot."""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.errors import UserError
+
+SUFFIXES = ('.png', '.svg', '.pdf')
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+  """Adds --json."""
+  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='figures as JSON')
+
+
+def add_arguments(parser: argparse.ArgumentParser, plot: str) -> None:
+  """Adds --json and --plot; `plot` is what it shows."""
+  add_json_argument(parser)
+  parser.add_argument(
+    '--plot', type=pathlib.Path, metavar='FILE', help=f'{plot}, as .png, .svg or .pdf'
+  )
+
+
+def check(options: argparse.Namespace) -> None:
+  """Refuses files that cannot be written, before anything is measured.
+
+  Raises:
+    UserError: names the file.
+  """
+  if options.plot and options.plot.suffix not in SUFFIXES:
+    raise UserError(f'--plot {options.plot}: must end in .png, .svg or .pdf')
+  for path in (options.json, options.plot):
+    if path:
+      console.check_writable(path)
+
+
+def write_json(path: pathlib.Path | None, contents: Any) -> None:
+  """Writes what `check` or `console.check_writable` let pass, if asked for, and says so."""
+  if path:
+    console.write(path, (json.dumps(contents, indent=2) + '\n').encode())
+    print(f'written: {path}')
+
+
+def write(options: argparse.Namespace, contents: Any, draw: Callable[[str], bytes]) -> None:
+  """Writes what was asked for, and says so; `draw` makes a plot of a kind, as 'png'."""
+  write_json(options.json, contents)
+  if options.plot:
+    console.write(options.plot, draw(options.plot.suffix[1:]))
+    print(f'written: {options.plot}')
