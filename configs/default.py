@@ -22,6 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.image_size = (256, 256)  # (height, width), to which every image is resized
   data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
+  data.normal_images = (
+    0  # how many are learned from, spread evenly over the files; 0: all there are
+  )
   data.held_out = 0.0  # share of the normal images that only chooses a checkpoint; 0: the newest is
 
   config.encoder = encoder = ml_collections.ConfigDict()
@@ -46,7 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.images = 'replicated'  # on every device; 'divided': each device holds a part
   train.compute = 'float32'  # or 'bfloat16', of the encoder in training; parameters are float32
   train.rematerialise = False  # compute activations twice instead of keeping them
-  train.svdd_weight = 1.0  # lambda, the weight of the neighbour loss; the authors' README uses 1e-3
+  train.svdd = 'neighbour'  # L_SVDD'; 'centre': L_SVDD, the distance to one centre (Deep SVDD)
+  train.svdd_weight = 1.0  # lambda, the weight of that loss; the authors' README uses 1e-3
+  train.position_weight = 1.0  # of the position loss L_SSL; 0 trains without
   train.position_pairs = 'clip'  # 'patches': moves a second one inside; 'valid': none is outside
   train.train_last_layer = False  # of the position classifier; the authors' never trains
   train.mean = 'image'  # what is subtracted: the per-pixel mean 'image', or one mean per 'channel'
@@ -71,6 +76,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.score = score = ml_collections.ConfigDict()
   score.strides = (16, 4)  # pixels between patches, one for each of encoder.scales
+  score.neighbours = 1  # a patch's score is the mean distance to so many nearest normal patches
+  score.compare = 'patches'  # with normal patches; 'centre': with their mean embedding (Deep SVDD)
   score.batch_size = 8  # images embedded at a time on each device
   score.coreset = 1.0  # share of the memory bank that is kept, by k-center greedy; 1 keeps all
   score.bank = ''  # where the memory bank lies: 'device' or 'host'; '': on the devices if it fits

@@ -43,7 +43,7 @@ def build(
   check(config.score)
   shape = architecture.from_config(config.encoder)
   options = {'batch_size': config.score.batch_size, 'progress': progress}
-  if lies_on_host(config, images.shape, strides):
+  if config.score.compare == 'centre' or lies_on_host(config, images.shape, strides):
     on_host = embedding.embed_to_host(shape, params, mean, images, strides, **options)
     return {k: place(reduce_rows(rows, config, progress), config) for k, rows in on_host.items()}
   embeddings = embedding.embed(shape, params, mean, images, strides, **options)
@@ -63,6 +63,14 @@ def check(score: ml_collections.ConfigDict) -> None:
   if not 0 < score.coreset <= 1:
     raise UserError(
       f'config.score.coreset={score.coreset}: a share of the bank, above 0, at most 1'
+    )
+  if score.neighbours < 1:
+    raise UserError(f'config.score.neighbours={score.neighbours}: give at least 1')
+  if score.compare not in ('patches', 'centre'):
+    raise UserError(f"config.score.compare={score.compare!r}: must be 'patches' or 'centre'")
+  if score.compare == 'centre' and (score.neighbours > 1 or score.coreset < 1):
+    raise UserError(
+      "config.score.compare='centre' has one row: leave config.score.neighbours and coreset at 1"
     )
   if score.screen not in ('', 'float32', 'bfloat16'):
     raise UserError(f"config.score.screen={score.screen!r}: must be '', 'float32' or 'bfloat16'")
@@ -105,6 +113,8 @@ def reduce_rows(
   rows: np.ndarray, config: ml_collections.ConfigDict, progress: Progress
 ) -> np.ndarray:
   """The rows f32[N, D] on the host that are kept."""
+  if config.score.compare == 'centre':
+    return rows.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
   if config.score.coreset == 1:
     return rows
   count = rows_kept(len(rows), config)

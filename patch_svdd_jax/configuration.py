@@ -37,20 +37,20 @@ WRONG_TYPE = re.compile(
 )
 
 
-def packaged() -> dict[str, pathlib.Path]:
-  """The configs that come with the package, by name."""
-  folder = pathlib.Path(str(resources.files('patch_svdd_jax.configs')))
-  return {file.stem: file for file in sorted(folder.glob('[!_]*.py'))}
+def packaged(folder: str = '') -> dict[str, pathlib.Path]:
+  """The configs that come with the package, or those of one of their folders, by name."""
+  place = pathlib.Path(str(resources.files('patch_svdd_jax.configs')), folder)
+  return {file.stem: file for file in sorted(place.glob('[!_]*.py'))}
 
 
-def find(name: str) -> pathlib.Path:
-  """The config file called `name`: a path, or else one that comes with the package."""
+def find(name: str, folder: str = '') -> pathlib.Path:
+  """The config file called `name`: a path, or else one that comes with the package in `folder`."""
   path = pathlib.Path(name)
   if path.is_file():
     return path
-  known = packaged()
+  known = packaged(folder)
   # configs/mvtec.py is where the documentation has them; a file elsewhere would be another one.
-  if path.parent in (pathlib.Path(), pathlib.Path('configs')) and path.stem in known:
+  if path.parent in (pathlib.Path(), pathlib.Path('configs', folder)) and path.stem in known:
     return known[path.stem]
   raise UserError(f'no config file {name!r}: give a path, or one of {", ".join(known)}')
 
@@ -64,19 +64,28 @@ def read(name: str) -> ml_collections.ConfigDict:
   """
   file, colon, argument = name.partition(':')
   path = find(file)
-  try:
-    get_config = runpy.run_path(str(path)).get('get_config')
-    if not callable(get_config):
-      raise UserError(f'{path}: defines no function get_config')
-    config = get_config(argument) if colon else get_config()
-  except UserError:
-    raise
-  except Exception as error:  # The file is its user's code: whatever it raises is theirs to read.
-    raise UserError(f'{path}{line_number(error, path)}: {describe(error)}') from error
+  config = call(path, 'get_config', *([argument] if colon else []))
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(f'{path}: get_config returns {type(config).__name__}, not a ConfigDict')
   check(config, str(path))
   return config
+
+
+def call(path: pathlib.Path, function: str, *arguments: Any) -> Any:
+  """What a function of a config file returns.
+
+  Raises:
+    UserError: there is no such function, or its code fails; names the line.
+  """
+  try:
+    found = runpy.run_path(str(path)).get(function)
+    if not callable(found):
+      raise UserError(f'{path}: defines no function {function}')
+    return found(*arguments)
+  except UserError:
+    raise
+  except Exception as error:  # The file is its user's code: whatever it raises is theirs to read.
+    raise UserError(f'{path}{line_number(error, path)}: {describe(error)}') from error
 
 
 def line_number(error: Exception, path: pathlib.Path) -> str:

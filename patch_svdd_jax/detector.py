@@ -42,8 +42,9 @@ class Scores:
   Attributes:
     maps: f32[N, H, W] each.
     images: f32[N] each, the maps' maxima.
-    distances: f32[N, rows, columns] of each scale, of the patches to the nearest normal one.
-    unproven: of each scale, the share of patches whose nearest one took more than one look.
+    distances: f32[N, rows, columns] of each scale, of the patches to the nearest normal ones (their
+      mean distance where config.score.neighbours is more than one).
+    unproven: of each scale, the share of patches whose nearest ones took more than one look.
     seconds: of each stage ('embed', 'search', 'map'), an image. The first batch, which compiles, is
       left out unless it is the only one.
   """
@@ -183,11 +184,12 @@ class Detector:
     with timed(seconds, 'search'):
       found = {scale_name(k): self._nearest(k, grid) for k, grid in grids.items()}
       jax.block_until_ready(found)
+    distances = {name: each.distances.mean(axis=-1) for name, each in found.items()}
     with timed(seconds, 'map'):
       strides = strides_of(self.config)
       scales = {
         scale_name(k): anomaly_map.spread(
-          found[scale_name(k)].distances,
+          distances[scale_name(k)],
           image_size=images.shape[2:4],
           receptive_field=k,
           stride=stride,
@@ -198,14 +200,14 @@ class Detector:
       maps = anomaly_map.aggregate(scales)
       return (
         {name: np.asarray(maps[name]) for name in maps},
-        {name: np.asarray(found[name].distances) for name in scales},
+        {name: np.asarray(distances[name]) for name in scales},
         {name: np.asarray(found[name].unproven) for name in scales},
       )
 
   def _nearest(self, receptive_field: int, grid: jax.Array) -> nearest.Neighbours:
-    """The nearest row for each of f32[devices, B, rows, columns, D].
+    """The nearest rows for each of f32[devices, B, rows, columns, D].
 
-    Distances and indices come back as [devices * B, rows, columns].
+    Distances and indices come back as [devices * B, rows, columns, k].
     """
     queries: Any = grid.reshape(-1, grid.shape[-1])
     if jax.process_count() > 1:
@@ -214,10 +216,11 @@ class Detector:
     found = nearest.search(
       queries,
       self.banks[receptive_field],
+      self.config.score.neighbours,
       query_block=self.config.score.query_block,
       bank_block=self.config.score.bank_block,
     )
-    shape = (-1, *grid.shape[2:4])
+    shape = (-1, *grid.shape[2:4], self.config.score.neighbours)
     return found._replace(
       distances=found.distances.reshape(shape), indices=found.indices.reshape(shape)
     )

@@ -28,6 +28,16 @@ def neighbour_loss(z: jax.Array, z_near: jax.Array) -> jax.Array:
   return jnp.mean(distance(z, z_near))
 
 
+def centre_loss(z: jax.Array, centre: jax.Array) -> jax.Array:
+  """L_SVDD = mean_i ||z_i - c||_2, of patch-wise Deep SVDD  (eq. 2).
+
+  Args:
+    z: f32[B, D], embeddings of patches.
+    centre: f32[D], c.
+  """
+  return jnp.mean(distance(z, centre[None]))
+
+
 def position_loss(logits: jax.Array, positions: jax.Array) -> jax.Array:
   """L_SSL = mean cross entropy of the 8-way position task  (eq. 5).
 

@@ -15,7 +15,7 @@ from jax import lax
 from patch_svdd_jax import architecture, crops, losses, sampling, windows
 from patch_svdd_jax.encoders import KEPT, Encoder, PositionClassifier
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.train_state import Params, scale_name
+from patch_svdd_jax.train_state import Params, Setting, scale_name
 
 Metrics = dict[str, jax.Array]
 
@@ -133,9 +133,10 @@ PAIRS: dict[str, Callable[..., EmbedPairs]] = {
 def make_loss(
   config: ml_collections.ConfigDict, count: int, cut: windows.Cut = windows.cut
 ) -> Callable:
-  """Returns loss(params, keys, images, mean, svdd_weight) -> (L_Patch SVDD, (metrics, near)).
+  """Returns loss(params, keys, images, mean, setting) -> (L_Patch SVDD, (metrics, near)).
 
-  L = sum over scales of  L_SSL + lambda L_SVDD'  (Yi & Yoon 2020, eq. 6). All values are means over
+  L = sum over scales of  L_SSL + lambda L_SVDD'  (Yi & Yoon 2020, eq. 6), where the config gives
+  L_SSL a weight other than 1, or takes L_SVDD for L_SVDD', in ablations. All values are means over
   pairs, so that those of equal parts of a batch average to the batch's. `near` has embeddings
   f32[B, D] of random patches for each scale's name, for statistics that are no such means.
 
@@ -148,7 +149,7 @@ def make_loss(
   classifier = PositionClassifier(config.train.train_last_layer)
 
   def loss(
-    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, svdd_weight: jax.Array
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, setting: Setting
   ) -> tuple[jax.Array, tuple[Metrics, dict[str, jax.Array]]]:
     total = jnp.float32(0)
     metrics: Metrics = {}
@@ -158,14 +159,17 @@ def make_loss(
       head = {'params': params['classifiers'][name]}
       logits: Any = classifier.apply(head, pairs.first, pairs.second)
       position = losses.position_loss(logits, pairs.positions)
-      neighbour = losses.neighbour_loss(pairs.near, pairs.nearer)
+      if config.train.svdd == 'centre':
+        svdd = losses.centre_loss(pairs.near, setting.centres[name])
+      else:
+        svdd = losses.neighbour_loss(pairs.near, pairs.nearer)
       metrics |= {
         f'position_loss/{name}': position,
         f'position_accuracy/{name}': losses.position_accuracy(logits, pairs.positions),
-        f'neighbour_loss/{name}': neighbour,
+        f'{config.train.svdd}_loss/{name}': svdd,
       }
       near[name] = lax.stop_gradient(pairs.near)
-      total += position + svdd_weight * neighbour
+      total += config.train.position_weight * position + setting.svdd_weight * svdd
     return total, ({'loss': total} | metrics, near)
 
   return loss
@@ -184,6 +188,8 @@ def check(config: ml_collections.ConfigDict) -> None:
   """
   encode_with(config)
   windows.placement(config.train.images)
+  if config.train.svdd not in ('neighbour', 'centre'):
+    raise UserError(f"config.train.svdd={config.train.svdd!r}: give 'neighbour' or 'centre'")
   if config.train.pairs == 'crops':
     crops.check(config)
   elif config.train.pairs == 'patches':

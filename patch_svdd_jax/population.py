@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding
 
-from patch_svdd_jax import devices, train_step, training
+from patch_svdd_jax import centre, devices, train_step, training
 from patch_svdd_jax.train_state import Setting, TrainState, setting
 
 
@@ -146,8 +146,10 @@ def make_fit(
   ) -> Outcome:
     steps = [int(state.step) for state in states]
     members = Members(steps, config.train.steps, monitor)
+    centres = [centre.initial(each, images, mean) for each in configs]
     settings: Setting = jax.jit(
-      lambda: stack([setting(each) for each in configs]), out_shardings=everywhere
+      lambda: stack([setting(*each) for each in zip(configs, centres, strict=True)]),
+      out_shardings=everywhere,
     )()
     stacked = devices.place(stack(states), mesh)
     train = step_function.lower(stacked, *on_mesh, settings).compile()

@@ -1,5 +1,7 @@
-"""What the members of a sweep have in common: means and confidence intervals, tables, the curve."""
+"""What the members of a sweep have in common: means, confidence intervals, tables."""
 
+import csv
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,12 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from patch_svdd_jax.figures import encode
-
 CONFIDENCE = 0.95
 # What the tables and the curve show of each map.
 AUROCS = {'image_auroc': 'image AUROC', 'pixel_auroc': 'pixel AUROC'}
 ACCURACY = 'position_accuracy'
+COST = 'cost'
+# What is shown of the cost: heading, name and factor. All runs of a program are trained at once.
+COST_COLUMNS = {
+  'ms a step, all seeds': ('step_seconds', 1e3),
+  'images/s': ('images_per_s', 1.0),
+}
 
 Figures = Mapping[str, Mapping[str, float | None]]
 
@@ -59,6 +65,11 @@ def late_means(lines: Sequence[Mapping[str, float]], steps: int) -> dict[str, fl
   }
 
 
+def step_seconds(lines: Sequence[Mapping[str, float]]) -> float:
+  """Of a train step, the median over calls; of all runs that were trained at once."""
+  return float(np.median([1 / line['steps_per_s'] for line in lines if 'steps_per_s' in line]))
+
+
 def scale_order(name: str) -> int:
   """Large scales first, as everywhere."""
   return -int(re.sub(r'\D', '', name))
@@ -80,9 +91,9 @@ def summarise(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
   """One entry for each setting: what its seeds have in common.
 
   Args:
-    groups: of sweep.json: by name, 'random_encoder' with the metrics of its maps, and 'members',
-      each with 'seed', 'svdd_weight', 'learning_rate' and either 'lost_at' or 'maps' and
-      'position_accuracy'.
+    groups: of sweep.json: by name, 'random_encoder' with the metrics of its maps, 'parameters' and
+      'macs' of the encoder, and 'members', each with 'seed', 'svdd_weight', 'learning_rate' and
+      either 'lost_at' or 'maps', 'position_accuracy' and 'cost'. A group that failed has 'error'.
   """
   found = []
   for name, group in groups.items():
@@ -99,7 +110,10 @@ def summarise(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
           'seeds': len(whole),
           'lost': len(members) - len(whole),
           'maps': combine([member['maps'] for member in whole]),
-          ACCURACY: combine([{ACCURACY: member[ACCURACY]} for member in whole]).get(ACCURACY, {}),
+          **{
+            name: combine([{name: member[name]} for member in whole]).get(name, {})
+            for name in (ACCURACY, COST)
+          },
         }
       )
   return found
@@ -131,9 +145,11 @@ def names_of(found: Iterable[Mapping[str, Any]]) -> list[str]:
 def tables(
   groups: Mapping[str, Any],
 ) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-  """The title, header and rows of each table: image and pixel AUROC of all maps, accuracies."""
+  """The title, header and rows of each table: AUROCs of all maps, accuracies, costs, failures."""
   settings = summarise(groups)
-  untrained = {name: group['random_encoder'] for name, group in groups.items()}
+  untrained = {
+    name: group['random_encoder'] for name, group in groups.items() if 'random_encoder' in group
+  }
   maps = names_of([*untrained.values(), *(setting['maps'] for setting in settings)])
   for metric, title in AUROCS.items():
     rows = []
@@ -162,60 +178,34 @@ def tables(
     ['setting', 'seeds', *scales],
     rows,
   )
+  rows = [
+    [
+      label(setting),
+      f'{groups[setting["group"]]["parameters"]:,}',
+      f'{groups[setting["group"]]["macs"] / 1e9:.3g}',
+      *(number(setting[COST].get(name), scale) for name, scale in COST_COLUMNS.values()),
+    ]
+    for setting in settings
+  ]
+  yield 'cost', ['setting', 'parameters', 'GMAC an image', *COST_COLUMNS], rows
+  if failed := [[name, group['error']] for name, group in groups.items() if 'error' in group]:
+    yield 'failed; the same command tries again', ['group', 'error'], failed
 
 
-def draw(groups: Mapping[str, Any], suffix: str) -> bytes:
-  """The lambda curve: AUROC of each group's last map over lambda, with confidence intervals.
+def number(interval: Interval | None, scale: float) -> str:
+  """The mean of a cost."""
+  return '-' if interval is None or interval.mean is None else f'{scale * interval.mean:.3g}'
 
-  lambda = 0, which a logarithmic axis lacks, stands apart at its left end; the untrained encoder is
-  a dashed line.
-  """
-  from matplotlib.figure import Figure  # it draws without a screen
 
-  settings = summarise(groups)
-  weights = sorted({setting['svdd_weight'] for setting in settings})
-  positive = [weight for weight in weights if weight > 0]
-  figure = Figure(figsize=(11, 4.5), layout='constrained')
-  panels = figure.subplots(1, 2)
-  for panel, (metric, title) in zip(panels, AUROCS.items(), strict=True):
-    lines = list(dict.fromkeys((each['group'], each['learning_rate']) for each in settings))
-    for number, (name, rate) in enumerate(lines):
-      last = list(groups[name]['random_encoder'])[-1]
-      of_line = [
-        (each['svdd_weight'], each['maps'][last][metric])
-        for each in settings
-        if (each['group'], each['learning_rate']) == (name, rate) and each['maps']
-      ]
-      points = [(weight, interval) for weight, interval in of_line if interval.mean is not None]
-      shown = f'{name}, rate {rate:g}, {last}'
-      # The first call names the line; what stands apart is not joined to the rest.
-      for part in ([p for p in points if p[0] > 0], [p for p in points if p[0] == 0]):
-        if part:
-          panel.errorbar(
-            [weight for weight, _ in part],
-            [interval.mean for _, interval in part],
-            [interval.half_width or 0.0 for _, interval in part],
-            marker='o',
-            capsize=3,
-            color=f'C{number}',
-            label=shown,
-          )
-          shown = '_'
-      untrained = groups[name]['random_encoder'][last][metric]
-      if untrained is not None:
-        panel.axhline(untrained, color=f'C{number}', linestyle='--', linewidth=1, alpha=0.6)
-    if positive:
-      panel.set_xscale('symlog', linthresh=positive[0], linscale=0.5)
-    if positive and weights[0] == 0:
-      panel.axvspan(-positive[0] / 4, positive[0] / 4, color='0.93', zorder=0)
-    panel.set_xticks(weights, [f'{weight:g}' for weight in weights], minor=False)
-    panel.minorticks_off()
-    panel.set(xlabel='lambda', ylabel=title)
-    panel.grid(alpha=0.3)
-  handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
-  if handles:
-    figure.legend(handles.values(), handles.keys(), loc='outside lower center', fontsize='small')
-  figure.suptitle(
-    f'mean and {CONFIDENCE:.0%} confidence interval over seeds; dashed: untrained encoder'
-  )
-  return encode(figure, suffix)
+def to_csv(groups: Mapping[str, Any]) -> str:
+  """One line for each setting, map and metric: mean, half width and seeds."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  named = ['group', 'svdd_weight', 'learning_rate']
+  writer.writerow([*named, 'what', 'metric', *Interval._fields])
+  for setting in summarise(groups):
+    parts = setting['maps'] | {name: setting[name] for name in (ACCURACY, COST)}
+    for what, figures in parts.items():
+      for metric, interval in figures.items():
+        writer.writerow([*(setting[name] for name in named), what, metric, *interval])
+  return text.getvalue()

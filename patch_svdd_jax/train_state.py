@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from patch_svdd_jax import architecture, optimizer
@@ -29,17 +30,19 @@ class TrainState(NamedTuple):
 
 
 class Setting(NamedTuple):
-  """What may differ between runs of one program, each an array of no dimensions.
+  """What may differ between runs of one program.
 
   Attributes:
     key: the run's; step n draws its keys from fold_in(key, n).
     svdd_weight: f32[], lambda.
     learning_rate: f32[], the peak of the schedule.
+    centres: f32[D] of each scale's name, of `centre.initial`; none for the neighbour loss.
   """
 
   key: jax.Array
   svdd_weight: jax.Array
   learning_rate: jax.Array
+  centres: Mapping[str, jax.Array]
 
 
 def scale_name(receptive_field: int) -> str:
@@ -70,10 +73,13 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
   return TrainState(jnp.int32(0), params, optimizer.from_config(config.train).init(params))
 
 
-def setting(config: ml_collections.ConfigDict) -> Setting:
-  """The setting that the config names."""
+def setting(
+  config: ml_collections.ConfigDict, centres: Mapping[str, np.ndarray | jax.Array]
+) -> Setting:
+  """The setting that the config names, with what `centre.initial` gives."""
   return Setting(
     jax.random.key(config.seed),
     jnp.float32(config.train.svdd_weight),
     jnp.float32(optimizer.peak_learning_rate(config.train)),
+    {name: jnp.asarray(value) for name, value in centres.items()},
   )

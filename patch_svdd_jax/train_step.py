@@ -73,13 +73,11 @@ def make_train_step(
   share = objective.examples(config) // (parts * mesh.size)
 
   def part_gradient(
-    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, svdd_weight: jax.Array
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, setting: Setting
   ) -> tuple[Params, Metrics]:
     """Of one of the parts into which the batch is divided, the mean over devices."""
     keys = lax.dynamic_slice_in_dim(keys, lax.axis_index(DEVICES) * share, share)
-    gradient, (metrics, near) = jax.grad(loss, has_aux=True)(
-      params, keys, images, mean, svdd_weight
-    )
+    gradient, (metrics, near) = jax.grad(loss, has_aux=True)(params, keys, images, mean, setting)
     gradient, metrics = lax.pmean((gradient, metrics), DEVICES)
     for name, z in near.items():
       covariance = losses.covariance(z, DEVICES)
@@ -103,7 +101,7 @@ def make_train_step(
     state: TrainState, images: jax.Array, mean: jax.Array, setting: Setting
   ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(setting.key, state.step)
-    gradient, metrics = batch_gradient(state.params, key, images, mean, setting.svdd_weight)
+    gradient, metrics = batch_gradient(state.params, key, images, mean, setting)
     updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
     # The optimiser's schedule has its peak at 1: all of them are linear in the learning rate.
     updates = jax.tree.map(lambda update: setting.learning_rate * update, updates)

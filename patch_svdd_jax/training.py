@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax import (
   architecture,
+  centre,
   collapse,
   devices,
   objective,
@@ -201,10 +202,11 @@ def place_inputs(
 ) -> tuple[jax.Array, jax.Array, Setting]:
   """What every call of the train step takes besides the state, on the mesh."""
   spec, _ = windows.placement(config.train.images)
-  images = pad_images(images, windows.stored(len(images), spec, mesh))
+  stored = pad_images(images, windows.stored(len(images), spec, mesh))
   everywhere = NamedSharding(mesh, devices.EVERYWHERE)
-  run = jax.jit(lambda: setting(config), out_shardings=everywhere)()
-  return devices.place(images, mesh, spec), devices.place(mean, mesh), run
+  centres = centre.initial(config, images, mean)
+  run = jax.jit(lambda: setting(config, centres), out_shardings=everywhere)()
+  return devices.place(stored, mesh, spec), devices.place(mean, mesh), run
 
 
 def check(config: ml_collections.ConfigDict) -> None:

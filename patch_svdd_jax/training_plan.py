@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from patch_svdd_jax import batches, cost, tpu_plan, train_state, train_step, windows
+from patch_svdd_jax import batches, centre, cost, tpu_plan, train_state, train_step, windows
 from patch_svdd_jax.tpu_plan import Program
 
 
@@ -34,7 +34,9 @@ def compile_for(
     tpu_plan.described(jax.eval_shape(lambda: train_state.init_state(config)), mesh),
     tpu_plan.described(jax.ShapeDtypeStruct((stored, *size, 3), jnp.uint8), mesh, spec),
     tpu_plan.described(jax.ShapeDtypeStruct((*mean, 3), jnp.float32), mesh),
-    tpu_plan.described(jax.eval_shape(lambda: train_state.setting(config)), mesh),
+    tpu_plan.described(
+      jax.eval_shape(lambda: train_state.setting(config, centre.zeros(config))), mesh
+    ),
   )
   return tpu_plan.compile_program(
     topology,

@@ -25,7 +25,7 @@ from patch_svdd_jax import architecture, embedding, losses, objective
 from patch_svdd_jax.convolution import PRECISION
 from patch_svdd_jax.data.held_out import evenly
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.train_state import Params, scale_name
+from patch_svdd_jax.train_state import Params, scale_name, setting
 
 # Pairs of each kind at each scale, and how many of them are embedded at a time.
 PAIRS, PAIRS_TOGETHER = 512, 64
@@ -120,6 +120,7 @@ def make_program(
   single = config.copy_and_resolve_references()
   # However training makes its pairs, the statistics of two runs are those of the same pairs.
   single.train.pairs = 'patches'
+  single.train.svdd = 'neighbour'
   loss = objective.make_loss(single, count)
   encode = embedding.make_encode(architecture.from_config(config.encoder), strides)
 
@@ -127,7 +128,7 @@ def make_program(
     params: Params, keys: jax.Array, held_out: jax.Array, images: jax.Array, mean: jax.Array
   ) -> tuple[dict[str, jax.Array], dict[int, jax.Array], dict[int, jax.Array]]:
     def of_pairs(keys: jax.Array) -> dict[str, jax.Array]:
-      _, (metrics, _) = loss(params, keys, held_out, mean, jnp.float32(config.train.svdd_weight))
+      _, (metrics, _) = loss(params, keys, held_out, mean, setting(config, {}))
       return metrics
 
     def embed(images: jax.Array) -> dict[int, jax.Array]:

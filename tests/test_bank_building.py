@@ -156,12 +156,19 @@ def test_the_screen_s_type(bank, screen, dtype):
     ('coreset', float('nan'), 'above 0, at most 1'),
     ('screen', 'float16', "must be '', 'float32' or 'bfloat16'"),
     ('bank', 'disk', "must be '', 'device' or 'host'"),
+    ('neighbours', 0, 'at least 1'),
+    ('compare', 'median', "must be 'patches' or 'centre'"),
   ],
 )
 def test_what_means_nothing_is_refused(name, value, allowed):
   message = rf'^config\.score\.{name}={value!r}: [^\n]*{allowed}[^\n]*$'
   with pytest.raises(UserError, match=message):
     build(**{name: value})
+
+
+def test_a_centre_has_no_neighbours():
+  with pytest.raises(UserError, match=r"compare='centre' has one row: leave [^\n]*neighbours"):
+    build(compare='centre', neighbours=2)
 
 
 def test_what_is_set_by_default_is_allowed():

@@ -105,16 +105,22 @@ def expected_map(distances, image_size, k, stride):
   return expected
 
 
+def embed_image(params, mean, k, stride):
+  """Returns a function of an image f64[H, W, 3], to the embeddings of its patches."""
+
+  def embed(image):
+    x = (image.astype(np.float64) - mean) / 255
+    patches = [x[i : i + k, j : j + k] for i, j in corners(x.shape[:2], k, stride)]
+    return embed_patches(np.stack(patches), params)
+
+  return embed
+
+
 def expected_maps(params, train, images, mean):
   """The maps of images f64[N, H, W] of each scale, patch by patch."""
   maps = {}
   for k, stride in zip(SCALES, STRIDES, strict=True):
-
-    def embed(image, k=k, stride=stride):
-      x = (image.astype(np.float64) - mean) / 255
-      patches = [x[i : i + k, j : j + k] for i, j in corners(x.shape[:2], k, stride)]
-      return embed_patches(np.stack(patches), params)
-
+    embed = embed_image(params, mean, k, stride)
     bank = np.concatenate([embed(image) for image in train])
     nearest = [np.linalg.norm(embed(image)[:, None] - bank, axis=-1).min(1) for image in images]
     maps[f'k{k}'] = np.stack([expected_map(d, images.shape[1:3], k, stride) for d in nearest])
@@ -168,6 +174,27 @@ def test_scores_equal_a_direct_computation(scores, params):
     np.testing.assert_allclose(scores.images[name], maps.max(axis=(1, 2)), rtol=1e-4)
     # The comparison means something: images differ, and none is like the training images.
     assert maps.max() > 1.2 * maps.min() > 0
+
+
+def test_scores_of_the_centre_equal_a_direct_computation(params):
+  config = tiny_config()
+  config.score.compare = 'centre'
+  scores = Detector.fit(config, params, TRAIN, step=7).score(TEST)
+  embed = embed_image(params, TRAIN.mean(axis=0, dtype=np.float64), SCALES[0], STRIDES[0])
+  centre = np.concatenate([embed(image) for image in TRAIN]).mean(axis=0)
+  expected = [np.linalg.norm(embed(image) - centre, axis=1) for image in TEST]
+  np.testing.assert_allclose(scores.distances['k32'].reshape(len(TEST), -1), expected, rtol=1e-4)
+
+
+def test_scores_of_several_neighbours_are_mean_distances(params):
+  config = tiny_config()
+  config.score.neighbours = 3
+  scores = Detector.fit(config, params, TRAIN, step=7).score(TEST)
+  embed = embed_image(params, TRAIN.mean(axis=0, dtype=np.float64), SCALES[0], STRIDES[0])
+  bank = np.concatenate([embed(image) for image in TRAIN])
+  for image, found in zip(TEST, scores.distances['k32'], strict=True):
+    distances = np.sort(np.linalg.norm(embed(image)[:, None] - bank, axis=-1), axis=1)
+    np.testing.assert_allclose(found.ravel(), distances[:, :3].mean(axis=1), rtol=1e-4)
 
 
 def test_training_images_are_at_distance_zero(detector, scores):

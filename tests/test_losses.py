@@ -53,6 +53,13 @@ def test_neighbour_loss_of_a_collapsed_encoder_keeps_its_digits():
   np.testing.assert_allclose(found, 1e-6 * lengths(z, z_near).mean(), rtol=1e-5)
 
 
+def test_centre_loss_is_the_mean_distance_to_one_point():
+  z, centres = embeddings()
+  centre = centres[0]
+  expected = lengths(z, np.broadcast_to(centre, z.shape)).mean()
+  np.testing.assert_allclose(losses.centre_loss(z, centre), expected, rtol=1e-6)
+
+
 def test_position_loss_is_the_mean_cross_entropy():
   logits = 3 * np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
   positions = np.arange(9) % 8

@@ -28,21 +28,25 @@ def random_state_params(config):
   return {'encoder': random_params(config), 'classifiers': classifiers}
 
 
-def loss_config(pairs):
-  return tiny_config(pairs=pairs, batch_size=BATCH, crops=2)
+def loss_config(pairs, **train):
+  return tiny_config(pairs=pairs, batch_size=BATCH, crops=2, **train)
+
+
+CENTRES = dict(zip(('k16', 'k8'), np.random.default_rng(1).normal(0, 0.3, (2, 8)), strict=True))
 
 
 @functools.cache
-def evaluate(pairs):
+def evaluate(pairs, **train):
   """Returns a function of the parameters: pairs' embeddings, and the loss of the same pairs."""
-  config = loss_config(pairs)
+  config = loss_config(pairs, **train)
+  setting = train_state.setting(config, CENTRES)._replace(svdd_weight=jnp.float32(WEIGHT))
   keys = jax.random.split(jax.random.key(0), objective.examples(config))
   embed = objective.PAIRS[pairs](config, COUNT, windows.cut)
   loss = objective.make_loss(config, COUNT)
 
   @jax.jit
   def both(params, *given):
-    return embed(params['encoder'], *given), loss(params, *given, WEIGHT)
+    return embed(params['encoder'], *given), loss(params, *given, setting)
 
   return lambda params: jax.device_get(both(params, keys, IMAGES, MEAN))
 
@@ -86,6 +90,20 @@ def test_loss_and_metrics_agree_with_float64(pairs):
   assert metrics.keys() == expected.keys()
   for name, found in metrics.items():
     assert found == pytest.approx(expected[name], rel=1e-5), name
+
+
+@pytest.mark.parametrize('position_weight', [0.0, 0.5])
+def test_losses_of_ablations_agree_with_float64(position_weight):
+  params = random_state_params(loss_config('patches'))
+  evaluated = evaluate('patches', svdd='centre', position_weight=position_weight)
+  embeddings, (value, (metrics, _)) = evaluated(params)
+  total = 0.0
+  for k, found in embeddings.items():
+    apart = found.near.astype(np.float64) - CENTRES[f'k{k}']
+    to_centre = np.sqrt((apart**2).sum(axis=1)).mean()
+    assert metrics[f'centre_loss/k{k}'] == pytest.approx(to_centre, rel=1e-5)
+    total += position_weight * metrics[f'position_loss/k{k}'] + WEIGHT * to_centre
+  assert value == pytest.approx(total, rel=1e-5)
 
 
 def test_an_untrained_network_guesses():

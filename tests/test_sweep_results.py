@@ -1,10 +1,10 @@
-"""Means and intervals against scipy and by hand; what tables and the curve show of them."""
+"""Means and intervals against scipy and by hand; what tables show of them."""
 
+import csv
 import io
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 
 from patch_svdd_jax import sweep_results
@@ -21,13 +21,17 @@ def member(seed, weight, rate=1e-3, **others):
 
 def measured(seed, weight, image, pixel, accuracy):
   maps = {'k32': figures(image, pixel), 'product': figures(image + 0.1, None)}
-  return member(seed, weight, maps=maps, position_accuracy={'k32': accuracy, 'k8': 0.125})
+  accuracies = {'k32': accuracy, 'k8': 0.125}
+  cost = {'step_seconds': 0.1 + seed, 'images_per_s': 9.0}
+  return member(seed, weight, maps=maps, position_accuracy=accuracies, cost=cost)
 
 
 GROUPS = {
   'depth=3': {
     'varied': {'config.encoder.depth': 3},
     'random_encoder': {'k32': figures(0.5, 0.6), 'product': figures(0.55, None)},
+    'parameters': 1234,
+    'macs': 5.6e7,
     'members': {
       'a': measured(0, 0.1, 0.7, 0.8, 0.3),
       'b': measured(1, 0.1, 0.8, 0.8, 0.4),
@@ -87,7 +91,7 @@ def test_seeds_of_a_setting_are_one_entry():
 
 
 def test_tables():
-  image, pixel, accuracy = sweep_results.tables(GROUPS)
+  image, pixel, accuracy, cost = sweep_results.tables(GROUPS)
   assert image[1] == ['setting', 'seeds', 'k32', 'product']
   assert image[2] == [
     ['depth=3, untrained', '1', '0.500', '0.550'],
@@ -103,32 +107,31 @@ def test_tables():
     '0.400 ± 0.248',
     '0.125 ± 0.000',
   ]
+  assert cost[2] == [
+    ['depth=3, lambda 0, rate 0.001', '1,234', '0.056', '100', '9'],
+    ['depth=3, lambda 0.1, rate 0.001', '1,234', '0.056', '1.1e+03', '9'],
+    ['depth=3, lambda 10, rate 0.001', '1,234', '0.056', '-', '-'],
+  ]
 
 
-def test_the_curve_has_zero_apart_and_error_bars(monkeypatch):
-  from matplotlib.figure import Figure
-
-  kept, save = [], Figure.savefig
-  monkeypatch.setattr(
-    Figure, 'savefig', lambda self, *args, **kw: (kept.append(self), save(self, *args, **kw))
-  )
-  groups = {'depth=3': dict(GROUPS['depth=3'])}
-  groups['depth=3']['members'] |= {'g': measured(0, 1.0, 0.75, 0.8, 0.3)}
-  encoded = sweep_results.draw(groups, 'png')
-  assert Image.open(io.BytesIO(encoded)).size[0] > 1000
-  image, _ = kept[0].axes
-  assert image.get_xscale() == 'symlog'
-  assert [text.get_text() for text in image.get_xticklabels()] == ['0', '0.1', '1', '10']
-  joined, apart = image.containers
-  assert np.array(joined[0].get_xydata()) == pytest.approx(np.array([[0.1, 0.9], [1, 0.85]]))
-  assert np.array(apart[0].get_xydata()) == pytest.approx(np.array([[0, 0.7]]))
-  [bars] = joined[2]
-  assert bars.get_segments()[0][:, 1] == pytest.approx([0.9 - 0.24841, 0.9 + 0.24841], abs=1e-4)
-  # The untrained encoder's line.
-  assert any(np.all(np.asarray(line.get_ydata()) == 0.55) for line in image.lines)
+def test_a_failed_group_is_a_row():
+  failed = {'varied': {}, 'members': {}, 'error': 'no bank fits'}
+  *_, last = sweep_results.tables(GROUPS | {'depth=99': failed})
+  assert last[1:] == (['group', 'error'], [['depth=99', 'no bank fits']])
 
 
-@pytest.mark.parametrize('weights', [[0.0], [0.5]], ids=str)
-def test_a_curve_of_a_single_point(weights):
-  group = GROUPS['depth=3'] | {'members': {'a': measured(0, weights[0], 0.7, 0.8, 0.3)}}
-  assert sweep_results.draw({'depth=3': group}, 'png').startswith(b'\x89PNG')
+def test_the_step_s_time_is_the_median():
+  lines = [{'step': 1, 'steps_per_s': 2.0}, {'step': 2, 'steps_per_s': 4.0}, {'step': 2, 'a': 1.0}]
+  lines.append({'step': 3, 'steps_per_s': 10.0})
+  assert sweep_results.step_seconds(lines) == 0.25
+
+
+def test_one_line_of_csv_for_each_figure():
+  lines = list(csv.DictReader(io.StringIO(sweep_results.to_csv(GROUPS))))
+  found = {(line['svdd_weight'], line['what'], line['metric']): line for line in lines}
+  assert len(found) == len(lines)
+  line = found['0.1', 'k32', 'image_auroc']
+  assert float(line['mean']) == pytest.approx(0.8)
+  assert float(line['half_width']) == pytest.approx(4.302653 * 0.1 / 3**0.5)
+  assert (line['group'], line['seeds']) == ('depth=3', '3')
+  assert found['0.0', 'product', 'pixel_auroc']['mean'] == ''

@@ -43,11 +43,13 @@ def test_a_setting_is_what_the_config_names():
   config = tiny_config(
     seed=3, svdd_weight=1e-3, learning_rate=2e-4, batch_size=256, learning_rate_scaling='sqrt'
   )
-  found = train_state.setting(config)
+  centre = np.arange(4, dtype=np.float32)
+  found = train_state.setting(config, {'k16': centre})
   assert jax.random.key_data(found.key).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
   assert found.svdd_weight == np.float32(1e-3)
   assert found.learning_rate == np.float32(4e-4)
-  assert {leaf.shape for leaf in found} == {()}
+  assert {leaf.shape for leaf in (found.key, found.svdd_weight, found.learning_rate)} == {()}
+  np.testing.assert_array_equal(found.centres['k16'], centre)
 
 
 def test_the_name_of_a_scale():

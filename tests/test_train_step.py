@@ -177,7 +177,7 @@ def test_a_run_repeats_bit_for_bit_and_another_seed_draws_other_pairs():
   for one, other in zip(program(4).run(), run(4), strict=True):
     assert_same_bits(one, other)
   # From the same initial state.
-  setting = train_state.setting(step_config(seed=1))
+  setting = train_state.setting(step_config(seed=1), {})
   states, metrics = program(4).run(setting=setting, steps=1)
   changed = moved(states[1].params, run(4)[0][1].params)
   assert [name for name, differs in changed.items() if not differs] == [
@@ -210,7 +210,7 @@ MEMBERS = ((0, 0.1, 1e-4), (5, 1.0, 1e-3), (2, 0.01, 3e-4))  # seed, lambda, lea
 
 def settings(members=MEMBERS):
   return [
-    Setting(jax.random.key(seed), jnp.float32(svdd_weight), jnp.float32(learning_rate))
+    Setting(jax.random.key(seed), jnp.float32(svdd_weight), jnp.float32(learning_rate), {})
     for seed, svdd_weight, learning_rate in members
   ]
 

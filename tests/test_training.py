@@ -312,7 +312,7 @@ def test_images_are_dealt_out_where_they_are_divided():
     assert [len(shard.data) for shard in images.addressable_shards] == [share] * 4
     np.testing.assert_array_equal(images[:COUNT], IMAGES)
     assert mean.sharding.is_fully_replicated
-    assert all(leaf.sharding.is_fully_replicated for leaf in setting)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(setting))
     assert images.sharding.is_fully_replicated == (name == 'replicated')
   assert not images[COUNT:].any()
 

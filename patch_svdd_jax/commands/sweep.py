@@ -1,40 +1,43 @@
 r"""Trains seeds x lambdas x learning rates at once, evaluates all, and says what seeds agree on.
 
-Runs that differ in these alone are one program; what `--vary` lists (depth, width, any key) makes
-groups of them, one after another. What is not listed is as the config says.
+Runs that differ in these alone are one program; what `--vary` lists (depth, width, any key), or an
+ablation's file, makes groups of them, one after another. What is not listed is as the config says.
 
 Each run gets a folder WORKDIR/GROUP/MEMBER as `train` would have made it, without the fitted
-detector: `eval --workdir` works on it. WORKDIR gets sweep.json, sweep.md and lambda.png. Ctrl-C or
-SIGTERM saves and leaves; the same command goes on, and longer lists add to what is there.
+detector: `eval --workdir` works on it. WORKDIR gets sweep.json, sweep.md, sweep.csv, groups.png and
+lambda.png. Ctrl-C or SIGTERM saves and leaves; the same command goes on, and longer lists add to
+what is there. A group that fails is listed with its error, and tried again by the same command.
 
   patch-svdd sweep --config laptop:brick --workdir runs/sweep --seeds 3 \
     --svdd-weights 0 1e-4 1e-3 1e-2 --vary encoder.depth=3,5,8
+  patch-svdd sweep --config laptop:brick --workdir runs/losses --seeds 3 --ablation losses
 """
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
 import math
 import pathlib
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
 from patch_svdd_jax import (
-  bank_building,
   configuration,
+  cost,
   data,
   monitoring,
   population,
   results,
   standardisation,
+  sweep_plan,
+  sweep_plots,
   sweep_results,
   train_state,
   training,
@@ -43,40 +46,15 @@ from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.eval import fit_and_evaluate, get_detector
 from patch_svdd_jax.commands.train import StopRequest, check_resumable
-from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
+from patch_svdd_jax.sweep_plan import Group, Member
 
-FILE, TABLE, CURVE = 'sweep.json', 'sweep.md', 'lambda.png'
-
-# The options that list what may differ inside of a program, by the key that each stands for.
-OPTIONS = {
-  'config.seed': '--seeds',
-  'config.train.svdd_weight': '--svdd-weights',
-  'config.train.learning_rate': '--learning-rates',
-}
+FILE, TABLE, VALUES = 'sweep.json', 'sweep.md', 'sweep.csv'
+CURVE, GROUPS = 'lambda.png', 'groups.png'
 
 # What may differ when a sweep goes on: it changes no figure.
 FREE = ('config.checkpoint.keep:', 'config.data.root:', 'config.data.prepared:')
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """One run: its name, whole config and folder."""
-
-  name: str
-  config: ml_collections.ConfigDict
-  workdir: pathlib.Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """Runs of one program: its name, what was varied, the config without what members differ in."""
-
-  name: str
-  varied: dict[str, Any]
-  config: ml_collections.ConfigDict
-  members: list[Member]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,123 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='values of any config key, as encoder.depth=3,5,8; several --vary give all combinations',
   )
   parser.add_argument(
+    '--ablation',
+    metavar='NAME|FILE',
+    help='a file of configs/ablations that lists what varies, as depth or losses, or your own',
+  )
+  parser.add_argument(
     '--members-at-once',
     metavar='N',
     help='how many runs one program trains, as memory allows (default: all of a group)',
   )
-
-
-def whole_number(option: str, text: str) -> int:
-  """A count of at least 1.
-
-  Raises:
-    UserError: names the option.
-  """
-  if not re.fullmatch(r'0*[1-9][0-9]*', text):
-    raise UserError(f'{option} {text}: give a whole number of at least 1')
-  return int(text)
-
-
-def numbers(option: str, texts: Sequence[str], positive: bool) -> list[float]:
-  """The numbers of a list, which differ.
-
-  Raises:
-    UserError: names the option and the value.
-  """
-  kind = 'positive numbers' if positive else 'numbers of at least 0'
-  found: list[float] = []
-  for text in texts:
-    try:
-      value = float(text)
-    except ValueError:
-      value = math.nan
-    if not (0 <= value < math.inf) or (positive and not value):
-      raise UserError(f'{option} {text}: give {kind}')
-    if value in found:
-      raise UserError(f'{option}: {text} is there twice')
-    found.append(value)
-  if not found:
-    raise UserError(f'{option}: give {kind}, with spaces between')
-  return found
-
-
-def variations(config: ml_collections.ConfigDict, vary: Sequence[str]) -> list[dict[str, Any]]:
-  """The combinations of what `--vary` lists, values by key.
-
-  Raises:
-    UserError: a list is empty, a key or value does not exist, or something is there twice.
-  """
-  lists: dict[str, list[Any]] = {}
-  for text in vary:
-    name, _, values = text.partition('=')
-    key = f'config.{name.removeprefix("config.")}'
-    # At commas outside of brackets: a value may be a tuple.
-    each = re.split(r',(?![^([]*[)\]])', values)
-    if not name or not all(each):
-      raise UserError(f'--vary {text}: give KEY=V1,V2,..., as encoder.depth=3,5,8')
-    if key in OPTIONS:
-      raise UserError(f'--vary {text}: give {OPTIONS[key]} instead')
-    if key in lists:
-      raise UserError(f'--vary {name} is there twice: give one list')
-    lists[key] = []
-    for value in each:
-      changed = configuration.override(
-        config.copy_and_resolve_references(), [f'--{key}={value.strip()}']
-      )
-      parsed = dict(configuration.flatten(changed))[key]
-      if parsed in lists[key]:
-        raise UserError(f'--vary {text}: {value} is there twice')
-      lists[key].append(parsed)
-  return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-
-
-def group_name(varied: dict[str, Any]) -> str:
-  """A name for a folder, as 'encoder.depth=5,train.batch_size=64'; 'base' where nothing varies."""
-  parts = [f'{key.removeprefix("config.")}={value}' for key, value in varied.items()]
-  return ','.join(re.sub(r'[^\w.=+-]+', '-', part).strip('-') for part in parts) or 'base'
-
-
-def with_values(
-  config: ml_collections.ConfigDict, values: dict[str, Any]
-) -> ml_collections.ConfigDict:
-  """A copy of the config with other values, by full key."""
-  copy = config.copy_and_resolve_references()
-  copy.update_from_flattened_dict({key.removeprefix('config.'): v for key, v in values.items()})
-  return copy
-
-
-def plan(config: ml_collections.ConfigDict, options: argparse.Namespace) -> list[Group]:
-  """The groups of the sweep, all of whose settings have been checked.
-
-  Raises:
-    UserError: a list is bad, or its values cannot be trained or scored.
-  """
-  train = config.train
-  seeds = whole_number('--seeds', '1' if options.seeds is None else options.seeds)
-  weights, rates = (
-    [own] if given is None else numbers(option, given, positive)
-    for own, option, given, positive in (
-      (train.svdd_weight, '--svdd-weights', options.svdd_weights, False),
-      (train.learning_rate, '--learning-rates', options.learning_rates, True),
-    )
-  )
-  groups: list[Group] = []
-  for varied in variations(config, options.vary):
-    common = with_values(config, varied)
-    training.check(common)
-    bank_building.check(common.score)
-    strides_of(common)
-    name = group_name(varied)
-    if name in [group.name for group in groups]:
-      raise UserError(f'--vary: two combinations would share the folder {name}')
-    members = []
-    for rate, weight, seed in itertools.product(rates, weights, range(seeds)):
-      values = dict(zip(OPTIONS, (config.seed + seed, weight, rate), strict=True))
-      folder = f'seed={config.seed + seed},lambda={weight!r},rate={rate!r}'
-      own = with_values(common, values)
-      members.append(Member(folder, own, options.workdir / name / folder))
-    groups.append(Group(name, varied, common, members))
-  return groups
 
 
 def read(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -233,7 +103,7 @@ def read(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, 
     line
     for line in configuration.differences(before, config)
     # Listed or the config's own: a member's name says which it has.
-    if not line.startswith((*FREE, *(f'{key}:' for key in OPTIONS)))
+    if not line.startswith((*FREE, *(f'{key}:' for key in sweep_plan.OPTIONS)))
   ]
   if changed:
     raise UserError(
@@ -247,7 +117,7 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, groups: dict
   settings = [
     each
     | {'maps': as_dicts(each['maps'])}
-    | as_dicts({sweep_results.ACCURACY: each[sweep_results.ACCURACY]})
+    | as_dicts({name: each[name] for name in (sweep_results.ACCURACY, sweep_results.COST)})
     for each in sweep_results.summarise(groups)
   ]
   contents = {'config': config.to_dict(), 'groups': groups, 'settings': settings}
@@ -352,7 +222,37 @@ def measure(member: Member, dataset: data.Dataset) -> dict[str, Any]:
     'step': detector.origin.step,
     'maps': results.to_json(evaluation.maps),
     sweep_results.ACCURACY: sweep_results.late_means(lines, member.config.train.steps),
+    sweep_results.COST: {
+      'step_seconds': sweep_results.step_seconds(lines),
+      'images_per_s': evaluation.timing['images_per_s'],
+    },
   }
+
+
+def describe(group: Group) -> dict[str, Any]:
+  """What sweep.json has of a group before it is trained."""
+  params = jax.eval_shape(functools.partial(train_state.init_encoder, group.config))
+  return {
+    'varied': group.varied,
+    'parameters': sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+    'macs': cost.image_flops(group.config) / 2,
+    'members': {},
+  }
+
+
+def check_rows(workdir: pathlib.Path, groups: Sequence[Group], record: dict[str, Any]) -> None:
+  """Refuses groups that set something else than those of the same name that were run before.
+
+  Raises:
+    UserError: names the group.
+  """
+  for group in groups:
+    before = results.to_json(record.get(group.name, {}).get('varied', group.varied))
+    if json.dumps(before) != json.dumps(results.to_json(group.varied)):
+      raise UserError(
+        f'{workdir} has runs of {group.name} that set {before}, not {group.varied}: use another '
+        '--workdir, or another name'
+      )
 
 
 def complete(
@@ -374,7 +274,8 @@ def complete(
   Returns:
     0, or the number of the signal by which it was told to stop.
   """
-  of_group = record.setdefault(group.name, {'varied': group.varied, 'members': {}})
+  of_group = record.setdefault(group.name, describe(group))
+  of_group.pop('error', None)
   pending = [member for member in group.members if member.name not in of_group['members']]
   if not pending:
     return 0
@@ -405,25 +306,45 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, evaluates, writes."""
   config = configuration.override(configuration.read(options.config), rest)
   workdir = options.workdir
-  groups = plan(config, options)
+  groups = sweep_plan.plan(
+    config,
+    workdir,
+    seeds=options.seeds,
+    svdd_weights=options.svdd_weights,
+    learning_rates=options.learning_rates,
+    vary=options.vary,
+    ablation=options.ablation,
+  )
   at_once = max(len(group.members) for group in groups)
   if options.members_at_once is not None:
-    at_once = whole_number('--members-at-once', options.members_at_once)
+    at_once = sweep_plan.whole_number('--members-at-once', options.members_at_once)
   record = read(workdir, config)
+  check_rows(workdir, groups, record)
   for member in itertools.chain.from_iterable(group.members for group in groups):
     check_resumable(member.config, member.workdir)
   console.check_writable(workdir / FILE)
+  save = functools.partial(write, workdir, config, record)
   for group in groups:
-    stopped = complete(
-      group, groups, record, at_once, functools.partial(write, workdir, config, record)
-    )
+    try:
+      stopped = complete(group, groups, record, at_once, save)
+    except (UserError, jax.errors.JaxRuntimeError) as error:
+      # The other groups may be possible, and hours of them would be lost.
+      record[group.name]['error'] = str(error).splitlines()[0]
+      print(f'{group.name} failed: {record[group.name]["error"]}', file=sys.stderr)
+      save()
+      continue
     if stopped:
       print(f'stopped in {workdir / group.name}: the same command goes on from there')
       return 128 + stopped
+  errors = [record[group.name]['error'] for group in groups if 'error' in record[group.name]]
+  if len(errors) == len(groups):
+    raise UserError(errors[0])
   text = render(record)
   console.write(workdir / TABLE, f'{text}\n'.encode())
-  console.write(workdir / CURVE, sweep_results.draw(record, 'png'))
+  console.write(workdir / VALUES, sweep_results.to_csv(record).encode())
+  console.write(workdir / CURVE, sweep_plots.draw_weights(record, 'png'))
+  console.write(workdir / GROUPS, sweep_plots.draw_groups(record, 'png'))
   sys.stderr.flush()
   print(text)
   print(f'\nmean ± half of the 95 % confidence interval; written: {workdir}')
-  return 0
+  return 1 if errors else 0

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ['Dataset', 'Split', 'load']
 
-_KEYS = ('name', 'category', 'root', 'prepared', 'image_size', 'resize', 'light', 'held_out')
+_KEYS = (
+  'name',
+  'category',
+  'root',
+  'prepared',
+  'image_size',
+  'resize',
+  'light',
+  'normal_images',
+  'held_out',
+)
 _DEFAULT_PREPARED = '~/.cache/patch_svdd_jax'
 
 
@@ -38,6 +48,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       image_size: (height, width) in pixels that all images are resized to.
       resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
       light: 'kept', or 'standardised' in every image by itself.
+      normal_images: how many of those that are not held out are trained on; 0 for all.
       held_out: share of the normal images that is kept from training, see `held_out.divide`.
 
   Returns:
@@ -60,6 +71,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       for split in (normal, test)
     )
   train, held = held_out.divide(normal, config.held_out)
+  if config.normal_images:
+    train = train.take(held_out.evenly(len(train), config.normal_images))
   category = config.category or pathlib.Path(config.root).expanduser().resolve().name
   return Dataset(name=f'{config.name}/{category}', train=train, held_out=held, test=test)
 
@@ -77,6 +90,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
     )
   if config.light not in ('kept', 'standardised'):
     raise UserError(f"config.data.light={config.light!r}: give 'kept' or 'standardised'")
+  if config.normal_images < 0:
+    raise UserError(f'config.data.normal_images={config.normal_images}: give at least 1, or 0')
   held_out.check(config.held_out)
   size = config.image_size
   if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):

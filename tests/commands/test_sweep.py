@@ -1,8 +1,10 @@
 """`sweep` end to end on a folder of images: what it writes, adds, resumes and refuses."""
 
 import contextlib
+import csv
 import io
 import json
+import re
 
 import jax
 import numpy as np
@@ -13,8 +15,8 @@ from patch_svdd_jax import configuration, sweep_results
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main, sweep
 from patch_svdd_jax.commands.train import StopRequest
-from patch_svdd_jax.configs import default
-from patch_svdd_jax.train_state import init_state
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.train_state import init_encoder, init_state
 
 CONFIG = """
 from patch_svdd_jax.configs import default
@@ -129,7 +131,7 @@ def test_the_tables_are_printed_and_kept(finished):
   workdir, printed = finished
   text = (workdir / 'sweep.md').read_text()
   assert text in printed
-  assert text.count('| setting') == 3
+  assert text.count('| setting') == 4
   for part in (
     'image AUROC',
     'pixel AUROC',
@@ -140,8 +142,31 @@ def test_the_tables_are_printed_and_kept(finished):
   ):
     assert part in text
   assert f'written: {workdir}' in printed
-  with Image.open(workdir / 'lambda.png') as image:
-    assert image.format == 'PNG'
+  for name in ('lambda.png', 'groups.png'):
+    with Image.open(workdir / name) as image:
+      assert image.format == 'PNG'
+
+
+def test_costs_are_of_the_group_s_encoder(finished):
+  for name in GROUPS:
+    group = read(finished[0])['groups'][name]
+    own = configuration.load(finished[0] / name / MEMBERS[0])
+    sizes = [leaf.size for leaf in jax.tree.leaves(init_encoder(own))]
+    assert group['parameters'] == sum(sizes)
+    assert group['macs'] > 0
+    for member in group['members'].values():
+      assert member['cost']['step_seconds'] > 0
+      assert member['cost']['images_per_s'] > 0
+  with (finished[0] / 'sweep.csv').open() as file:
+    lines = list(csv.DictReader(file))
+  [line] = [
+    each
+    for each in lines
+    if (each['group'], each['what'], each['metric']) == (GROUPS[1], 'k8', 'pixel_auroc')
+  ]
+  setting = read(finished[0])['settings'][1]
+  assert float(line['mean']) == setting['maps']['k8']['pixel_auroc']['mean']
+  assert line['seeds'] == '2'
 
 
 def test_eval_accepts_a_member(finished, capsys):
@@ -155,7 +180,13 @@ def test_eval_accepts_a_member(finished, capsys):
 def fake_measure(member, dataset):
   """Figures without an evaluation, which takes seconds."""
   maps = {'k8': {'image_auroc': 0.5, 'pixel_auroc': None}}
-  return {'step': 5, 'maps': maps, sweep_results.ACCURACY: {'k8': 0.125}}
+  cost = {'step_seconds': 0.1, 'images_per_s': 9.0}
+  return {
+    'step': 5,
+    'maps': maps,
+    sweep_results.ACCURACY: {'k8': 0.125},
+    sweep_results.COST: cost,
+  }
 
 
 def test_longer_lists_add_to_a_sweep(config, finished, monkeypatch, capsys):
@@ -221,6 +252,53 @@ def test_a_lost_member_is_in_the_table(config, tmp_path, monkeypatch, capsys):
   assert '| base, lambda 0.1, rate 1e+38 | 0 (1 lost) | ' in shown.out
 
 
+ABLATION = """
+def get_rows(config):
+  return {'shallow': {'encoder.depth': 2}, 'deep': {'encoder.depth': 3, 'train.svdd_weight': 0.2}}
+"""
+
+
+@pytest.fixture
+def ablation(tmp_path):
+  file = tmp_path / 'depths.py'
+  file.write_text(ABLATION)
+  return str(file)
+
+
+def test_a_failed_row_is_listed_and_tried_again(config, ablation, tmp_path, monkeypatch, capsys):
+  def fail(member, dataset):
+    if 'shallow' in str(member.workdir):
+      raise UserError('no bank fits')
+    return fake_measure(member, dataset)
+
+  monkeypatch.setattr(sweep, 'measure', fail)
+  workdir, others = tmp_path / 'sweep', ['--ablation', ablation]
+  assert main(command(config, workdir, *others)) == 1
+  shown = capsys.readouterr()
+  assert 'shallow failed: no bank fits' in shown.err
+  assert re.search(r'\| shallow +\| no bank fits +\|', shown.out)
+  assert re.search(r'\| deep, lambda 0.2, rate 0.0001 +\| +1 ', shown.out)
+  measured = []
+  monkeypatch.setattr(
+    sweep, 'measure', lambda *args: (measured.append(args[0].workdir), fake_measure(*args))[1]
+  )
+  assert main(command(config, workdir, *others)) == 0
+  assert [folder.parent.name for folder in measured] == ['shallow']
+  shown = capsys.readouterr()
+  assert 'no bank fits' not in shown.out + shown.err
+  assert re.search(r'\| shallow, lambda 0.1, rate 0.0001 +\| +1 ', shown.out)
+
+
+def test_a_row_that_changed_is_refused(config, ablation, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(sweep, 'measure', fake_measure)
+  workdir, others = tmp_path / 'sweep', ['--ablation', ablation]
+  assert main(command(config, workdir, *others)) == 0
+  (tmp_path / 'depths.py').write_text(ABLATION.replace("'encoder.depth': 2", "'encoder.depth': 3"))
+  capsys.readouterr()
+  assert main(command(config, workdir, *others)) == 2
+  assert 'has runs of shallow that set' in capsys.readouterr().err
+
+
 # Names and lists.
 
 
@@ -231,21 +309,6 @@ def test_parts_are_small_enough_and_of_like_sizes(count, at_once, sizes):
   parts = list(sweep.in_parts(list(range(count)), at_once))
   assert [len(part) for part in parts] == sizes
   assert [index for part in parts for index in part] == list(range(count))
-
-
-def test_several_lists_give_all_combinations():
-  found = sweep.variations(
-    default.get_config(),
-    ['encoder.scales=(64,32),(32,)', 'config.train.decay=none,cosine', 'encoder.depth=8'],
-  )
-  assert found == [
-    {'config.encoder.scales': scales, 'config.train.decay': decay, 'config.encoder.depth': 8}
-    for scales in ((64, 32), (32,))
-    for decay in ('none', 'cosine')
-  ]
-  names = [sweep.group_name(varied) for varied in found]
-  assert names[0] == 'encoder.scales=-64-32,train.decay=none,encoder.depth=8'
-  assert len(set(names)) == 4
 
 
 @pytest.mark.parametrize(

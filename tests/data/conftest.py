@@ -52,6 +52,7 @@ def settings(tmp_path):
         'image_size': (12, 10),
         'resize': 'bicubic',
         'light': 'kept',
+        'normal_images': 0,
         'held_out': 0.0,
       }
     )

@@ -29,6 +29,7 @@ def loaded(tmp_path_factory):
       'image_size': (textures.SIZE, textures.SIZE),
       'resize': 'bicubic',
       'light': 'kept',
+      'normal_images': 0,
       'held_out': 0.0,
     }
   )

@@ -1,0 +1,1 @@
+"""What ablations compare, a file each: `patch-svdd sweep --ablation NAME`."""
