@@ -20,25 +20,18 @@ def get_config(data: str = 'brick') -> ml_collections.ConfigDict:
   others = {'mvtec': mvtec.get_config, 'folder': folder.get_config}
   if colon and kind not in others:
     raise UserError(f"laptop:{data}: give a texture, 'mvtec:CATEGORY' or 'folder:ROOT'")
-  config = others[kind](name) if colon else textures.get_config(data)
-  if colon:
-    # Light varies between photographs of parts; those of a texture are crops of a single one.
-    config.train.augment.brightness = 0.08
-    config.train.augment.gain = 0.1
-    config.train.mean = 'channel'
+  # What suits photographs, with the data set of another config.
+  config = folder.get_config()
+  named = (others[kind](name) if colon else textures.get_config(data)).data
+  config.data.update(name=named.name, category=named.category, root=named.root)
   config.data.image_size = (128, 128)
   config.data.resize = 'box'
-  config.data.held_out = 0.1
   config.encoder.receptive_field = 16
   config.encoder.scales = (32, 16)
   config.encoder.depth = 5
   config.encoder.width = 0.5
   config.score.strides = (8, 4)
-  config.train.steps = 1200
-  config.train.svdd_weight = 1e-3
+  config.train.crop_size = 80
+  config.train.steps = 600
   config.train.learning_rate = 1e-3
-  config.train.clip_norm = 1.0
-  config.train.decay = 'cosine'
-  config.train.position_pairs = 'valid'
-  config.checkpoint.every = 200
   return config

@@ -8,11 +8,13 @@ import ml_collections
 def get_rows(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
   """Returns 2K in one level, 2K on K, K, both, and 4K besides; the sum's map is in every table.
 
-  The encoder of one level is the paper's: three 5x5 convolutions of stride 2, and a last one.
+  The encoder of one level is the paper's: three 5x5 convolutions of stride 2, and a last one. Pairs
+  are of patches, since small images have no crops with room for two patches of 4K.
   """
   k = config.encoder.receptive_field
   large, small = config.score.strides
-  return {
+  patches = {'train.pairs': 'patches', 'train.batch_size': 64}
+  rows = {
     '2K-one-level': {
       'encoder.receptive_field': 2 * k,
       'encoder.scales': (2 * k,),
@@ -30,3 +32,4 @@ def get_rows(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
       'score.strides': (large, large, small),
     },
   }
+  return {name: row | patches for name, row in rows.items()}

@@ -4,7 +4,11 @@ import contextlib
 import csv
 import io
 import json
+import pathlib
 import re
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -287,6 +291,45 @@ def test_a_failed_row_is_listed_and_tried_again(config, ablation, tmp_path, monk
   shown = capsys.readouterr()
   assert 'no bank fits' not in shown.out + shown.err
   assert re.search(r'\| shallow, lambda 0.1, rate 0.0001 +\| +1 ', shown.out)
+
+
+ROOT = pathlib.Path(__file__).parents[2]
+KILLED = """
+import os, signal, sys
+from patch_svdd_jax.commands import main, sweep
+from tests.commands import test_sweep
+
+def measure(member, dataset):
+  if member.workdir.parent.name == 'third':
+    os.kill(os.getpid(), signal.SIGKILL)
+  return test_sweep.fake_measure(member, dataset)
+
+sweep.measure = measure
+main(sys.argv[1:])
+"""
+THREE = """
+def get_rows(config):
+  sizes = {'first': 4, 'second': 8, 'third': 12}
+  return {name: {'train.batch_size': size} for name, size in sizes.items()}
+"""
+
+
+def test_a_kill_in_the_third_row_changes_no_table(config, tmp_path, monkeypatch, capsys):
+  (tmp_path / 'three.py').write_text(THREE)
+  arguments = command(config, tmp_path / 'killed', '--ablation', str(tmp_path / 'three.py'))
+  killed = subprocess.run([sys.executable, '-c', KILLED, *arguments], capture_output=True, cwd=ROOT)
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  assert list(read(tmp_path / 'killed')['groups']['second']['members']) == MEMBERS[:1]
+  measured = []
+  monkeypatch.setattr(
+    sweep, 'measure', lambda *args: (measured.append(args[0].workdir), fake_measure(*args))[1]
+  )
+  assert main(arguments) == 0
+  assert [folder.parent.name for folder in measured] == ['third']
+  whole = command(config, tmp_path / 'whole', '--ablation', str(tmp_path / 'three.py'))
+  assert main(whole) == 0
+  for name in ('sweep.json', 'sweep.md', 'sweep.csv'):
+    assert (tmp_path / 'killed' / name).read_text() == (tmp_path / 'whole' / name).read_text()
 
 
 def test_a_row_that_changed_is_refused(config, ablation, tmp_path, monkeypatch, capsys):
