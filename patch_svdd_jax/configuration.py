@@ -20,6 +20,9 @@ from patch_svdd_jax.errors import UserError
 
 FILE = 'config.json'
 
+# What changes no figure of a run: prefixes of `differences`.
+WITHOUT_EFFECT = ('config.checkpoint.keep:', 'config.data.root:', 'config.data.prepared:')
+
 # The types of settings in words, for errors.
 KINDS = {
   bool: 'true or false',
@@ -211,6 +214,30 @@ def differences(
     for key in before
     if key.startswith(prefixes) and before[key] != after[key]
   ]
+
+
+def check_unchanged(
+  before: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  free: tuple[str, ...],
+) -> None:
+  """Refuses to go on in a workdir with another config than it was started with.
+
+  Args:
+    before: what it was started with.
+    config: what it is to go on with.
+    workdir: to be named.
+    free: prefixes of `differences` that do not matter.
+
+  Raises:
+    UserError: lists the keys that differ.
+  """
+  changed = [line for line in differences(before, config) if not line.startswith(free)]
+  if changed:
+    raise UserError(
+      f'{workdir} was started with another config ({"; ".join(changed)}): use another --workdir'
+    )
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:

@@ -4,7 +4,7 @@ import argparse
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -93,6 +93,13 @@ def write(path: pathlib.Path, contents: bytes) -> None:
     raise UserError(f'cannot write {path}: {error.strerror}') from error
   finally:
     unfinished.unlink(missing_ok=True)
+
+
+def aurocs(figures: Mapping[str, float | None] | None) -> str:
+  """Image and pixel AUROC, as '0.822 / 0.959'; a dash where nothing was measured."""
+  if figures is None:
+    return '-'
+  return ' / '.join('-' if value is None else f'{value:.3f}' for value in figures.values())
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

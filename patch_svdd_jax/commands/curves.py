@@ -46,12 +46,5 @@ def table(entries: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]
     line = [entry['group'], str(entry['seed']), f'{entry["steps"]:,}']
     line += [f'{entry["seconds"] / 60:.1f}', f'{entry["tflop"]:.3g}']
     line += [f'{entry["accuracy"].get(k, float("nan")):.3f}' for k in scales]
-    lines.append(line + [aurocs(entry[which]) for which in ('final', 'chosen')])
+    lines.append(line + [console.aurocs(entry[which]) for which in ('final', 'chosen')])
   return header, lines
-
-
-def aurocs(figures: dict[str, float] | None) -> str:
-  """Both AUROCs; a dash where nothing was measured."""
-  if figures is None:
-    return '-'
-  return ' / '.join('-' if value is None else f'{value:.3f}' for value in figures.values())

@@ -18,6 +18,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -108,6 +109,18 @@ def restore_encoder(
   return checkpoints.restore_encoder(
     jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), step
   )
+
+
+def load_labelled(config: ml_collections.ConfigDict) -> data.Dataset:
+  """The data set of `config.data`, which has test images.
+
+  Raises:
+    UserError: it has none, or cannot be loaded.
+  """
+  dataset = data.load(config)
+  if not len(dataset.test):
+    raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
+  return dataset
 
 
 def get_detector(
@@ -221,30 +234,64 @@ def print_timing(timing: dict[str, float]) -> None:
   )
 
 
+class Measured(NamedTuple):
+  """What a detector scored, what it was compared with, and the other checkpoints if asked for."""
+
+  detector: Detector
+  evaluation: Evaluation
+  others: dict[str, Evaluation]
+  rows: list[checkpoint_table.Row]
+
+
+def measure(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  *,
+  random_encoder: bool,
+  every_checkpoint: bool = False,
+) -> Measured:
+  """Measures the detector of a workdir, and writes WORKDIR/eval.
+
+  Args:
+    config: whole, as of `read_config`.
+    workdir: of the run.
+    dataset: of the config, with test images.
+    random_encoder: whether an untrained encoder is measured too.
+    every_checkpoint: whether every checkpoint that was kept is.
+  """
+  distributed.meet()
+  detector = get_detector(config, workdir, dataset)
+  evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
+  others: dict[str, Evaluation] = {}
+  if config.score.coreset < 1:
+    full = config.copy_and_resolve_references()
+    full.score.coreset = 1.0
+    others[results.FULL_BANK] = fit_and_evaluate(full, detector.params, dataset, 'full bank')
+  if random_encoder:
+    untrained = train_state.init_encoder(config)
+    others[results.RANDOM_ENCODER] = fit_and_evaluate(config, untrained, dataset, 'random encoder')
+  rows: list[checkpoint_table.Row] = []
+  if every_checkpoint:
+    rows = measure_checkpoints(config, workdir, dataset, evaluation)
+  if distributed.is_first():
+    results.write(workdir / 'eval', dataset.test, evaluation, others, rows)
+  return Measured(detector, evaluation, others, rows)
+
+
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Evaluates, prints, writes."""
   workdir = options.workdir
   config = read_config(options.config, rest, workdir)
   bank_building.check(config.score)
-  dataset = data.load(config.data)
-  if not len(dataset.test):
-    raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
-  distributed.meet()
-  detector = get_detector(config, workdir, dataset)
-  evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
-  others = {}
-  if config.score.coreset < 1:
-    full = config.copy_and_resolve_references()
-    full.score.coreset = 1.0
-    others[results.FULL_BANK] = fit_and_evaluate(full, detector.params, dataset, 'full bank')
-  if options.random_encoder:
-    untrained = train_state.init_encoder(config)
-    others[results.RANDOM_ENCODER] = fit_and_evaluate(config, untrained, dataset, 'random encoder')
-  rows = []
-  if options.every_checkpoint:
-    rows = measure_checkpoints(config, workdir, dataset, evaluation)
-  if distributed.is_first():
-    results.write(workdir / 'eval', dataset.test, evaluation, others, rows)
+  dataset = load_labelled(config.data)
+  detector, evaluation, others, rows = measure(
+    config,
+    workdir,
+    dataset,
+    random_encoder=options.random_encoder,
+    every_checkpoint=options.every_checkpoint,
+  )
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
   print_tables(evaluation, others)

@@ -11,6 +11,8 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
+import ml_collections
+
 from patch_svdd_jax import authors_weights, configuration
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.configs import default
@@ -25,19 +27,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workdir', required=True, type=pathlib.Path, help='a new folder')
 
 
+def import_weights(
+  file: pathlib.Path, config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """Writes a workdir with the encoder of a file.
+
+  Args:
+    file: an `enchier.pkl`.
+    config: the workdir's, but for the dimension D of the embeddings, which the file says.
+    workdir: a new folder.
+
+  Returns:
+    The workdir's config.
+
+  Raises:
+    UserError: the file cannot be read, or the workdir holds a run.
+  """
+  params = authors_weights.encoder_params(file)
+  if (workdir / configuration.FILE).exists() or (workdir / 'checkpoints').exists():
+    raise UserError(f'{workdir} holds a run already: name a new --workdir')
+  config = config.copy_and_resolve_references()
+  config.encoder.embed_dim = len(params['level_32']['conv_7']['bias'])
+  with Checkpoints(workdir) as checkpoints:
+    checkpoints.save_encoder(params)
+  configuration.save(config, workdir)
+  return config
+
+
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Reads the file, then writes a workdir with an encoder and the authors' config."""
   if rest:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
-  params = authors_weights.encoder_params(options.file)
   workdir = options.workdir
-  if (workdir / configuration.FILE).exists() or (workdir / 'checkpoints').exists():
-    raise UserError(f'{workdir} holds a run already: name a new --workdir')
   config = default.get_config()
-  config.encoder.embed_dim = len(params['level_32']['conv_7']['bias'])
   config.data.resize = 'nearest'
-  with Checkpoints(workdir) as checkpoints:
-    checkpoints.save_encoder(params)
-  configuration.save(config, workdir)
+  import_weights(options.file, config, workdir)
   print(f'{workdir}: imported; eval --workdir {workdir} --config CONFIG measures it')
   return 0

@@ -44,7 +44,7 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.commands.eval import fit_and_evaluate, get_detector
+from patch_svdd_jax.commands.eval import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.commands.train import StopRequest, check_resumable
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
@@ -52,9 +52,6 @@ from patch_svdd_jax.sweep_plan import Group, Member
 
 FILE, TABLE, VALUES = 'sweep.json', 'sweep.md', 'sweep.csv'
 CURVE, GROUPS = 'lambda.png', 'groups.png'
-
-# What may differ when a sweep goes on: it changes no figure.
-FREE = ('config.checkpoint.keep:', 'config.data.root:', 'config.data.prepared:')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,16 +96,9 @@ def read(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, 
     groups: dict[str, Any] = contents['groups']
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'{workdir / FILE} is no file of a sweep: use another --workdir') from error
-  changed = [
-    line
-    for line in configuration.differences(before, config)
-    # Listed or the config's own: a member's name says which it has.
-    if not line.startswith((*FREE, *(f'{key}:' for key in sweep_plan.OPTIONS)))
-  ]
-  if changed:
-    raise UserError(
-      f'{workdir} was started with another config ({"; ".join(changed)}): use another --workdir'
-    )
+  # Listed or the config's own: a member's name says which it has.
+  listed = tuple(f'{key}:' for key in sweep_plan.OPTIONS)
+  configuration.check_unchanged(before, config, workdir, configuration.WITHOUT_EFFECT + listed)
   return groups
 
 
@@ -279,9 +269,7 @@ def complete(
   pending = [member for member in group.members if member.name not in of_group['members']]
   if not pending:
     return 0
-  dataset = data.load(group.config.data)
-  if not len(dataset.test):
-    raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
+  dataset = load_labelled(group.config.data)
   stop = StopRequest()
   lost = train(group, pending, dataset.train.images, at_once, stop)
   if stop():

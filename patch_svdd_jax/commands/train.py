@@ -38,7 +38,6 @@ from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
 from patch_svdd_jax.collapse import CollapseWatch
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector, strides_of
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.monitoring import SilentMonitor, TrainingMonitor
 
 # What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
@@ -97,25 +96,44 @@ def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) ->
     return
   # A cosine decay ends at the last step: another end is another rate at every step.
   free = FREE if config.train.decay == 'cosine' else (*FREE, 'config.train.steps:')
-  changed = [
-    line
-    for line in configuration.differences(configuration.load(workdir), config)
-    if not line.startswith(free)
-  ]
-  if changed:
-    raise UserError(
-      f'{workdir} was started with another config ({"; ".join(changed)}): use another --workdir'
-    )
+  configuration.check_unchanged(configuration.load(workdir), config, workdir, free)
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-  """Trains, fits, saves."""
-  config = configuration.override(configuration.read(options.config), rest)
-  workdir = options.workdir
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses settings that cannot be trained or scored with, before anything is read.
+
+  Raises:
+    UserError: names the key and what it may be.
+  """
   training.check(config)
   bank_building.check(config.score)
-  check_resumable(config, workdir)
-  dataset = data.load(config.data)
+
+
+class StoppedError(Exception):
+  """Training was told to stop, and has saved; `status` is that of the command."""
+
+  def __init__(self, workdir: pathlib.Path, step: int, number: int):
+    super().__init__(f'stopped at step {step} of {workdir}: the same command goes on from there')
+    self.status = 128 + number
+
+
+def train(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
+) -> tuple[Detector, str]:
+  """Trains from the newest checkpoint of a workdir on, then fits the detector and saves it.
+
+  Args:
+    config: whole, let pass by `check` and `check_resumable`.
+    workdir: of the run; made where it is missing.
+    dataset: of the config.
+
+  Returns:
+    The detector, and which checkpoint it is made of and why, in words.
+
+  Raises:
+    StoppedError: on Ctrl-C or SIGTERM.
+    UserError: a setting makes no sense for these images, or the run cannot go on.
+  """
   normal = dataset.train.images
   distributed.meet()
   mean = standardisation.training_mean(normal, config.train.mean)
@@ -146,9 +164,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         should_stop=stop,
       )
     if not outcome.finished:
-      step = int(outcome.state.step)
-      print(f'stopped at step {step} of {workdir}: the same command goes on from there')
-      return 128 + stop.signal
+      raise StoppedError(workdir, int(outcome.state.step), stop.signal)
     step = checkpoints.chosen or 0
     params = checkpoints.restore_encoder(outcome.state.params['encoder'], step)
     reason = selection.explain(checkpoints.statistics, step)
@@ -156,6 +172,20 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     config, params, normal, step=step, progress=console.progress('Embedding normal images')
   )
   detector.save(workdir)
+  return detector, reason
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Trains, fits, saves."""
+  config = configuration.override(configuration.read(options.config), rest)
+  workdir = options.workdir
+  check(config)
+  check_resumable(config, workdir)
+  try:
+    detector, reason = train(config, workdir, data.load(config.data))
+  except StoppedError as stopped:
+    print(stopped)
+    return stopped.status
   console.print_banks(detector)
   print(f'the detector is {reason}')
   print(f'{workdir}: {config.train.steps} steps; eval --workdir {workdir} measures it')

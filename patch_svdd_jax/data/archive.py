@@ -1,10 +1,12 @@
 """One category out of a tar archive."""
 
+import itertools
 import lzma
 import pathlib
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -29,25 +31,44 @@ def extract_category(archive: pathlib.Path, category: str, folder: pathlib.Path)
     UserError: where the archive is damaged, hostile or lacks the category.
     OSError: where `folder` cannot be written.
   """
-  try:
-    stream = archive.open('rb')
-  except OSError as error:
-    raise UserError(f'{archive}: cannot be read ({error.strerror}); check the file') from error
-  size = archive.stat().st_size
   found = False
-  with (
-    stream,
-    tqdm.wrapattr(
-      stream, 'read', total=size, desc=f'Reading {archive.name}', mininterval=0.5, leave=False
-    ) as watched,
-  ):
-    for tar, member in _members(watched, archive):
+  with _opened(archive) as stream:
+    for tar, member in _members(stream, archive):
       name = _name_in_category(member.name, category)
       if name is not None:
         found = True
         _extract(tar, member.replace(name=name, deep=False), folder, archive)
   if not found:
     raise UserError(f'{archive}: holds no folder {category!r}; is it the archive of MVTec AD?')
+
+
+def categories(archive: pathlib.Path) -> set[str]:
+  """The names of the folders, at any depth, that hold 'train', in one pass over the archive.
+
+  Raises:
+    UserError: where the archive is damaged.
+  """
+  with _opened(archive) as stream:
+    paths = [pathlib.PurePosixPath(member.name) for _, member in _members(stream, archive)]
+  pairs = (pair for path in paths for pair in itertools.pairwise(path.parts))
+  return {category for category, top in pairs if top == 'train'}
+
+
+@contextmanager
+def _opened(archive: pathlib.Path) -> Iterator[Any]:
+  """The file, read with a progress bar."""
+  try:
+    stream = archive.open('rb')
+  except OSError as error:
+    raise UserError(f'{archive}: cannot be read ({error.strerror}); check the file') from error
+  size = archive.stat().st_size
+  with (
+    stream,
+    tqdm.wrapattr(
+      stream, 'read', total=size, desc=f'Reading {archive.name}', mininterval=0.5, leave=False
+    ) as watched,
+  ):
+    yield watched
 
 
 def _members(

@@ -46,6 +46,18 @@ _CITATION = """
 """
 
 
+def categories_in(root: pathlib.Path) -> list[str]:
+  """The categories that an archive, which is read through, or a folder holds.
+
+  Raises:
+    UserError: where the archive is damaged.
+  """
+  if root.is_file():
+    held = archive.categories(root)
+    return [category for category in COUNTS if category in held]
+  return [category for category in COUNTS if (root / category).is_dir()]
+
+
 class Mvtec(LayoutBuilder):
   """MVTec AD, one config a category.
 

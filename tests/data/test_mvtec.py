@@ -104,6 +104,15 @@ def test_counts_that_differ_are_said(official, load, caplog):
   assert 'has 320, 41 and 119' in caplog.text
 
 
+def test_the_categories_of_an_archive_are_those_of_the_folder(official):
+  (official / 'marble/train/good').mkdir(parents=True)
+  assert mvtec.categories_in(official) == ['pill', 'screw']
+  for prefix in ('', './', 'mvtec_anomaly_detection/'):
+    assert mvtec.categories_in(pack(official, prefix)) == ['pill', 'screw']
+  # The official archive of one category.
+  assert mvtec.categories_in(pack(official / 'screw', 'screw/')) == ['screw']
+
+
 def test_roots_that_do_not_hold_the_category(official, load, tmp_path):
   with pytest.raises(UserError, match="has no folder 'wood'"):
     load(official, category='wood')
@@ -119,8 +128,9 @@ def test_a_damaged_archive_is_named(official, load, part):
   archive = pack(official)
   content = archive.read_bytes()
   archive.write_bytes(content[: int(len(content) * part)])
-  with pytest.raises(UserError, match=rf'{archive}: is no tar archive or is damaged'):
-    load(archive)
+  for read in (load, mvtec.categories_in):
+    with pytest.raises(UserError, match=rf'{archive}: is no tar archive or is damaged'):
+      read(archive)
 
 
 @pytest.mark.parametrize('kind', ['outside', 'link', 'device'])
