@@ -14,6 +14,7 @@ COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
   'eval': 'measure a detector on labelled test images',
   'sweep': 'train many seeds and settings at once, and compare them',
+  'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',
   'light': 'say how a detector takes other light',
   'curves': 'draw what runs learned and scored over time and FLOPs',
   'benchmark': 'measure this machine, beside other libraries',
