@@ -97,7 +97,7 @@ def authors_config(category: str, root: str, rest: Sequence[str]) -> ml_collecti
   changed = configuration.override(config.copy_and_resolve_references(), rest)
   config.data.update(changed.data)
   config.score.update(changed.score)
-  config.data.update(category=category, root=root)
+  config.data.update(name='mvtec', category=category, root=root)
   bank_building.check(config.score)
   return config
 
