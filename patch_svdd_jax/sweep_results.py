@@ -1,10 +1,8 @@
-"""What the members of a sweep have in common: means, confidence intervals, tables."""
+"""What the members of a sweep have in common: means and confidence intervals."""
 
-import csv
-import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +13,6 @@ CONFIDENCE = 0.95
 AUROCS = {'image_auroc': 'image AUROC', 'pixel_auroc': 'pixel AUROC'}
 ACCURACY = 'position_accuracy'
 COST = 'cost'
-# What is shown of the cost: heading, name and factor. All runs of a program are trained at once.
-COST_COLUMNS = {
-  'ms a step, all seeds': ('step_seconds', 1e3),
-  'images/s': ('images_per_s', 1.0),
-}
 
 Figures = Mapping[str, Mapping[str, float | None]]
 
@@ -117,95 +110,3 @@ def summarise(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
       )
   return found
-
-
-def label(setting: Mapping[str, Any]) -> str:
-  """A setting in words."""
-  return f'{setting["group"]}, lambda {setting["svdd_weight"]:g}, rate {setting["learning_rate"]:g}'
-
-
-def cell(interval: Interval | None) -> str:
-  """'.912 ± .013', or '.912' for one seed."""
-  if interval is None or interval.mean is None:
-    return '-'
-  half = '' if interval.half_width is None else f' ± {interval.half_width:.3f}'
-  return f'{interval.mean:.3f}{half}'
-
-
-def seeds_of(setting: Mapping[str, Any]) -> str:
-  """How many seeds the means are of, and how many runs there are no figures of."""
-  return f'{setting["seeds"]}' + (f' ({setting["lost"]} lost)' if setting['lost'] else '')
-
-
-def names_of(found: Iterable[Mapping[str, Any]]) -> list[str]:
-  """The names that occur, each once, in the order of their first occurrence."""
-  return list(dict.fromkeys(name for each in found for name in each))
-
-
-def tables(
-  groups: Mapping[str, Any],
-) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-  """The title, header and rows of each table: AUROCs of all maps, accuracies, costs, failures."""
-  settings = summarise(groups)
-  untrained = {
-    name: group['random_encoder'] for name, group in groups.items() if 'random_encoder' in group
-  }
-  maps = names_of([*untrained.values(), *(setting['maps'] for setting in settings)])
-  for metric, title in AUROCS.items():
-    rows = []
-    for name, figures in untrained.items():
-      values = (
-        Interval(figures[each][metric], None, 1) if each in figures else None for each in maps
-      )
-      rows.append([f'{name}, untrained', '1', *map(cell, values)])
-      rows += [
-        [
-          label(setting),
-          seeds_of(setting),
-          *(cell(setting['maps'].get(each, {}).get(metric)) for each in maps),
-        ]
-        for setting in settings
-        if setting['group'] == name
-      ]
-    yield title, ['setting', 'seeds', *maps], rows
-  scales = sorted(names_of(setting[ACCURACY] for setting in settings), key=scale_order)
-  rows = [
-    [label(setting), seeds_of(setting), *(cell(setting[ACCURACY].get(k)) for k in scales)]
-    for setting in settings
-  ]
-  yield (
-    'position accuracy over the last fifth of training (1/8 by chance)',
-    ['setting', 'seeds', *scales],
-    rows,
-  )
-  rows = [
-    [
-      label(setting),
-      f'{groups[setting["group"]]["parameters"]:,}',
-      f'{groups[setting["group"]]["macs"] / 1e9:.3g}',
-      *(number(setting[COST].get(name), scale) for name, scale in COST_COLUMNS.values()),
-    ]
-    for setting in settings
-  ]
-  yield 'cost', ['setting', 'parameters', 'GMAC an image', *COST_COLUMNS], rows
-  if failed := [[name, group['error']] for name, group in groups.items() if 'error' in group]:
-    yield 'failed; the same command tries again', ['group', 'error'], failed
-
-
-def number(interval: Interval | None, scale: float) -> str:
-  """The mean of a cost."""
-  return '-' if interval is None or interval.mean is None else f'{scale * interval.mean:.3g}'
-
-
-def to_csv(groups: Mapping[str, Any]) -> str:
-  """One line for each setting, map and metric: mean, half width and seeds."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  named = ['group', 'svdd_weight', 'learning_rate']
-  writer.writerow([*named, 'what', 'metric', *Interval._fields])
-  for setting in summarise(groups):
-    parts = setting['maps'] | {name: setting[name] for name in (ACCURACY, COST)}
-    for what, figures in parts.items():
-      for metric, interval in figures.items():
-        writer.writerow([*(setting[name] for name in named), what, metric, *interval])
-  return text.getvalue()

@@ -39,6 +39,7 @@ from patch_svdd_jax import (
   sweep_plan,
   sweep_plots,
   sweep_results,
+  sweep_tables,
   train_state,
   training,
 )
@@ -127,7 +128,7 @@ def render(groups: dict[str, Any]) -> str:
   """The tables as Markdown."""
   return '\n\n'.join(
     f'{title}\n\n{console.table(header, rows)}'
-    for title, header, rows in sweep_results.tables(groups)
+    for title, header, rows in sweep_tables.tables(groups)
   )
 
 
@@ -329,7 +330,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     raise UserError(errors[0])
   text = render(record)
   console.write(workdir / TABLE, f'{text}\n'.encode())
-  console.write(workdir / VALUES, sweep_results.to_csv(record).encode())
+  console.write(workdir / VALUES, sweep_tables.to_csv(record).encode())
   console.write(workdir / CURVE, sweep_plots.draw_weights(record, 'png'))
   console.write(workdir / GROUPS, sweep_plots.draw_groups(record, 'png'))
   sys.stderr.flush()
