@@ -4,9 +4,10 @@ import dataclasses
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from patch_svdd_jax import geometry, metrics
 from patch_svdd_jax.data import Split
@@ -15,9 +16,16 @@ from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.geometry import ImageSize
 
 
+class Scorer(Protocol):
+  """What can be measured: a detector, or a baseline."""
+
+  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
+    """Scores images u8[N, H, W, 3]."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """The metrics of one detector.
+  """The metrics of one scorer.
 
   Attributes:
     maps: metrics by map and name, as `maps['k64']['image_auroc']`.
@@ -32,9 +40,9 @@ class Evaluation:
   scores: Scores
 
 
-def evaluate(detector: Detector, split: Split, progress: Progress = iter) -> Evaluation:
+def evaluate(scorer: Scorer, split: Split, progress: Progress = iter) -> Evaluation:
   """Scores the images of a split and compares with its labels and masks, on raw scores."""
-  scores = detector.score(split.images, progress)
+  scores = scorer.score(split.images, progress)
   start = time.perf_counter()
   overall, per_defect = {}, {}
   for name, maps in scores.maps.items():
@@ -42,7 +50,9 @@ def evaluate(detector: Detector, split: Split, progress: Progress = iter) -> Eva
       split.labels, split.defects, split.masks, split.has_mask, scores.images[name], maps
     )
   seconds = time.perf_counter() - start
-  timing = speeds(detector, scores, split.images.shape[1:3]) | {'metrics_seconds': seconds}
+  timing = speeds(scores) | {'metrics_seconds': seconds}
+  if isinstance(scorer, Detector):
+    timing |= search_speeds(scorer, scores, split.images.shape[1:3])
   return Evaluation(overall, per_defect, timing, scores)
 
 
@@ -57,15 +67,21 @@ def search_flop(detector: Detector, image_size: ImageSize) -> float:
   )
 
 
-def speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> dict[str, float]:
-  """Images a second of each stage and of all, distances in GFLOP/s, and peak memory."""
+def speeds(scores: Scores) -> dict[str, float]:
+  """Images a second of each stage and of all, and peak memory."""
   rates = {f'{stage}_images_per_s': 1 / s for stage, s in scores.seconds.items()}
   return rates | {
     'images_per_s': 1 / sum(scores.seconds.values()),
+    'peak_memory_mib': peak_memory() / 2**20,
+  }
+
+
+def search_speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> dict[str, float]:
+  """What the search of memory banks took: distances in GFLOP/s, second looks, rows."""
+  return {
     'search_gflop_per_s': search_flop(detector, image_size) / scores.seconds['search'] / 1e9,
     'search_unproven': unproven_share(scores),
     'bank_rows': float(sum(bank.size for bank in detector.banks.values())),
-    'peak_memory_mib': peak_memory() / 2**20,
   }
 
 

@@ -44,7 +44,7 @@ from patch_svdd_jax import (
   training,
 )
 from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
-from patch_svdd_jax.commands import console
+from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.commands.eval import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.commands.train import StopRequest, check_resumable
 from patch_svdd_jax.errors import UserError
@@ -89,18 +89,9 @@ def read(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, 
   Raises:
     UserError: it is of another config.
   """
-  if not (workdir / FILE).exists():
-    return {}
-  try:
-    contents = json.loads((workdir / FILE).read_text())
-    before = configuration.from_json(json.dumps(contents['config']), str(workdir / FILE))
-    groups: dict[str, Any] = contents['groups']
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{workdir / FILE} is no file of a sweep: use another --workdir') from error
   # Listed or the config's own: a member's name says which it has.
-  listed = tuple(f'{key}:' for key in sweep_plan.OPTIONS)
-  configuration.check_unchanged(before, config, workdir, configuration.WITHOUT_EFFECT + listed)
-  return groups
+  free = [f'{key}:' for key in sweep_plan.OPTIONS]
+  return record_file.read(workdir / FILE, config, 'groups', 'a sweep', free)
 
 
 def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, groups: dict[str, Any]) -> None:
@@ -111,9 +102,7 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, groups: dict
     | as_dicts({name: each[name] for name in (sweep_results.ACCURACY, sweep_results.COST)})
     for each in sweep_results.summarise(groups)
   ]
-  contents = {'config': config.to_dict(), 'groups': groups, 'settings': settings}
-  text = json.dumps(results.to_json(contents), indent=2) + '\n'
-  console.write(workdir / FILE, text.encode())
+  record_file.write(workdir / FILE, config, {'groups': groups, 'settings': settings})
 
 
 def as_dicts(intervals: Any) -> Any:
