@@ -86,4 +86,15 @@ def get_config() -> ml_collections.ConfigDict:
   )
   score.query_block = 0  # queries and bank rows that are compared
   score.bank_block = 0  # at a time; 0: as the devices' memory and caches allow
+
+  config.baseline = baseline = ml_collections.ConfigDict()  # of the command `baselines`
+  baseline.components = 64  # principal components of raw pixels that what has no encoder works on
+  baseline.stride = 8  # pixels between the patches of ocsvm_patch, svdd_patch and raw_patch
+  baseline.fitted_patches = 2000  # that PCA, OC-SVM and SVDD are fitted to at most, at random
+  baseline.nu = 0.1  # share of normal images or patches that may lie outside
+  baseline.kernel = 'rbf'  # of OC-SVM and SVDD, which it makes equal; 'linear', 'polynomial'
+  baseline.gamma = 0.0  # of the kernel; 0: 1 / (components * variance)
+  baseline.objective = 'one_class'  # of deep_svdd; or 'soft_boundary'
+  baseline.steps = 1000  # of its training, 64 images each
+  baseline.learning_rate = 1e-4
   return config.lock()

@@ -34,4 +34,5 @@ def get_config(data: str = 'brick') -> ml_collections.ConfigDict:
   config.train.crop_size = 80
   config.train.steps = 600
   config.train.learning_rate = 1e-3
+  config.baseline.steps = 200
   return config

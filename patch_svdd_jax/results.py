@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax import checkpoint_table, coreset, report
+from patch_svdd_jax import array_files, checkpoint_table, coreset, report
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation
@@ -105,10 +105,4 @@ def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None
     'labels': split.labels,
     'defects': np.array(split.defects),
   }
-  unfinished = path.with_suffix('.tmp')
-  try:
-    with unfinished.open('wb') as file:
-      np.savez_compressed(file, **arrays)
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+  array_files.write(path, arrays)

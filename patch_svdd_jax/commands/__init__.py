@@ -15,6 +15,7 @@ COMMANDS = {
   'eval': 'measure a detector on labelled test images',
   'sweep': 'train many seeds and settings at once, and compare them',
   'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',
+  'baselines': 'compare with one-class SVM, SVDD, Deep SVDD and others',
   'light': 'say how a detector takes other light',
   'curves': 'draw what runs learned and scored over time and FLOPs',
   'benchmark': 'measure this machine, beside other libraries',

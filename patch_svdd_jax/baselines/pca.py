@@ -1,0 +1,34 @@
+"""The leading principal components of raw pixels, which OC-SVM and SVDD work on."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from patch_svdd_jax.baselines import extra
+
+
+class Pca(NamedTuple):
+  """Principal components of rows.
+
+  Attributes:
+    mean: f32[D].
+    components: f32[C, D], orthonormal, those of the largest variance first.
+  """
+
+  mean: np.ndarray
+  components: np.ndarray
+
+  def reduce(self, rows: np.ndarray) -> np.ndarray:
+    """Rows f32[..., D] to their coordinates f64[..., C]."""
+    return ((rows - self.mean) @ self.components.T).astype(np.float64)
+
+
+def fit(rows: np.ndarray, components: int, seed: int) -> Pca:
+  """The components of rows f32[N, D], by scikit-learn; no more than N or D.
+
+  Raises:
+    UserError: scikit-learn is not installed.
+  """
+  decomposition = extra.import_module('sklearn.decomposition')
+  found = decomposition.PCA(min(components, *rows.shape), random_state=seed).fit(rows)
+  return Pca(found.mean_.astype(np.float32), found.components_.astype(np.float32))
