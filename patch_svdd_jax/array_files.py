@@ -21,5 +21,6 @@ def write(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   """All arrays of an npz."""
-  with np.load(path, allow_pickle=False) as file:
-    return dict(file)
+  # Opened here: what is no npz leaves numpy's own file open.
+  with path.open('rb') as opened, np.load(opened, allow_pickle=False) as arrays:
+    return dict(arrays)

@@ -24,6 +24,8 @@ from patch_svdd_jax.errors import UserError
 
 # Of C: dual variables nearer than this to 0 or to C count as there.
 AT_BOUND = 1e-6
+# Of the solver: a row on the sphere must be told from one beside it.
+TOLERANCE = 1e-12
 
 
 def fit(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
@@ -57,7 +59,8 @@ def fit_by_svm(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
 def fit_by_dual(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
   """The sphere of any kernel, from its own dual."""
   matrix = kernel.matrix(rows, rows)
-  bound = max(1 / (nu * len(rows)), 1 / len(rows))
+  # Above 1 a bound binds nothing, and only makes the problem harder to solve.
+  bound = min(1.0, 1 / (nu * len(rows)))
   a = solve_dual(matrix, bound)
   squared_norm = float(a @ matrix @ a)
   distances = np.diag(matrix) - 2 * matrix @ a + squared_norm
@@ -85,6 +88,7 @@ def solve_dual(matrix: np.ndarray, bound: float) -> np.ndarray:
   cones = [clarabel.ZeroConeT(1), clarabel.NonnegativeConeT(2 * count)]
   options: Any = clarabel.DefaultSettings()
   options.verbose = False
+  options.tol_gap_abs = options.tol_gap_rel = options.tol_feas = TOLERANCE
   solver = clarabel.DefaultSolver(quadratic, -np.diag(matrix), constraints, limits, cones, options)
   solution = solver.solve()
   if solution.status not in (clarabel.SolverStatus.Solved, clarabel.SolverStatus.AlmostSolved):

@@ -30,5 +30,8 @@ def fit(rows: np.ndarray, components: int, seed: int) -> Pca:
     UserError: scikit-learn is not installed.
   """
   decomposition = extra.import_module('sklearn.decomposition')
-  found = decomposition.PCA(min(components, *rows.shape), random_state=seed).fit(rows)
+  count = min(components, *rows.shape)
+  # Exact, unlike the randomised solver that scikit-learn would choose, and as quick.
+  solver = 'arpack' if count < min(rows.shape) else 'full'
+  found = decomposition.PCA(count, svd_solver=solver, random_state=seed).fit(rows)
   return Pca(found.mean_.astype(np.float32), found.components_.astype(np.float32))
