@@ -139,10 +139,8 @@ def one_line(error: Exception) -> str:
   return f'{type(error).__name__}: {text.splitlines()[0] if text else "no message"}'
 
 
-def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, record: dict[str, Any]) -> str:
-  """Writes the record, the table, the sheet and the bars; returns the table."""
-  entries = {name: record[name] for name in baselines.SYSTEMS if name in record}
-  record_file.write(workdir / FILE, config, {'systems': entries})
+def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
+  """Writes the table, the sheet and the bars; returns the table."""
   text = '\n\n'.join([console.table(*comparison.table(entries)), *comparison.errors(entries)])
   console.write(workdir / TABLE, f'{text}\n'.encode())
   console.write(workdir / SHEET, comparison.to_csv(entries).encode())
@@ -170,10 +168,12 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     except Exception as error:
       record[name], stopped = {'error': one_line(error)}, 0
       print(f'{name} failed: {record[name]["error"]}', file=sys.stderr)
-    write(workdir, config, record)
+    record = {name: record[name] for name in baselines.SYSTEMS if name in record}
+    record_file.write(workdir / FILE, config, {'systems': record})
     if stopped:
+      write(workdir, record)
       return 128 + stopped
-  text = write(workdir, config, record)
+  text = write(workdir, record)
   sys.stderr.flush()
   print(text)
   print(f'\nwritten: {workdir}')

@@ -10,6 +10,7 @@ from patch_svdd_jax.baselines import deep_svdd
 from patch_svdd_jax.baselines.deep_svdd import DeepSvdd
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
+from tests import small_deep_svdd
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 20, 24, 3), dtype=np.uint8)
 SMALL = IMAGES[:, :20, :20]
@@ -17,18 +18,8 @@ SQUARED = np.random.default_rng(1).uniform(0, 4, 50).astype(np.float32)
 
 
 @pytest.fixture(scope='module', autouse=True)
-def small():
-  """An encoder of 20-pixel images, which compiles and trains in a second."""
-  with pytest.MonkeyPatch.context() as patch:
-    for name, value in {
-      'SIDE': 20,
-      'CHANNELS': (4, 6),
-      'EMBED_DIM': 5,
-      'BATCH_SIZE': 4,
-      'STEPS_PER_CALL': 2,
-      'EMBEDDED_TOGETHER': 4,
-    }.items():
-      patch.setattr(deep_svdd, name, value)
+def small(quick_compilation):
+  with small_deep_svdd.small():
     yield
 
 

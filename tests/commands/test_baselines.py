@@ -15,6 +15,7 @@ from patch_svdd_jax.commands import main
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset
 from patch_svdd_jax.errors import UserError
+from tests import small_deep_svdd
 
 CONFIG = """
 from patch_svdd_jax.configs import default
@@ -37,8 +38,8 @@ def quick(quick_compilation):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def few_images():
-  """The first training images, and test images of both kinds."""
+def small():
+  """The first training images, test images of both kinds, and a small Deep SVDD."""
   load = data.load
 
   def load_few(config):
@@ -47,7 +48,7 @@ def few_images():
     test = whole.test.take(np.concatenate([normal, bad]))
     return Dataset(whole.name, whole.train.take(np.arange(6)), whole.held_out, test)
 
-  with pytest.MonkeyPatch.context() as patch:
+  with pytest.MonkeyPatch.context() as patch, small_deep_svdd.small():
     patch.setattr(data, 'load', load_few)
     yield
 
@@ -166,7 +167,6 @@ def test_a_killed_run_goes_on_and_failures_are_tried_again(config, tmp_path, mon
   assert '| svdd_image  |      failed |' in printed
 
   monkeypatch.undo()
-  monkeypatch.setattr(data, 'load', data.load)
   assert main(arguments(config, workdir, '--systems', 'svdd_image')) == 0
   assert list(read(workdir)) == ['ocsvm_image', 'ocsvm_patch', 'svdd_image', 'deep_svdd']
   assert 'maps' in read(workdir)['svdd_image']
