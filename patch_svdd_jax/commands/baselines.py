@@ -26,17 +26,16 @@ from typing import Any
 import ml_collections
 
 from patch_svdd_jax import (
-  bank_building,
   baselines,
   configuration,
   data,
   results,
-  training,
 )
 from patch_svdd_jax.baselines import comparison
 from patch_svdd_jax.commands import console, record_file
-from patch_svdd_jax.commands import train as train_command
-from patch_svdd_jax.commands.train import StopRequest
+from patch_svdd_jax.commands.eval import load_labelled
+from patch_svdd_jax.commands.train import StoppedError, check_resumable, train
+from patch_svdd_jax.commands.train import check as check_training
 from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
@@ -73,14 +72,13 @@ def check(config: ml_collections.ConfigDict, names: Sequence[str], workdir: path
     UserError: names the key.
   """
   baselines.check(config.baseline)
-  training.check(config)
-  bank_building.check(config.score)
+  check_training(config)
   strides_of(config)
   for name in names:
     if name in baselines.TRAINED:
       own = baselines.TRAINED[name](config)
-      training.check(own)
-      train_command.check_resumable(own, workdir / name)
+      check_training(own)
+      check_resumable(own, workdir / name)
 
 
 def fit(
@@ -88,13 +86,18 @@ def fit(
   config: ml_collections.ConfigDict,
   dataset: data.Dataset,
   workdir: pathlib.Path,
-  stop: StopRequest,
-) -> baselines.System | None:
-  """Fits a system and saves it in a workdir of its own; None where training was told to stop."""
+) -> baselines.System:
+  """Fits a system and saves it in a workdir of its own.
+
+  Raises:
+    StoppedError: training was told to stop.
+  """
   if name in baselines.TRAINED:
-    trained = train_command.fit(baselines.TRAINED[name](config), workdir, dataset, stop)
-    return trained and trained.detector
-  return baselines.FITTED[name].fit(config, dataset.train.images, console.progress('Fitting'))
+    detector, _ = train(baselines.TRAINED[name](config), workdir, dataset)
+    return detector
+  system = baselines.FITTED[name].fit(config, dataset.train.images, console.progress('Fitting'))
+  system.save(workdir)
+  return system
 
 
 def complete(
@@ -114,16 +117,15 @@ def complete(
     before: seconds that it was trained already, until told to stop.
 
   Returns:
-    Its entry in the record, and the number of the signal by which it was told to stop, or 0.
+    Its entry in the record, and the status with which to leave where it was told to stop, or 0.
   """
-  stop = StopRequest()
   start = time.perf_counter()
-  system = fit(name, config, dataset, workdir, stop)
+  try:
+    system = fit(name, config, dataset, workdir)
+  except StoppedError as stopped:
+    print(stopped)
+    return {'fit_seconds': before + time.perf_counter() - start}, stopped.status
   seconds = before + time.perf_counter() - start
-  if system is None:
-    return {'fit_seconds': seconds}, stop.signal
-  if name in baselines.FITTED:
-    system.save(workdir)
   evaluation = evaluate(system, dataset.test, console.progress('Scoring'))
   entry = results.summary(evaluation, {}) | {'fit_seconds': seconds}
   console.write(workdir / 'metrics.json', (json.dumps(entry, indent=2) + '\n').encode())
@@ -155,9 +157,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   check(config, names, workdir)
   record = record_file.read(workdir / FILE, config, 'systems', 'baselines')
   pending = [name for name in names if not comparison.finished(record.get(name, {}))]
-  dataset = data.load(config.data)
-  if not len(dataset.test):
-    raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
+  dataset = load_labelled(config.data)
   console.check_writable(workdir / FILE)
   for number, name in enumerate(pending, 1):
     print(f'{number} of {len(pending)}: {name}', file=sys.stderr)
@@ -172,7 +172,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     record_file.write(workdir / FILE, config, {'systems': record})
     if stopped:
       write(workdir, record)
-      return 128 + stopped
+      return stopped
   text = write(workdir, record)
   sys.stderr.flush()
   print(text)
