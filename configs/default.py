@@ -22,9 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.image_size = (256, 256)  # (height, width), to which every image is resized
   data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
-  data.normal_images = (
-    0  # how many are learned from, spread evenly over the files; 0: all there are
-  )
+  data.normal_images = 0  # how many are trained on, spread evenly over the files; 0: all
   data.held_out = 0.0  # share of the normal images that only chooses a checkpoint; 0: the newest is
 
   config.encoder = encoder = ml_collections.ConfigDict()
@@ -81,9 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
   score.batch_size = 8  # images embedded at a time on each device
   score.coreset = 1.0  # share of the memory bank that is kept, by k-center greedy; 1 keeps all
   score.bank = ''  # where the memory bank lies: 'device' or 'host'; '': on the devices if it fits
-  score.screen = (
-    ''  # what finds the nearest rows: 'float32', 'bfloat16'; '': what suits the devices
-  )
+  score.screen = ''  # finds the nearest rows: 'float32', 'bfloat16'; '': what suits the devices
   score.query_block = 0  # queries and bank rows that are compared
   score.bank_block = 0  # at a time; 0: as the devices' memory and caches allow
 
