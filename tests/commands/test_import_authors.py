@@ -150,6 +150,7 @@ def test_eval_accepts_it(capsys, tmp_path, imported):
   arguments = [
     '--random_encoder=false',
     '--config=folder',
+    '--config.data.light=kept',
     '--config.train.mean=image',
     '--config.encoder.embed_dim=8',
     f'--config.data.root={tmp_path}/parts',
