@@ -5,7 +5,7 @@ The argument is a texture, or one of the other data sets with its own: `laptop.p
 
   python train.py --config configs/laptop.py:brick --workdir runs/brick
 
-Two 2.5 GHz cores train brick in 2.1 minutes; image/pixel AUROC .863/.950, untrained .613/.802.
+Two 2.5 GHz cores train brick in 1.1 minutes; image/pixel AUROC .858/.924, untrained .682/.850.
 """
 
 import ml_collections
