@@ -63,7 +63,7 @@ def test_losses_are_the_paper_s():
     'L_SVDD': ('centre', 1, 0),
     'L_SVDD_near': ('neighbour', 1, 0),
     'L_SSL': ('neighbour', 0, 1),
-    'L_SVDD_near+L_SSL': ('neighbour', 1e-2, 1),
+    'L_SVDD_near+L_SSL': ('neighbour', 1e-3, 1),
   }
 
 
