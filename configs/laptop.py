@@ -5,7 +5,7 @@ The argument is a texture, or one of the other data sets with its own: `laptop.p
 
   python train.py --config configs/laptop.py:brick --workdir runs/brick
 
-Two 2.5 GHz cores train brick in 1.1 minutes; image/pixel AUROC .858/.924, untrained .682/.850.
+Two 2.5 GHz cores train brick in 0.7 minutes; image/pixel AUROC .905/.937, untrained .682/.850.
 """
 
 import ml_collections
