@@ -45,3 +45,10 @@ def quick_compilation(tmp_path_factory):
     compilation_cache.reset_cache()
     if values is settings:
       yield settings
+
+
+@pytest.fixture(scope='module')
+def only_quick_compilation(quick_compilation):
+  """The same, and nothing of before: compiled with optimisations it could differ by a bit."""
+  jax.clear_caches()
+  return quick_compilation

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +15,8 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset
 from patch_svdd_jax.errors import UserError
 from tests import small_deep_svdd
+
+pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 
 CONFIG = """
 from patch_svdd_jax.configs import default
@@ -29,12 +30,6 @@ def get_config(prepared):
   config.baseline.update(components=4, stride=8, fitted_patches=40, steps=2)
   return config
 """
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick(quick_compilation):
-  """What was compiled with optimisations could differ in the last bit."""
-  jax.clear_caches()
 
 
 @pytest.fixture(scope='module', autouse=True)

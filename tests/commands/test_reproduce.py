@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,6 +16,8 @@ from patch_svdd_jax.commands.train import StopRequest
 from patch_svdd_jax.errors import UserError
 from tests import categories
 from tests.commands.test_import_authors import random_weights, write_weights
+
+pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 
 CONFIG = """
 from patch_svdd_jax.configs import mvtec
@@ -31,12 +32,6 @@ def get_config(category):
 """
 PRESENT = ['bottle', 'cable', 'screw']
 METRICS = ('image_auroc', 'pixel_auroc')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick(quick_compilation):
-  """What was compiled with optimisations could differ in the last bit."""
-  jax.clear_caches()
 
 
 @pytest.fixture(scope='module')

@@ -23,6 +23,8 @@ from patch_svdd_jax.commands.train import StopRequest
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.train_state import init_encoder, init_state
 
+pytestmark = pytest.mark.usefixtures('only_quick_compilation')
+
 CONFIG = """
 from patch_svdd_jax.configs import default
 
@@ -39,12 +41,6 @@ def get_config(root):
 """
 MEMBERS = ['seed=5,lambda=0.1,rate=0.0001', 'seed=6,lambda=0.1,rate=0.0001']
 GROUPS = ['encoder.depth=2', 'encoder.depth=3']
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick(quick_compilation):
-  """What was compiled with optimisations could differ in the last bit."""
-  jax.clear_caches()
 
 
 @pytest.fixture(scope='module')
