@@ -62,13 +62,11 @@ MANY = ['--config.train.steps=200', '--config.checkpoint.every=1000']
 
 
 @pytest.fixture(scope='module', autouse=True)
-def environment(quick_compilation):
+def environment(only_quick_compilation):
   """The variables by which subprocesses compile as this process does."""
   strict = {'jax_platforms': 'cpu', 'jax_numpy_rank_promotion': 'raise'}
-  # What was compiled with optimisations could differ in the last bit.
-  jax.clear_caches()
   return os.environ | {
-    name.upper(): str(value) for name, value in (quick_compilation | strict).items()
+    name.upper(): str(value) for name, value in (only_quick_compilation | strict).items()
   }
 
 
