@@ -54,6 +54,8 @@ def split():
     labels=np.arange(7) >= 2,
     defects=('good',) * 2 + ('square',) * 2 + ('line',) * 3,
     names=tuple(f'test/{i}.png' for i in range(7)),
+    sizes=np.full((7, 2), SIZE),
+    appearance=np.zeros((7, 4), np.float32),
   )
 
 

@@ -1,5 +1,6 @@
 """Pictures: what they show, their common colour scale, and that none is left half-written."""
 
+import dataclasses
 import os
 
 import matplotlib
@@ -27,7 +28,16 @@ def make_split(defects, size=(256, 256)):
   masks = np.zeros((number, *size), bool)
   masks[labels, size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = True
   names = tuple(f'test/{name}/{i:03d}.png' for i, name in enumerate(defects))
-  return Split(images, masks, np.ones(number, bool), labels, tuple(defects), names)
+  return Split(
+    images=images,
+    masks=masks,
+    has_mask=np.ones(number, bool),
+    labels=labels,
+    defects=tuple(defects),
+    names=names,
+    sizes=np.full((number, 2), size),
+    appearance=np.zeros((number, 4), np.float32),
+  )
 
 
 def read(path):
@@ -164,7 +174,7 @@ def test_a_failure_leaves_neither_a_picture_nor_a_part_of_one(tmp_path, monkeypa
 
 
 def named(split, *names):
-  return Split(split.images, split.masks, split.has_mask, split.labels, split.defects, names)
+  return dataclasses.replace(split, names=names)
 
 
 def test_images_that_differ_in_their_suffix_have_their_own_pictures(tmp_path):

@@ -17,6 +17,9 @@ class Split:
     labels: bool[N], True for anomalous.
     defects: defect type of each image, 'good' for normal ones.
     names: path of each image relative to its category, such as 'test/scratch/003.png'.
+    sizes: i64[N, 2], (height, width) in pixels that the images had before they were resized.
+    appearance: f32[N, 4] of `appearance.measure`, of the images of H x W pixels, before their light
+      was standardised.
   """
 
   images: np.ndarray
@@ -25,17 +28,23 @@ class Split:
   labels: np.ndarray
   defects: tuple[str, ...]
   names: tuple[str, ...]
+  sizes: np.ndarray
+  appearance: np.ndarray
 
   def __len__(self) -> int:
     return len(self.names)
 
   def take(self, indices: np.ndarray) -> 'Split':
     """Those images, by their numbers i[M], in that order."""
-    arrays = (self.images, self.masks, self.has_mask, self.labels)
-    texts = (self.defects, self.names)
     return Split(
-      *(array[indices] for array in arrays),
-      *(tuple(text[index] for index in indices) for text in texts),
+      images=self.images[indices],
+      masks=self.masks[indices],
+      has_mask=self.has_mask[indices],
+      labels=self.labels[indices],
+      defects=tuple(self.defects[index] for index in indices),
+      names=tuple(self.names[index] for index in indices),
+      sizes=self.sizes[indices],
+      appearance=self.appearance[indices],
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from patch_svdd_jax.data import images, layout
+from patch_svdd_jax.data import appearance, images, layout
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.dataset import Split
 from patch_svdd_jax.errors import UserError
@@ -92,6 +92,8 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
     source = builder.as_data_source(split, decoders={'image': raw, 'mask': raw})
   pixels = np.zeros((len(source), *size, 3), np.uint8)
   masks = np.zeros((len(source), *size), bool)
+  sizes = np.zeros((len(source), 2), np.int64)
+  looks = np.zeros((len(source), len(appearance.NAMES)), np.float32)
   lock = threading.Lock()  # the reader's threads are its own business; one call at a time
 
   def fill(index: int) -> dict[str, Any]:
@@ -99,7 +101,9 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
       record = source[index]
     image = images.decode_normalised(record.pop('image'))
     mask = images.decode_normalised(record.pop('mask')) > 0
+    sizes[index] = image.shape[:2]
     pixels[index] = images.resize_image(image, size, resample)
+    looks[index] = appearance.measure(pixels[index])
     masks[index] = images.resize_mask(mask, size)
     return record
 
@@ -117,4 +121,6 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
     labels=np.array([defect != layout.GOOD for defect in defects], bool),
     defects=defects,
     names=tuple(record['name'].decode() for record in records),
+    sizes=sizes,
+    appearance=looks,
   )
