@@ -1,0 +1,67 @@
+"""Whether images look like those a detector was made from: light, camera and focus may change.
+
+Statistics are those of `appearance` and, of each scale, the mean norm of an image's embeddings.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+Statistics = Mapping[str, np.ndarray]
+
+# How much the normal images' range is widened, in 1 / (n + 1) of it: few images do not show it all.
+WIDENING = 3.0
+
+# A batch of fewer images is not compared as one, and how unlikely a difference must be by chance.
+BATCH, CHANCE = 10, 1e-3
+
+
+def limits(normal: np.ndarray) -> tuple[float, float]:
+  """The range of a statistic f[n] of normal images, widened."""
+  low, high = float(np.min(normal)), float(np.max(normal))
+  margin = WIDENING / (len(normal) + 1) * (high - low)
+  return low - margin, high + margin
+
+
+def outside(normal: Statistics, found: Statistics) -> list[tuple[str, ...]]:
+  """What to say of each image: a text for each statistic that lies outside of the normal images'.
+
+  Args:
+    normal: f[n] each, by name.
+    found: f[N] each, of the same names.
+  """
+  texts: list[list[str]] = [[] for _ in range(len(next(iter(found.values()))))]
+  for name, values in found.items():
+    low, high = limits(normal[name])
+    for index in np.flatnonzero((values < low) | (values > high)):
+      side = 'below' if values[index] < low else 'above'
+      texts[index].append(
+        f'{name} {values[index]:.4g} is {side} that of all {len(normal[name])} normal images '
+        f'({np.min(normal[name]):.4g} to {np.max(normal[name]):.4g})'
+      )
+  return [tuple(text) for text in texts]
+
+
+def of_batch(normal: Statistics, found: Statistics) -> list[str]:
+  """What to say of N images together: a text for each statistic that is distributed otherwise.
+
+  By the two-sample Kolmogorov-Smirnov test, with a chance of CHANCE over all statistics for images
+  like the normal ones; fewer than BATCH images are not judged.
+  """
+  texts = []
+  for name, values in found.items():
+    if len(values) < BATCH:
+      continue
+    p = stats.ks_2samp(values, normal[name]).pvalue
+    if p < CHANCE / len(found):
+      texts.append(
+        f'{name} of these {len(values)} images (median {np.median(values):.4g}) is not that of the '
+        f'normal ones (median {np.median(normal[name]):.4g}): p = {p:.1g}'
+      )
+  return texts
+
+
+def warn(texts: Sequence[str]) -> str:
+  """One line of what `of_batch` found."""
+  return 'other light, camera or focus than in training? ' + '; '.join(texts)

@@ -1,0 +1,55 @@
+"""What is said of images that look otherwise than the normal ones."""
+
+import numpy as np
+import pytest
+
+from patch_svdd_jax import shift
+
+
+def statistics(rng, count, offset=0.0):
+  return {'brightness': rng.normal(180 + offset, 5, count), 'noise': rng.normal(2, 0.1, count)}
+
+
+def test_an_image_outside_is_named_with_the_statistic():
+  normal = statistics(np.random.default_rng(0), 100)
+  found = {'brightness': np.array([180.0, 120.0, 260.0]), 'noise': np.array([2.0, 2.0, 9.0])}
+  none, dark, both = shift.outside(normal, found)
+  assert none == ()
+  assert len(dark) == 1
+  assert dark[0].startswith('brightness 120 is below that of all 100 normal images (')
+  assert [text.split()[0] for text in both] == ['brightness', 'noise']
+  assert 'above' in both[0]
+
+
+@pytest.mark.parametrize('count', [10, 30, 300])
+def test_few_normal_images_like_them_are_warned_of(count):
+  rng = np.random.default_rng(1)
+  warned = [
+    np.mean([bool(text) for text in shift.outside(statistics(rng, count), statistics(rng, 50))])
+    for _ in range(40)
+  ]
+  # Without the margin 4 / (n + 1) would be expected.
+  assert np.mean(warned) < 3.5 / (count + 1)
+
+
+def test_the_range_is_kept_of_constant_images():
+  normal = {'noise': np.zeros(5)}
+  assert shift.outside(normal, {'noise': np.array([0.0, 1e-3])})[0] == ()
+  assert shift.outside(normal, {'noise': np.array([0.0, 1e-3])})[1] != ()
+
+
+def test_a_batch_is_compared_as_a_whole():
+  rng = np.random.default_rng(2)
+  normal = statistics(rng, 200)
+  assert shift.of_batch(normal, statistics(rng, 40)) == []
+  # 5 grey levels: hardly an image is outside, the batch is.
+  (text,) = shift.of_batch(normal, statistics(rng, 40, offset=-5))
+  assert text.startswith('brightness of these 40 images (median 17')
+  assert shift.of_batch(normal, statistics(rng, shift.BATCH - 1, offset=-50)) == []
+  assert 'other light, camera or focus' in shift.warn([text])
+
+
+def test_batches_like_the_normal_images_are_seldom_warned_of():
+  rng = np.random.default_rng(3)
+  warned = [bool(shift.of_batch(statistics(rng, 100), statistics(rng, 30))) for _ in range(500)]
+  assert np.mean(warned) < 0.01
