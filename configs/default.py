@@ -83,6 +83,10 @@ def get_config() -> ml_collections.ConfigDict:
   score.query_block = 0  # queries and bank rows that are compared
   score.bank_block = 0  # at a time; 0: as the devices' memory and caches allow
 
+  config.calibration = calibration = ml_collections.ConfigDict()  # of train, fit: scores to rates
+  calibration.images = 200  # normal images that say which scores are normal, at most; 0: none
+  calibration.folds = 5  # where few are held out: all are scored by banks without a fold of them
+
   config.baseline = baseline = ml_collections.ConfigDict()  # of the command `baselines`
   baseline.components = 64  # principal components of raw pixels that what has no encoder works on
   baseline.stride = 8  # pixels between the patches of ocsvm_patch, svdd_patch and raw_patch

@@ -14,6 +14,7 @@ Risk Control", theorem 1).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,11 +45,13 @@ class Calibration:
     scores: f64[n], rising, of images.
     levels: f64[M], rising, scores of pixels; the lowest of all and the highest of all are there.
     shares: f64[M], the share of all pixels that are at least as high as each level.
+    statistics: f64[.] each, of normal images, by the names of `shift`.
   """
 
   scores: np.ndarray
   levels: np.ndarray
   shares: np.ndarray
+  statistics: Mapping[str, np.ndarray]
 
   @property
   def images(self) -> int:
@@ -95,12 +98,15 @@ class Calibration:
     return Threshold(value, float(reached[first]), reached is ensured)
 
 
-def calibrate(scores: np.ndarray, maps: np.ndarray) -> Calibration:
+def calibrate(
+  scores: np.ndarray, maps: np.ndarray, statistics: Mapping[str, np.ndarray]
+) -> Calibration:
   """The calibration by normal images.
 
   Args:
     scores: f[n], image scores, n >= 1.
     maps: f[n, H, W], their maps.
+    statistics: of normal images, for `shift`.
   """
   values = np.sort(np.asarray(maps, np.float64), axis=None)
   count = len(values)
@@ -108,7 +114,7 @@ def calibrate(scores: np.ndarray, maps: np.ndarray) -> Calibration:
   ranks = np.unique(np.concatenate([ranks, np.geomspace(1, count, KEPT).astype(int)]))
   levels = np.unique(values[count - ranks])
   shares = (count - np.searchsorted(values, levels)) / count
-  return Calibration(np.sort(np.asarray(scores, np.float64)), levels, shares)
+  return Calibration(np.sort(np.asarray(scores, np.float64)), levels, shares, statistics)
 
 
 def describe(threshold: Threshold, rate: float, images: int, what: str) -> str | None:

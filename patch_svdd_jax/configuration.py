@@ -21,7 +21,12 @@ from patch_svdd_jax.errors import UserError
 FILE = 'config.json'
 
 # What changes no figure of a run: prefixes of `differences`.
-WITHOUT_EFFECT = ('config.checkpoint.keep:', 'config.data.root:', 'config.data.prepared:')
+WITHOUT_EFFECT = (
+  'config.checkpoint.keep:',
+  'config.data.root:',
+  'config.data.prepared:',
+  'config.calibration.',
+)
 
 # The types of settings in words, for errors.
 KINDS = {

@@ -26,6 +26,7 @@ from patch_svdd_jax import (
   standardisation,
 )
 from patch_svdd_jax.bank_building import Bank
+from patch_svdd_jax.calibration import Calibration
 from patch_svdd_jax.checkpoints import explain_disk_errors
 from patch_svdd_jax.devices import local_mesh, replicate
 from patch_svdd_jax.embedding import Progress
@@ -47,6 +48,8 @@ class Scores:
     unproven: of each scale, the share of patches whose nearest ones took more than one look.
     seconds: of each stage ('embed', 'search', 'map'), an image. The first batch, which compiles, is
       left out unless it is the only one.
+    norms: f32[N] of each scale, as 'embedding norm k64': the mean L2 norm of an image's embeddings;
+      none of what has no encoder.
   """
 
   maps: dict[str, np.ndarray]
@@ -54,6 +57,7 @@ class Scores:
   distances: dict[str, np.ndarray]
   unproven: dict[str, float]
   seconds: dict[str, float]
+  norms: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @contextmanager
@@ -102,17 +106,25 @@ class Detector:
     params: the encoder's, on all local devices.
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
     banks: the memory bank of each receptive field, on the devices or on the host.
+    calibration: by normal images that are not in the banks; None before `normal_scores.calibrate`.
   """
 
   origin: Origin
   params: Params
   mean: jax.Array
   banks: Mapping[int, Bank]
+  calibration: Calibration | None = None
 
   @property
   def config(self) -> ml_collections.ConfigDict:
     """The whole config it was made with."""
     return self.origin.config
+
+  @property
+  def last_map(self) -> str:
+    """The map that verdicts are made by: the product where there are several scales."""
+    scales = self.config.encoder.scales
+    return 'product' if len(scales) > 1 else scale_name(scales[0])
 
   @classmethod
   def fit(
@@ -148,7 +160,7 @@ class Detector:
     embed = embedding.make_embed_batch(shape, strides_of(self.config))
     devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
-    parts: list[tuple[dict, dict, dict]] = []
+    parts: list[tuple[dict, ...]] = []
     seconds: dict[str, float] = {}
     timed_images = 0
     for first in progress(range(0, len(images), batch)):
@@ -157,25 +169,26 @@ class Detector:
       part = embedding.pad_images(images[first : first + batch], batch)
       parts.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
       timed_images += batch
-    maps, distances = (
+    maps, distances, norms = (
       {
         name: np.concatenate([part[name] for part in of_batch])[: len(images)]
         for name in of_batch[0]
       }
-      for of_batch in list(zip(*parts, strict=True))[:2]
+      for of_batch in list(zip(*parts, strict=True))[:3]
     )
     return Scores(
       maps,
       {name: anomaly_map.image_score(values) for name, values in maps.items()},
       distances,
-      {name: float(np.mean([part[2][name] for part in parts])) for name in distances},
+      {name: float(np.mean([part[3][name] for part in parts])) for name in distances},
       {stage: s / timed_images for stage, s in seconds.items()},
+      norms,
     )
 
   def _score_batch(
     self, images: np.ndarray, embed: Callable, seconds: dict[str, float]
-  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Maps f32[N, H, W], distances f32[N, rows, columns] and unproven shares.
+  ) -> tuple[dict[str, np.ndarray], ...]:
+    """Maps f32[N, H, W], distances f32[N, rows, columns], norms f32[N] and unproven shares.
 
     Of images u8[devices, B, H, W, 3], N = devices * B.
     """
@@ -201,6 +214,7 @@ class Detector:
       return (
         {name: np.asarray(maps[name]) for name in maps},
         {name: np.asarray(distances[name]) for name in scales},
+        {f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()},
         {name: np.asarray(found[name].unproven) for name in scales},
       )
 
@@ -230,6 +244,8 @@ class Detector:
     # As numpy arrays: those of jax could be loaded on as many devices only.
     arrays: dict[str, Any] = jax.device_get({'params': self.params, 'mean': self.mean})
     arrays['banks'] = {scale_name(k): memory_bank.to_rows(bank) for k, bank in self.banks.items()}
+    if self.calibration:
+      arrays['calibration'] = dataclasses.asdict(self.calibration)
     about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
     with explain_disk_errors(workdir / FOLDER), manager(workdir) as models:
@@ -252,7 +268,14 @@ class Detector:
       for k in origin.config.encoder.scales
     }
     params, mean = replicate((arrays['params'], arrays['mean']))
-    return cls(origin, params, mean, banks)
+    saved = arrays.get('calibration')
+    return cls(origin, params, mean, banks, Calibration(**saved) if saved else None)
+
+
+@jax.jit
+def mean_norm(grid: jax.Array) -> jax.Array:
+  """Of each image's embeddings f32[devices, B, rows, columns, D], f32[devices, B]."""
+  return jnp.sqrt(jnp.sum(grid**2, axis=-1)).mean(axis=(2, 3))
 
 
 def digest(images: np.ndarray) -> str:

@@ -5,6 +5,7 @@ embeddings stay on the device that made them: a memory bank is born sharded. Of 
 each embeds the images of its own devices.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -51,8 +52,13 @@ def make_embed_batch(architecture: Architecture, strides: Mapping[int, int]) -> 
 
   `params` and `mean` are replicated; the result is f32[devices, B, rows, columns, D] for each K.
   """
+  return _embed_batch(architecture, tuple(strides.items()))
+
+
+@functools.lru_cache(maxsize=8)  # a new function of the same would be compiled anew
+def _embed_batch(architecture: Architecture, strides: tuple[tuple[int, int], ...]) -> Callable:
   return jax.pmap(
-    make_encode(architecture, strides),
+    make_encode(architecture, dict(strides)),
     DEVICES,
     in_axes=(None, None, 0),
     out_axes=0,
@@ -66,7 +72,12 @@ def make_fill(architecture: Architecture, strides: Mapping[int, int]) -> Callabl
   It writes the embeddings of a batch of images into the rows of each device, in place (they are
   donated), from image `first` on.
   """
-  encode = make_encode(architecture, strides)
+  return _fill(architecture, tuple(strides.items()))
+
+
+@functools.lru_cache(maxsize=8)
+def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...]) -> Callable:
+  encode = make_encode(architecture, dict(strides))
 
   def fill(
     rows: dict[int, jax.Array], params: Params, mean: jax.Array, images: jax.Array, first: jax.Array

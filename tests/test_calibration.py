@@ -23,7 +23,7 @@ def test_image_p_values_count():
   rng = np.random.default_rng(0)
   scores, maps = draw(rng, 30)
   scores = np.round(scores, 1)  # ties
-  found = calibrate(scores, maps)
+  found = calibrate(scores, maps, {})
   asked = np.concatenate([scores, [-1.0, 1e9], rng.lognormal(size=5)])
   expected = [(1 + sum(s >= each for s in scores)) / 31 for each in asked]
   np.testing.assert_allclose(found.p_values(asked), expected)
@@ -32,13 +32,13 @@ def test_image_p_values_count():
 def test_pixel_p_values_count_and_round_up():
   rng = np.random.default_rng(1)
   scores, maps = draw(rng, 8)
-  found = calibrate(scores, maps)  # fewer pixels than are kept: exact
+  found = calibrate(scores, maps, {})  # fewer pixels than are kept: exact
   asked = np.concatenate([maps.ravel()[::17], [0.0, 1e9]])
   share = [np.mean(maps >= each) for each in asked]
   np.testing.assert_allclose(found.pixel_p_values(asked), (1 + 8 * np.array(share)) / 9)
 
   maps = rng.normal(size=(8, 100, 100))
-  found = calibrate(maps.max((1, 2)), maps)
+  found = calibrate(maps.max((1, 2)), maps, {})
   assert len(found.levels) <= 2 * KEPT
   asked = np.concatenate([rng.normal(size=200), np.sort(maps, axis=None)[-200:]])
   exact = (1 + 8 * np.array([np.mean(maps >= each) for each in asked])) / 9
@@ -53,7 +53,7 @@ def test_pixel_p_values_count_and_round_up():
 def test_above_the_threshold_p_is_at_most_the_rate(images, rate):
   rng = np.random.default_rng(2)
   scores, maps = draw(rng, images)
-  found = calibrate(scores, maps)
+  found = calibrate(scores, maps, {})
   image, pixel = found.threshold(rate), found.pixel_threshold(rate)
   assert image.ensured
   assert image.rate <= rate < image.rate + 1 / (images + 1)
@@ -67,13 +67,13 @@ def test_above_the_threshold_p_is_at_most_the_rate(images, rate):
 def test_a_rate_that_is_a_whole_number_of_images_is_used_up():
   # In floating point .29 * 100 is 28.999999999999996.
   scores = np.arange(99.0)
-  assert calibrate(scores, scores[:, None, None]).threshold(0.29).rate == pytest.approx(0.29)
+  assert calibrate(scores, scores[:, None, None], {}).threshold(0.29).rate == pytest.approx(0.29)
 
 
 def test_too_few_images_for_a_rate():
   rng = np.random.default_rng(3)
   scores, maps = draw(rng, 20)
-  found = calibrate(scores, maps)
+  found = calibrate(scores, maps, {})
   image, pixel = found.threshold(0.01), found.pixel_threshold(0.01)
   assert image == (scores.max(), 1 / 21, False)
   assert np.mean(maps > pixel.value) <= 0.01 < np.mean(maps >= np.nextafter(pixel.value, 0)) + 0.01
@@ -87,7 +87,7 @@ def test_too_few_images_for_a_rate():
 
 
 def test_one_image_and_a_constant_map():
-  found = calibrate(np.ones(1), np.ones((1, 4, 4)))
+  found = calibrate(np.ones(1), np.ones((1, 4, 4)), {})
   np.testing.assert_array_equal(found.p_values(np.array([0.5, 1.0, 2.0])), [1.0, 1.0, 0.5])
   np.testing.assert_array_equal(found.pixel_p_values(np.array([0.5, 1.0, 2.0])), [1.0, 1.0, 0.5])
   assert not found.pixel_threshold(0.1).ensured
@@ -104,7 +104,7 @@ def test_the_rate_holds_on_exchangeable_images(rate):
     # A level that all images of a draw share makes the scores dependent, but exchangeable.
     scores, maps = draw(rng, images + fresh)
     level = rng.lognormal()
-    found = calibrate(scores[:images] * level, maps[:images] * level)
+    found = calibrate(scores[:images] * level, maps[:images] * level, {})
     threshold, pixel = found.threshold(rate), found.pixel_threshold(rate)
     expected = threshold.rate
     alarms.append(np.sum(scores[images:] * level > threshold.value))

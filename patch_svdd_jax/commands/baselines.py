@@ -34,11 +34,11 @@ from patch_svdd_jax import (
 from patch_svdd_jax.baselines import comparison
 from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.commands.eval import load_labelled
-from patch_svdd_jax.commands.train import StoppedError, check_resumable, train
-from patch_svdd_jax.commands.train import check as check_training
 from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
+from patch_svdd_jax.training_run import StoppedError, check_resumable, train
+from patch_svdd_jax.training_run import check as check_training
 
 FILE, TABLE, SHEET, BARS = 'baselines.json', 'baselines.md', 'baselines.csv', 'baselines.png'
 
@@ -93,7 +93,9 @@ def fit(
     StoppedError: training was told to stop.
   """
   if name in baselines.TRAINED:
-    detector, _ = train(baselines.TRAINED[name](config), workdir, dataset)
+    detector, _ = train(
+      baselines.TRAINED[name](config), workdir, dataset, progress=console.progress
+    )
     return detector
   system = baselines.FITTED[name].fit(config, dataset.train.images, console.progress('Fitting'))
   system.save(workdir)

@@ -31,10 +31,10 @@ from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.eval import Measured, load_labelled, measure
 from patch_svdd_jax.commands.import_authors import import_weights
 from patch_svdd_jax.commands.reproduce_record import FILE, Record, read, render, write
-from patch_svdd_jax.commands.train import StoppedError, check, check_resumable, train
 from patch_svdd_jax.data import mvtec
 from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.training_run import StoppedError, check, check_resumable, train
 
 # Where the authors' repository has the weights of a category.
 WEIGHTS = 'enchier.pkl'
@@ -222,7 +222,7 @@ def run_trained(job: Job) -> dict[str, Any]:
   """Trains and measures."""
   check_resumable(job.config, job.workdir)
   dataset = load_labelled(job.config.data)
-  train(job.config, job.workdir, dataset)
+  train(job.config, job.workdir, dataset, progress=console.progress)
   return figures(measure(job.config, job.workdir, dataset, random_encoder=False))
 
 

@@ -46,10 +46,10 @@ from patch_svdd_jax import (
 from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
 from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.commands.eval import fit_and_evaluate, get_detector, load_labelled
-from patch_svdd_jax.commands.train import StopRequest, check_resumable
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
 from patch_svdd_jax.sweep_plan import Group, Member
+from patch_svdd_jax.training_run import StopRequest, check_resumable
 
 FILE, TABLE, VALUES = 'sweep.json', 'sweep.md', 'sweep.csv'
 CURVE, GROUPS = 'lambda.png', 'groups.png'

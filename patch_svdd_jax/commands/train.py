@@ -12,43 +12,11 @@ without, it is the newest.
 """
 
 import argparse
-import contextlib
-import pathlib
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import Any
+from collections.abc import Sequence
 
-import ml_collections
-
-from patch_svdd_jax import (
-  bank_building,
-  configuration,
-  data,
-  distributed,
-  monitoring,
-  selection,
-  standardisation,
-  train_state,
-  training,
-  validation,
-)
-from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
-from patch_svdd_jax.collapse import CollapseWatch
+from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detector import Detector, strides_of
-from patch_svdd_jax.monitoring import SilentMonitor, TrainingMonitor
-
-# What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
-FREE = (
-  'config.checkpoint.every:',
-  'config.checkpoint.keep:',
-  'config.train.on_collapse:',
-  'config.score.',
-  'config.data.root:',
-  'config.data.prepared:',
-)
+from patch_svdd_jax.training_run import StoppedError, check, check_resumable, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,123 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   console.add_distributed_argument(parser)
 
 
-class StopRequest:
-  """Remembers a Ctrl-C or SIGTERM, so that a run can save before it leaves.
-
-  Of several processes, which all have to ask at the same step, any one's signal stops all.
-  """
-
-  def __init__(self) -> None:
-    self.signal = 0
-
-  def __call__(self) -> bool:
-    self.signal = distributed.maximum(self.signal)
-    return bool(self.signal)
-
-  @contextlib.contextmanager
-  def listening(self) -> Iterator['StopRequest']:
-    """Catches the signals while training runs; a second one acts as if nobody listened."""
-
-    def note(number: int, _: FrameType | None) -> None:
-      self.signal = number
-      print('\nstopping after this call of the train step ...', file=sys.stderr)
-      signal.signal(number, before[number])
-
-    before: dict[int, Any] = {
-      number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-      yield self
-    finally:
-      for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Refuses to resume with another config than the workdir was started with, shown key by key."""
-  if not (workdir / configuration.FILE).exists():
-    return
-  # A cosine decay ends at the last step: another end is another rate at every step.
-  free = FREE if config.train.decay == 'cosine' else (*FREE, 'config.train.steps:')
-  configuration.check_unchanged(configuration.load(workdir), config, workdir, free)
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses settings that cannot be trained or scored with, before anything is read.
-
-  Raises:
-    UserError: names the key and what it may be.
-  """
-  training.check(config)
-  bank_building.check(config.score)
-
-
-class StoppedError(Exception):
-  """Training was told to stop, and has saved; `status` is that of the command."""
-
-  def __init__(self, workdir: pathlib.Path, step: int, number: int):
-    super().__init__(f'stopped at step {step} of {workdir}: the same command goes on from there')
-    self.status = 128 + number
-
-
-def train(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
-) -> tuple[Detector, str]:
-  """Trains from the newest checkpoint of a workdir on, then fits the detector and saves it.
-
-  Args:
-    config: whole, let pass by `check` and `check_resumable`.
-    workdir: of the run; made where it is missing.
-    dataset: of the config.
-
-  Returns:
-    The detector, and which checkpoint it is made of and why, in words.
-
-  Raises:
-    StoppedError: on Ctrl-C or SIGTERM.
-    UserError: a setting makes no sense for these images, or the run cannot go on.
-  """
-  normal = dataset.train.images
-  distributed.meet()
-  mean = standardisation.training_mean(normal, config.train.mean)
-  validate = validation.make_validation(
-    config, strides_of(config), normal, dataset.held_out.images, mean
-  )
-  initial = train_state.init_state(config)
-  if distributed.is_first():
-    configuration.save(config, workdir)
-  with explain_disk_errors(workdir), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
-    state = checkpoints.restore(initial) or initial
-    monitor: TrainingMonitor | SilentMonitor = SilentMonitor()
-    if distributed.is_first():
-      monitor = TrainingMonitor(
-        workdir, int(state.step), config.train.steps, training.pairs_per_step(config)
-      )
-    stop = StopRequest()
-    with monitor, stop.listening():
-      outcome = training.fit(
-        config,
-        state,
-        normal,
-        mean,
-        monitor=monitor,
-        saver=checkpoints,
-        validate=validate,
-        watch=CollapseWatch(config, monitoring.read(workdir)),
-        should_stop=stop,
-      )
-    if not outcome.finished:
-      raise StoppedError(workdir, int(outcome.state.step), stop.signal)
-    step = checkpoints.chosen or 0
-    params = checkpoints.restore_encoder(outcome.state.params['encoder'], step)
-    reason = selection.explain(checkpoints.statistics, step)
-  detector = Detector.fit(
-    config, params, normal, step=step, progress=console.progress('Embedding normal images')
-  )
-  detector.save(workdir)
-  return detector, reason
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, fits, saves."""
   config = configuration.override(configuration.read(options.config), rest)
@@ -182,7 +33,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   check(config)
   check_resumable(config, workdir)
   try:
-    detector, reason = train(config, workdir, data.load(config.data))
+    detector, reason = train(
+      config,
+      workdir,
+      data.load(config.data),
+      progress=console.progress,
+      calibrated=bool(config.calibration.images),
+    )
   except StoppedError as stopped:
     print(stopped)
     return stopped.status

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import baselines, data
+from patch_svdd_jax import baselines, data, training_run
 from patch_svdd_jax.commands import baselines as command
-from patch_svdd_jax.commands import main, train
+from patch_svdd_jax.commands import main
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset
 from patch_svdd_jax.errors import UserError
@@ -168,7 +168,7 @@ def test_a_killed_run_goes_on_and_failures_are_tried_again(config, tmp_path, mon
 
 
 def test_training_that_was_stopped_goes_on(config, finished, tmp_path, monkeypatch, capsys):
-  class Impatient(train.StopRequest):
+  class Impatient(training_run.StopRequest):
     def __call__(self):
       self.signal = 15
       return True
@@ -176,7 +176,7 @@ def test_training_that_was_stopped_goes_on(config, finished, tmp_path, monkeypat
   workdir = tmp_path / 'run'
   others = ['--systems', 'patch_svdd']
   with monkeypatch.context() as patch:
-    patch.setattr(train, 'StopRequest', Impatient)
+    patch.setattr(training_run, 'StopRequest', Impatient)
     assert main(arguments(config, workdir, *others)) == 128 + 15
   assert 'stopped at step 0' in capsys.readouterr().out
   spent = read(workdir)['patch_svdd']

@@ -9,11 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from patch_svdd_jax import configuration, paper
+from patch_svdd_jax import configuration, paper, training_run
 from patch_svdd_jax.commands import main, reproduce
-from patch_svdd_jax.commands import train as train_command
-from patch_svdd_jax.commands.train import StopRequest
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.training_run import StopRequest
 from tests import categories
 from tests.commands.test_import_authors import random_weights, write_weights
 
@@ -238,7 +237,7 @@ def test_stopped_training_saves_and_goes_on(place, finished, tmp_path, monkeypat
   workdir = tmp_path / 'run'
   arguments = command(place, workdir, *trained(place, 'screw'))
   with monkeypatch.context() as patch:
-    patch.setattr(train_command, 'StopRequest', Impatient)
+    patch.setattr(training_run, 'StopRequest', Impatient)
     assert main(arguments) == 128 + 15
   folder = workdir / 'screw/trained'
   stopped = f'stopped at step 1 of {folder}: the same command goes on from there\n'

@@ -19,9 +19,9 @@ from PIL import Image
 from patch_svdd_jax import configuration, sweep_results
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main, sweep
-from patch_svdd_jax.commands.train import StopRequest
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.train_state import init_encoder, init_state
+from patch_svdd_jax.training_run import StopRequest
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 

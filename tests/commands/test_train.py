@@ -21,10 +21,10 @@ from PIL import Image
 from patch_svdd_jax import configuration, selection, train_state, train_step
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.commands.train import StopRequest, check_resumable
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.training_run import StopRequest, check_resumable
 
 ROOT = pathlib.Path(__file__).parents[2]
 
