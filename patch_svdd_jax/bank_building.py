@@ -11,6 +11,7 @@ from patch_svdd_jax import architecture, block_sizes, coreset, embedding, geomet
 from patch_svdd_jax.embedding import Embeddings, Progress
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.memory_bank import HostBank, MemoryBank
+from patch_svdd_jax.screening import Screen
 from patch_svdd_jax.train_state import Params
 
 Bank = MemoryBank | HostBank
@@ -124,13 +125,19 @@ def reduce_rows(
   return rows[np.sort(kept.indices)]
 
 
-def place(rows: np.ndarray, config: ml_collections.ConfigDict) -> Bank:
-  """The bank of rows f32[N, D]: on the host if it was to lie there, or does not fit elsewhere."""
+def place(
+  rows: np.ndarray, config: ml_collections.ConfigDict, screen: Screen | None = None
+) -> Bank:
+  """The bank of rows f32[N, D]: on the host if it was to lie there, or does not fit elsewhere.
+
+  With the `screen` of another bank of such rows, it is searched by the program of that one.
+  """
   if config.score.bank != 'device' and (
     config.score.bank == 'host' or len(rows) > chunk_size(rows.shape[1])
   ):
-    return memory_bank.on_host(rows, chunk_size(rows.shape[1]), dtype=screen_type(config))
-  return memory_bank.from_rows(rows, dtype=screen_type(config))
+    chunk = chunk_size(rows.shape[1])
+    return memory_bank.on_host(rows, chunk, dtype=screen_type(config), screen=screen)
+  return memory_bank.from_rows(rows, dtype=screen_type(config), screen=screen)
 
 
 def chunk_size(dim: int) -> int:

@@ -59,6 +59,14 @@ class Scores:
   seconds: dict[str, float]
   norms: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+  def first(self, count: int) -> 'Scores':
+    """Those of the first images."""
+    maps, images, distances, norms = (
+      {name: values[:count] for name, values in each.items()}
+      for each in (self.maps, self.images, self.distances, self.norms)
+    )
+    return Scores(maps, images, distances, self.unproven, self.seconds, norms)
+
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:

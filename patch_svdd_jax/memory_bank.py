@@ -171,7 +171,10 @@ def from_embeddings(
 
 
 def from_rows(
-  rows: np.ndarray, mesh: Mesh | None = None, dtype: jax.typing.DTypeLike | None = None
+  rows: np.ndarray,
+  mesh: Mesh | None = None,
+  dtype: jax.typing.DTypeLike | None = None,
+  screen: Screen | None = None,
 ) -> MemoryBank:
   """A bank of rows, dealt to the devices in runs.
 
@@ -180,13 +183,14 @@ def from_rows(
     mesh: the devices; all of them if None.
     dtype: of the screening vectors, float32 or bfloat16; what suits the devices if None. The
       search is exact with either.
+    screen: that of another bank of such rows; one for these rows if None. Exact with either, too.
 
   Raises:
     UserError: there are no rows, or one has a NaN or an infinity.
   """
   _check_shape(rows)
   mesh = mesh or all_devices()
-  return _arrange(_deal(rows, mesh), len(rows), mesh, dtype)
+  return _arrange(_deal(rows, mesh), len(rows), mesh, dtype, screen)
 
 
 def on_host(
@@ -194,6 +198,7 @@ def on_host(
   chunk: int,
   mesh: Mesh | None = None,
   dtype: jax.typing.DTypeLike | None = None,
+  screen: Screen | None = None,
 ) -> HostBank:
   """A bank that stays on the host, `chunk` rows of which visit the devices at a time.
 
@@ -203,10 +208,11 @@ def on_host(
   _check_shape(rows)
   mesh = mesh or all_devices()
   dtype = dtype or screen_dtype(mesh)
-  groups = max(1, min(SAMPLE // (rows.shape[1] * GROUP), len(rows) // GROUP))
-  starts = np.arange(groups)[:, None] * (len(rows) // groups)
-  sample = rows[(starts + np.arange(GROUP)) % len(rows)]
-  screen = _design(sample, len(rows), mesh, dtype)
+  if screen is None:
+    groups = max(1, min(SAMPLE // (rows.shape[1] * GROUP), len(rows) // GROUP))
+    starts = np.arange(groups)[:, None] * (len(rows) // groups)
+    sample = rows[(starts + np.arange(GROUP)) % len(rows)]
+    screen = _design(sample, len(rows), mesh, dtype)
   return HostBank(rows, screen, dtype, chunk, mesh)
 
 

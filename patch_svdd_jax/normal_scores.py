@@ -6,15 +6,16 @@ then one that has seen them: what that does to the rate is measured in docs/cali
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator, Mapping
 
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import bank_building, calibration
+from patch_svdd_jax import architecture, bank_building, calibration, embedding
 from patch_svdd_jax.data import Split, appearance
+from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.data.held_out import evenly
-from patch_svdd_jax.detector import Detector, strides_of
+from patch_svdd_jax.detector import Detector, Scores, strides_of
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
 
@@ -43,80 +44,77 @@ def calibrate(
     detector: fitted to the images of `train`.
     train: normal images.
     held_out: others; N = 0 if there are none.
-    progress: wraps the iterable of the groups of images that are scored.
+    progress: wraps the iterable of batches or folds that are scored.
   """
   settings = detector.config.calibration
   check(settings)
-  normal = join(train, held_out)
+  normal = concatenate([train, held_out])
   if len(normal) < 2:
     return detector
   if len(held_out) >= ENOUGH:
-    scored = held_out.take(evenly(len(held_out), settings.images))
-    folds: list[Callable[[], tuple[Detector, np.ndarray]]] = [lambda: (detector, scored.images)]
+    chosen = held_out.images[evenly(len(held_out), settings.images)]
+    parts = [detector.score(chosen, progress)]
   else:
-    folds = cross_fitting(detector, normal.images, settings)
-  parts = [measure(*fold()) for fold in each(folds, progress)]
-  scores, maps = (np.concatenate(values) for values in list(zip(*parts, strict=True))[:2])
+    parts = list(cross_fit(detector, normal.images, progress))
+  name = detector.last_map
   norms = {
-    name: np.concatenate([part[2][name] for part in parts]).astype(np.float64)
-    for name in parts[0][2]
+    key: np.concatenate([part.norms[key] for part in parts]).astype(np.float64)
+    for key in parts[0].norms
   }
   looks = dict(zip(appearance.NAMES, normal.appearance.T.astype(np.float64), strict=True))
-  found = calibration.calibrate(scores, maps, looks | norms)
+  found = calibration.calibrate(
+    np.concatenate([part.images[name] for part in parts]),
+    np.concatenate([part.maps[name] for part in parts]),
+    looks | norms,
+  )
   return dataclasses.replace(detector, calibration=found)
 
 
-def join(one: Split, other: Split) -> Split:
-  """The images of both; the masks of normal images say nothing and are left out."""
-  return dataclasses.replace(
-    one,
-    **{
-      name: np.concatenate([getattr(one, name), getattr(other, name)])
-      for name in ('images', 'masks', 'has_mask', 'labels', 'sizes', 'appearance')
-    },
-    defects=one.defects + other.defects,
-    names=one.names + other.names,
-  )
+def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Iterator[Scores]:
+  """Scores of normal images u8[N, H, W, 3], no more than asked for, each without its fold.
 
-
-def each(folds: list[Callable], progress: Progress) -> Iterable[Callable]:
-  """The folds, one after the other, with progress."""
-  return (folds[index] for index in progress(range(len(folds))))
-
-
-def cross_fitting(
-  detector: Detector, images: np.ndarray, settings: ml_collections.ConfigDict
-) -> list[Callable[[], tuple[Detector, np.ndarray]]]:
-  """For each fold what makes a detector without it, and its images u8[n, H, W, 3] to be scored.
-
-  Every `folds`-th image is of one fold, so that all are alike.
+  Every `folds`-th image is of one fold, so that all folds are alike. All banks are of one size and
+  screened alike, for then one program searches them all.
   """
+  settings = detector.config.calibration
   folds = min(settings.folds, len(images))
-  scored = np.isin(np.arange(len(images)), evenly(len(images), settings.images))
-  numbers = np.arange(len(images)) % folds
-
-  def make(fold: int) -> tuple[Detector, np.ndarray]:
-    return refit(detector, images[numbers != fold]), images[scored & (numbers == fold)]
-
-  return [
-    lambda fold=fold: make(fold)  # type: ignore[misc]
-    for fold in range(folds)
-    if (scored & (numbers == fold)).any()
-  ]
-
-
-def refit(detector: Detector, images: np.ndarray) -> Detector:
-  """The detector with memory banks of the normal images u8[N, H, W, 3]."""
-  banks = bank_building.build(
-    detector.config, detector.params, detector.mean, images, strides_of(detector.config)
+  numbers = np.arange(len(images))
+  chosen = evenly(len(images), settings.images)
+  rows = embedding.embed_to_host(
+    architecture.from_config(detector.config.encoder),
+    detector.params,
+    detector.mean,
+    images,
+    strides_of(detector.config),
+    batch_size=detector.config.score.batch_size,
   )
+  in_bank = len(images) - -(-len(images) // folds)
+  for fold in progress(range(folds)):
+    scored = chosen[chosen % folds == fold]
+    if not len(scored):
+      continue
+    kept = numbers[numbers % folds != fold]
+    without = refit(detector, rows, kept[evenly(len(kept), in_bank)], len(images))
+    count = -(-len(chosen) // folds)
+    yield without.score(images[np.resize(scored, max(count, len(scored)))]).first(len(scored))
+
+
+def refit(
+  detector: Detector, rows: Mapping[int, np.ndarray], kept: np.ndarray, count: int
+) -> Detector:
+  """The detector with memory banks of some images.
+
+  Args:
+    detector: whose encoder and whose banks' screens are used.
+    rows: f32[count * patches, D] of each scale, the embeddings of all images.
+    kept: i[M], which images.
+    count: of all images.
+  """
+  banks = {}
+  for k, bank in detector.banks.items():
+    of_image = rows[k].reshape(count, -1, rows[k].shape[-1])
+    reduced = bank_building.reduce_rows(
+      of_image[kept].reshape(-1, of_image.shape[-1]), detector.config, iter
+    )
+    banks[k] = bank_building.place(reduced, detector.config, bank.screen)
   return dataclasses.replace(detector, banks=banks)
-
-
-def measure(
-  detector: Detector, images: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-  """Scores f32[N] and maps f32[N, H, W] of the last map, and the embeddings' norms by name."""
-  scores = detector.score(images)
-  name = detector.last_map
-  return scores.images[name], scores.maps[name], scores.norms

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -63,6 +64,9 @@ class StopRequest:
       print('\nstopping after this call of the train step ...', file=sys.stderr)
       signal.signal(number, before[number])
 
+    if threading.current_thread() is not threading.main_thread():
+      yield self  # Python tells signals to the main thread alone
+      return
     before: dict[int, Any] = {
       number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
     }

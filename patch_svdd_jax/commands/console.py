@@ -52,6 +52,24 @@ def add_distributed_argument(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the false-alarm rates."""
+  parser.add_argument(
+    '--false-alarm-rate',
+    type=float,
+    default=0.01,
+    metavar='RATE',
+    help='share of normal images that may raise an alarm (default 0.01)',
+  )
+  parser.add_argument(
+    '--pixel-false-alarm-rate',
+    type=float,
+    default=0.01,
+    metavar='RATE',
+    help="share of a normal image's pixels that may be called anomalous (default 0.01)",
+  )
+
+
 def folder(text: str) -> pathlib.Path:
   """A folder of a file system, which a bucket is not."""
   if '://' in text:

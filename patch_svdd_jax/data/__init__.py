@@ -57,7 +57,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
   Raises:
     UserError: where a setting or a file is at fault.
   """
-  _check(config)
+  check(config)
   from patch_svdd_jax.data import prepared  # imports TFDS, which takes a second
 
   builder = prepared.prepare(_builder_factory(config))
@@ -65,19 +65,31 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
   normal, test = (
     prepared.read_split(builder, split, size, config.resize) for split in ('train', 'test')
   )
-  if config.light == 'standardised':
-    normal, test = (
-      dataclasses.replace(split, images=lighting.standardise(split.images))
-      for split in (normal, test)
-    )
-  train, held = held_out.divide(normal, config.held_out)
+  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
+  return assemble(f'{config.name}/{category}', normal, test, config)
+
+
+def assemble(name: str, normal: Split, test: Split, config: ml_collections.ConfigDict) -> Dataset:
+  """A data set of images that are resized, but as they were taken otherwise."""
+  train, held = held_out.divide(light(normal, config), config.held_out)
   if config.normal_images:
     train = train.take(held_out.evenly(len(train), config.normal_images))
-  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
-  return Dataset(name=f'{config.name}/{category}', train=train, held_out=held, test=test)
+  return Dataset(name=name, train=train, held_out=held, test=light(test, config))
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def light(split: Split, config: ml_collections.ConfigDict) -> Split:
+  """The split in the light that `config.light` asks for."""
+  if config.light == 'kept':
+    return split
+  return dataclasses.replace(split, images=lighting.standardise(split.images))
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses settings that mean nothing.
+
+  Raises:
+    UserError: names the key.
+  """
   for key in config:
     if key not in _KEYS:
       raise UserError(f'config.data.{key}: no such setting; there are {", ".join(_KEYS)}')

@@ -1,6 +1,8 @@
 """What every data set becomes: arrays of one size, and what is known about each image."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,6 +48,16 @@ class Split:
       sizes=self.sizes[indices],
       appearance=self.appearance[indices],
     )
+
+
+def concatenate(splits: Sequence[Split]) -> Split:
+  """The images of all, of one size, in that order."""
+  arrays = ('images', 'masks', 'has_mask', 'labels', 'sizes', 'appearance')
+  return Split(
+    defects=tuple(itertools.chain.from_iterable(split.defects for split in splits)),
+    names=tuple(itertools.chain.from_iterable(split.names for split in splits)),
+    **{name: np.concatenate([getattr(split, name) for split in splits]) for name in arrays},
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,8 +15,10 @@ What is decided here:
 import io
 import pathlib
 import struct
+import threading
 import warnings
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
@@ -57,12 +59,41 @@ def read_bytes(path: pathlib.Path) -> bytes:
     raise UserError(f'{path}: cannot be read ({error.strerror}); check the file') from error
 
 
+class _Quiet:
+  """Silences warnings about metadata and makes errors of those about size, in any thread.
+
+  Python keeps its filters for all threads together: the first decoder that begins sets them, the
+  last one that ends sets them back.
+  """
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._inside = 0
+    self._before = warnings.catch_warnings()
+
+  def __enter__(self) -> None:
+    with self._lock:
+      if not self._inside:
+        self._before = warnings.catch_warnings()
+        self._before.__enter__()
+        warnings.simplefilter('ignore')
+        warnings.simplefilter('error', Image.DecompressionBombWarning)
+      self._inside += 1
+
+  def __exit__(self, *exception: Any) -> None:
+    with self._lock:
+      self._inside -= 1
+      if not self._inside:
+        self._before.__exit__(*exception)
+
+
+_quiet = _Quiet()
+
+
 def _open(data: bytes, name: str) -> Image.Image:
   """Decodes all pixels of the first page, in whatever mode they are stored."""
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # about metadata that does not concern the pixels
-      warnings.simplefilter('error', Image.DecompressionBombWarning)
+    with _quiet:
       image = Image.open(io.BytesIO(data), formats=_FORMATS)
       image.load()
       return image
@@ -160,11 +191,7 @@ def normalise(data: bytes, name: str) -> tuple[bytes, tuple[int, int]]:
 
 
 def decode_normalised(data: bytes) -> np.ndarray:
-  """u8[H, W, 3] of what `normalise` returned; u8[H, W] of a mask that `encode_png` wrote.
-
-  Unlike the decoders above it may run in several threads at once: they silence warnings, which
-  Python does for all threads together.
-  """
+  """u8[H, W, 3] of what `normalise` returned; u8[H, W] of a mask that `encode_png` wrote."""
   with Image.open(io.BytesIO(data)) as image:
     return np.asarray(image)
 

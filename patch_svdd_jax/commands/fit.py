@@ -1,0 +1,52 @@
+"""Fits and calibrates the detector of a run: its encoder on the normal images of a data set.
+
+`train` does this at its end. It is done again for other settings of scoring or calibration, for
+other normal images of the same parts (a new lamp, a new camera), and for imported weights, which
+come without images. The detector that was there is replaced once the new one is whole.
+
+  patch-svdd fit --workdir runs/parts --config.score.strides='(8,4)' --config.calibration.images=500
+  patch-svdd fit --workdir runs/authors --config mvtec:screw --config.data.root=DATA
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from patch_svdd_jax import bank_building, data, distributed, inspection, normal_scores
+from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.commands.eval import read_config, restore_encoder
+from patch_svdd_jax.detector import Detector
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of `fit`."""
+  console.add_config_argument(parser, required=False)
+  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
+  console.add_distributed_argument(parser)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Fits, calibrates, saves."""
+  workdir = options.workdir
+  config = read_config(options.config, rest, workdir)
+  bank_building.check(config.score)
+  normal_scores.check(config.calibration)
+  dataset = data.load(config.data)
+  distributed.meet()
+  with Checkpoints(workdir) as checkpoints:
+    step = checkpoints.chosen
+    params = restore_encoder(checkpoints, workdir, step)
+  detector = Detector.fit(
+    config, params, dataset.train.images, step=step or 0, progress=console.progress('Embedding')
+  )
+  if config.calibration.images:
+    detector = normal_scores.calibrate(
+      detector, dataset.train, dataset.held_out, console.progress('Calibrating', 'fold')
+    )
+  detector.save(workdir)
+  console.print_banks(detector)
+  if detector.calibration:
+    images = inspection.calibrated(detector).images
+    print(f'calibrated by {images} normal images: false-alarm rates from {1 / (images + 1):.2g} up')
+  print(f'written: {workdir}')
+  return 0

@@ -1,0 +1,165 @@
+"""Says of images whether they are anomalous, where, and how sure that is.
+
+Images are files and folders, which are searched to any depth. The output folder gets results.jsonl
+and results.csv (score, p-value, verdict, boxes and areas of anomalous regions in pixels of the
+file, warnings), masks/ and overlays/ (of images with an alarm, or of all) and report.html.
+
+A score raises an alarm where at most the false-alarm rate of normal images score as high. Images
+are read while others are scored, and no more than a few batches are in memory. A file that cannot
+be read is listed, and the exit status is then 1. The same command goes on with a run that was
+stopped.
+
+  patch-svdd predict --model runs/parts --output found new_parts/
+  patch-svdd predict --model runs/parts --output found --false-alarm-rate 0.05 part.png
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from patch_svdd_jax import inspection, predictions, shift
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.data import Split, image_stream
+from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.inspection import Inspection, Limits
+from patch_svdd_jax.predictions import Predictions
+
+# Images that are compared with the normal ones as a batch.
+WINDOW = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of `predict`."""
+  parser.add_argument('images', nargs='+', type=console.folder, help='image files, or folders')
+  parser.add_argument('--model', required=True, type=console.folder, help='folder of the run')
+  parser.add_argument('--output', required=True, type=console.folder, help='folder of the results')
+  console.add_rate_arguments(parser)
+  parser.add_argument(
+    '--pictures',
+    choices=('alarms', 'all', 'none'),
+    default='alarms',
+    help='of which images masks and overlays are written (default alarms)',
+  )
+
+
+class Watch:
+  """Compares the images that come with normal ones, so many at a time."""
+
+  def __init__(self, normal: shift.Statistics):
+    self._normal = normal
+    self._waiting: list[shift.Statistics] = []
+    self.texts: list[str] = []
+
+  def take(self, statistics: shift.Statistics) -> None:
+    """Takes those of some images, and says what it sees."""
+    self._waiting.append(statistics)
+    if sum(len(next(iter(each.values()))) for each in self._waiting) >= WINDOW:
+      self.look()
+
+  def look(self) -> None:
+    """Compares the images that wait."""
+    if not self._waiting:
+      return
+    found = {
+      name: np.concatenate([each[name] for each in self._waiting]) for name in self._waiting[0]
+    }
+    self._waiting = []
+    texts = shift.of_batch(self._normal, found)
+    if texts:
+      tqdm.write(f'warning: {shift.warn(texts)}', file=sys.stderr)
+      self.texts = texts  # the latest: memory does not grow
+
+
+class Tally:
+  """How many images, alarms and failures there are, and how long the devices worked."""
+
+  def __init__(self) -> None:
+    self.images = self.alarms = self.failures = self.scored = 0
+    self.busy = 0.0
+    self.start = time.perf_counter()
+
+  def add(self, record: dict[str, Any]) -> None:
+    """Counts a line of the results."""
+    self.images += 1
+    self.alarms += record.get('verdict') == 'alarm'
+    self.failures += 'error' in record
+
+  def speed(self) -> str:
+    """Images a second of this call, and the share of its time in which the devices worked."""
+    seconds = time.perf_counter() - self.start
+    return f'{self.scored / seconds:.3g} images/s, devices busy {self.busy / seconds:.0%}'
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Predicts, writes, sums up."""
+  if rest:
+    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
+  sources = image_stream.find(options.images)
+  detector = Detector.load(options.model)
+  limit = inspection.limits(detector, options.false_alarm_rate, options.pixel_false_alarm_rate)
+  for text in limit.warnings:
+    print(f'warning: {text}', file=sys.stderr)
+  watch, tally = Watch(inspection.calibrated(detector).statistics), Tally()
+  made_with = {
+    'model': detector.origin.images,
+    'step': detector.origin.step,
+    'threshold': limit.image.value,
+    'pixel_threshold': limit.pixel.value,
+  }
+  with Predictions(options.output, made_with) as results:
+    done = set()
+    for record in results.read():
+      done.add(record['image'])
+      tally.add(record)
+    left = [source for source in sources if source.name not in done]
+    with tqdm(total=len(sources), initial=len(done), desc='Predicting', unit='image') as bar:
+      for batch in batches(detector, left):
+        records = [{'image': source.name, 'error': why} for source, why in batch.failures]
+        if batch.split:
+          found, seconds = inspect(detector, batch.split, limit)
+          tally.busy += seconds
+          tally.scored += len(batch.split)
+          watch.take(found.statistics)
+          records += [
+            predictions.record(name, found, index, batch.split.sizes[index])
+            for index, name in enumerate(batch.split.names)
+          ]
+        results.add(records)
+        for record in records:
+          tally.add(record)
+        bar.update(len(records))
+        bar.set_postfix_str(f'{tally.alarms} alarms')
+    watch.look()
+    results.finish()
+  print(f'{tally.images} images: {tally.alarms} alarms, {tally.failures} could not be read')
+  if tally.scored:
+    print(tally.speed())
+  print(f'written: {options.output}')
+  return 1 if tally.failures else 0
+
+
+def batch_size(detector: Detector) -> int:
+  """How many images are scored at a time."""
+  return detector.config.score.batch_size * jax.local_device_count()
+
+
+def batches(detector: Detector, sources: list[image_stream.Source]) -> Any:
+  """The images in batches of the devices' size."""
+  return image_stream.batches(sources, batch_size(detector), detector.config.data)
+
+
+def inspect(detector: Detector, split: Split, limit: Limits) -> tuple[Inspection, float]:
+  """What is found of a batch, and the seconds it took."""
+  start = time.perf_counter()
+  count = len(split)
+  # Padded with copies: another number of images would be another program to compile.
+  padded = split.take(np.resize(np.arange(count), batch_size(detector)))
+  found = inspection.inspect(detector, padded, limit)
+  return found.first(count), time.perf_counter() - start

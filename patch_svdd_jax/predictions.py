@@ -1,0 +1,139 @@
+"""What is predicted of images, on disk: a line of JSON for each, and a table of all.
+
+Lines are added to `results.jsonl.partial` as they come, below one that says what they were made
+with; the file gets its name when all images are there. A run that was stopped goes on behind the
+last whole line.
+"""
+
+import csv
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from patch_svdd_jax.checkpoints import explain_disk_errors
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.inspection import Inspection
+from patch_svdd_jax.regions import Region
+
+LINES, TABLE = 'results.jsonl', 'results.csv'
+COLUMNS = ('image', 'verdict', 'score', 'p_value', 'regions', 'area', 'warnings', 'error')
+
+
+def record(name: str, found: Inspection, index: int, size: np.ndarray) -> dict[str, Any]:
+  """What is known of one image of an inspection, as JSON has it.
+
+  Args:
+    name: of the image.
+    found: on all images of a batch.
+    index: which one it is.
+    size: i64[2], its (height, width) in pixels.
+  """
+  return {
+    'image': name,
+    'verdict': 'alarm' if found.alarms[index] else 'pass',
+    'score': float(found.scores[index]),
+    'p_value': float(found.p_values[index]),
+    'size': [int(size[1]), int(size[0])],
+    'regions': [describe(region) for region in found.regions[index]],
+    'warnings': list(found.warnings[index]),
+  }
+
+
+def describe(region: Region) -> dict[str, Any]:
+  """A region as JSON has it: box [left, top, width, height] and area in pixels of the file."""
+  return {'box': list(region.box), 'area': region.area, 'score': region.score}
+
+
+class Predictions:
+  """The results in a folder, that are being written."""
+
+  def __init__(self, folder: pathlib.Path, made_with: dict[str, Any]):
+    """Goes on with what is there.
+
+    Args:
+      folder: of the results; made where it is missing.
+      made_with: what lines depend on; JSON values.
+
+    Raises:
+      UserError: what is there was made with something else, or the folder cannot be written.
+    """
+    self.folder = folder
+    self._partial = folder / f'{LINES}.partial'
+    with explain_disk_errors(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      self._whole_lines(made_with)
+      self._file = self._partial.open('a')
+      if not self._partial.stat().st_size:
+        self._write(made_with)
+
+  def __enter__(self) -> 'Predictions':
+    return self
+
+  def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    self._file.close()
+
+  def _whole_lines(self, made_with: dict[str, Any]) -> None:
+    """Cuts off a line without its end, which was being written when the process was killed."""
+    if not self._partial.exists():
+      return
+    with self._partial.open('rb+') as file:
+      first = file.readline()
+      if first.endswith(b'\n') and json.loads(first) != made_with:
+        raise UserError(
+          f'{self._partial} was begun with another model or other rates: remove it, or give '
+          'another --output'
+        )
+      end = len(first) if first.endswith(b'\n') else 0
+      for line in file:
+        end += len(line) if line.endswith(b'\n') else 0
+      file.truncate(end)
+
+  def _write(self, value: dict[str, Any]) -> None:
+    self._file.write(json.dumps(value) + '\n')
+
+  def add(self, records: list[dict[str, Any]]) -> None:
+    """Writes lines, which are on disk when this returns.
+
+    Raises:
+      UserError: the disk is full.
+    """
+    with explain_disk_errors(self.folder):
+      for each in records:
+        self._write(each)
+      self._file.flush()
+
+  def read(self) -> Iterator[dict[str, Any]]:
+    """The lines that are there."""
+    self._file.flush()
+    with self._partial.open() as file:
+      next(file)
+      yield from map(json.loads, file)
+
+  def finish(self) -> None:
+    """Writes the table, and gives the lines their name."""
+    with explain_disk_errors(self.folder):
+      table, lines = (self.folder / f'{name}.tmp' for name in (TABLE, LINES))
+      with table.open('w', newline='') as sheet, lines.open('w') as whole:
+        writer = csv.DictWriter(sheet, COLUMNS)
+        writer.writeheader()
+        for each in self.read():
+          writer.writerow(row(each))
+          whole.write(json.dumps(each) + '\n')
+      os.replace(table, self.folder / TABLE)
+      os.replace(lines, self.folder / LINES)
+      self._partial.unlink()
+
+
+def row(each: dict[str, Any]) -> dict[str, Any]:
+  """A line of the table: of regions their number and area, texts joined."""
+  regions = each.get('regions', [])
+  return {name: each.get(name, '') for name in COLUMNS} | {
+    'regions': len(regions) if 'regions' in each else '',
+    'area': sum(region['area'] for region in regions) if 'regions' in each else '',
+    'warnings': '; '.join(each.get('warnings', [])),
+  }
