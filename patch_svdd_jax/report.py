@@ -87,6 +87,35 @@ def write_overlays(
     _write(pathlib.Path(folder) / _relative_path(name), picture)
 
 
+def write_overlay(
+  folder: str | os.PathLike[str],
+  name: str,
+  image: np.ndarray,
+  found: np.ndarray,
+  anomaly_map: np.ndarray,
+  score: float,
+  limits: tuple[float, float],
+) -> None:
+  """Writes the same picture of one image whose truth is not known: with what was found outlined.
+
+  Args:
+    folder: where to write; created where missing.
+    name: of the image, the path below the folder.
+    image: u8[H, W, 3].
+    found: bool[H, W].
+    anomaly_map: f32[H, W].
+    score: of the image.
+    limits: (low, high) of the colour scale.
+  """
+  panes = _panes(image, found, anomaly_map, limits, _PANE)
+  _write(pathlib.Path(folder) / _relative_path(name), _row(name, 'found', score, panes, limits))
+
+
+def write_png(folder: str | os.PathLike[str], name: str, encoded: bytes) -> None:
+  """Writes a PNG that is encoded already, under the name of an image; whole or not at all."""
+  _write_bytes(pathlib.Path(folder) / _relative_path(name), encoded)
+
+
 def write_overview(
   path: str | os.PathLike[str],
   split: Split,
@@ -267,10 +296,14 @@ def _write(path: pathlib.Path, picture: Image.Image) -> None:
   """Writes a PNG under a temporary name and renames it once it is whole."""
   encoded = io.BytesIO()
   picture.save(encoded, 'PNG', compress_level=4)
+  _write_bytes(path, encoded.getvalue())
+
+
+def _write_bytes(path: pathlib.Path, encoded: bytes) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    partial.write_bytes(encoded.getbuffer())
+    partial.write_bytes(encoded)
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ stopped.
 """
 
 import argparse
+import concurrent.futures
 import sys
 import time
 from collections.abc import Sequence
@@ -23,12 +24,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from patch_svdd_jax import inspection, predictions, shift
+from patch_svdd_jax import inspection, prediction_pictures, predictions, shift
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import Split, image_stream
+from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.inspection import Inspection, Limits
+from patch_svdd_jax.prediction_pictures import Which
 from patch_svdd_jax.predictions import Predictions
 
 # Images that are compared with the normal ones as a batch.
@@ -106,37 +109,16 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   limit = inspection.limits(detector, options.false_alarm_rate, options.pixel_false_alarm_rate)
   for text in limit.warnings:
     print(f'warning: {text}', file=sys.stderr)
-  watch, tally = Watch(inspection.calibrated(detector).statistics), Tally()
   made_with = {
     'model': detector.origin.images,
     'step': detector.origin.step,
     'threshold': limit.image.value,
     'pixel_threshold': limit.pixel.value,
+    'pictures': options.pictures,
   }
+  tally = Tally()
   with Predictions(options.output, made_with) as results:
-    done = set()
-    for record in results.read():
-      done.add(record['image'])
-      tally.add(record)
-    left = [source for source in sources if source.name not in done]
-    with tqdm(total=len(sources), initial=len(done), desc='Predicting', unit='image') as bar:
-      for batch in batches(detector, left):
-        records = [{'image': source.name, 'error': why} for source, why in batch.failures]
-        if batch.split:
-          found, seconds = inspect(detector, batch.split, limit)
-          tally.busy += seconds
-          tally.scored += len(batch.split)
-          watch.take(found.statistics)
-          records += [
-            predictions.record(name, found, index, batch.split.sizes[index])
-            for index, name in enumerate(batch.split.names)
-          ]
-        results.add(records)
-        for record in records:
-          tally.add(record)
-        bar.update(len(records))
-        bar.set_postfix_str(f'{tally.alarms} alarms')
-    watch.look()
+    predict(detector, limit, sources, results, options.pictures, tally)
     results.finish()
   print(f'{tally.images} images: {tally.alarms} alarms, {tally.failures} could not be read')
   if tally.scored:
@@ -145,21 +127,81 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   return 1 if tally.failures else 0
 
 
+def predict(
+  detector: Detector,
+  limit: Limits,
+  sources: Sequence[image_stream.Source],
+  results: Predictions,
+  pictures: Which,
+  tally: Tally,
+) -> None:
+  """Scores what has no result yet; pictures are drawn while the next images are scored."""
+  normal = inspection.calibrated(detector)
+  colours = prediction_pictures.colour_limits(normal, limit.pixel.value)
+  watch, done = Watch(normal.statistics), set()
+  for record in results.read():
+    done.add(record['image'])
+    tally.add(record)
+  left = [source for source in sources if source.name not in done]
+  drawn: concurrent.futures.Future | None = None
+  with (
+    concurrent.futures.ThreadPoolExecutor(1) as painter,
+    tqdm(total=len(sources), initial=len(done), desc='Predicting', unit='image') as bar,
+  ):
+
+    def finish(records: list[dict[str, Any]]) -> None:
+      # A line says that its pictures are there, too.
+      if drawn:
+        drawn.result()
+      results.add(records)
+      for record in records:
+        tally.add(record)
+      bar.update(len(records))
+      bar.set_postfix_str(f'{tally.alarms} alarms')
+
+    records: list[dict[str, Any]] = []
+    for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
+      found = inspect(detector, batch.split, limit, tally) if batch.split else None
+      finish(records)
+      records, drawn = describe(batch, found), None
+      if batch.split and found:
+        watch.take(found.statistics)
+        drawn = painter.submit(
+          prediction_pictures.write,
+          results.folder,
+          batch.split,
+          found,
+          limit.pixel.value,
+          colours,
+          pictures,
+        )
+    finish(records)
+  watch.look()
+
+
+def describe(batch: image_stream.Batch, found: Inspection | None) -> list[dict[str, Any]]:
+  """The records of a batch, in the order of the files."""
+  records = [{'image': source.name, 'error': why} for source, why in batch.failures]
+  if batch.split and found:
+    records += [
+      predictions.record(name, found, index, batch.split.sizes[index])
+      for index, name in enumerate(batch.split.names)
+    ]
+  return sorted(records, key=lambda record: natural_key(record['image']))
+
+
 def batch_size(detector: Detector) -> int:
   """How many images are scored at a time."""
   return detector.config.score.batch_size * jax.local_device_count()
 
 
-def batches(detector: Detector, sources: list[image_stream.Source]) -> Any:
-  """The images in batches of the devices' size."""
-  return image_stream.batches(sources, batch_size(detector), detector.config.data)
-
-
-def inspect(detector: Detector, split: Split, limit: Limits) -> tuple[Inspection, float]:
-  """What is found of a batch, and the seconds it took."""
+def inspect(detector: Detector, split: Split, limit: Limits, tally: Tally) -> Inspection:
+  """What is found of a batch."""
   start = time.perf_counter()
   count = len(split)
   # Padded with copies: another number of images would be another program to compile.
   padded = split.take(np.resize(np.arange(count), batch_size(detector)))
-  found = inspection.inspect(detector, padded, limit)
-  return found.first(count), time.perf_counter() - start
+  found = inspection.inspect(detector, padded, limit).first(count)
+  tally.busy += time.perf_counter() - start
+  tally.scored += count
+  return found

@@ -1,0 +1,221 @@
+"""`patch-svdd predict` and `fit` on a tiny model: what is written, said, and gone on with."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patch_svdd_jax import PatchSVDD, inspection
+from patch_svdd_jax.commands import main, predict
+from patch_svdd_jax.data import image_stream
+from patch_svdd_jax.detector import Detector
+from tests.runs import tiny_config
+
+SIZE = (40, 48)
+COUNT = 24
+
+
+def photograph(seed, light=0.0):
+  """A noisy u8[40, 48, 3]."""
+  rng = np.random.default_rng(seed)
+  return np.clip(rng.normal(120 + light, 20, (*SIZE, 3)), 0, 255).astype(np.uint8)
+
+
+def defective(seed):
+  image = photograph(seed)
+  image[10:20, 15:30] = 255
+  return image
+
+
+@pytest.fixture(scope='module')
+def model(only_quick_compilation, tmp_path_factory):
+  """The workdir of a calibrated detector."""
+  workdir = tmp_path_factory.mktemp('model')
+  config = tiny_config(mean='channel', steps=2, every=2)
+  config.score.update(strides=(8, 4), batch_size=1)  # 4 devices
+  config.calibration.folds = 2
+  PatchSVDD.fit([photograph(i) for i in range(COUNT)], config, workdir=workdir)
+  return workdir
+
+
+@pytest.fixture
+def parts(tmp_path):
+  """Four good images, two bad ones, one that is cut short."""
+  folder = tmp_path / 'new parts'
+  (folder / 'bäd').mkdir(parents=True)
+  for i in range(4):
+    Image.fromarray(photograph(100 + i)).save(folder / f'{i}.png')
+  for i in range(2):
+    Image.fromarray(defective(200 + i)).resize((96, 80)).save(folder / 'bäd' / f'{i}.png')
+  whole = (folder / '3.png').read_bytes()
+  (folder / 'cut.png').write_bytes(whole[: len(whole) // 2])
+  return folder
+
+
+def command(model, output, *places, rate='0.1', **options):
+  others = [
+    text for name, value in options.items() for text in (f'--{name.replace("_", "-")}', value)
+  ]
+  return [
+    'predict',
+    '--model',
+    str(model),
+    '--output',
+    str(output),
+    '--false-alarm-rate',
+    rate,
+    *others,
+    *map(str, places),
+  ]
+
+
+def results(output):
+  lines = [json.loads(line) for line in (output / 'results.jsonl').read_text().splitlines()]
+  return {line['image']: line for line in lines}
+
+
+@pytest.fixture
+def predicted(model, parts, tmp_path, capsys):
+  status = main(command(model, tmp_path / 'found', parts))
+  return status, results(tmp_path / 'found'), capsys.readouterr()
+
+
+def test_every_image_gets_a_line(predicted, model, parts, tmp_path):
+  status, found, printed = predicted
+  assert status == 1  # a file could not be read
+  assert list(found) == ['0.png', '1.png', '2.png', '3.png', 'bäd/0.png', 'bäd/1.png', 'cut.png']
+  assert 'cut short' in found['cut.png']['error']
+  assert '7 images: ' in printed.out
+  assert '1 could not be read' in printed.out
+  assert 'images/s, devices busy' in printed.out
+  detector = PatchSVDD.load(model)
+  for name in list(found)[:6]:
+    direct = detector.score([np.asarray(Image.open(parts / name))], false_alarm_rate=0.1)
+    assert found[name]['score'] == pytest.approx(float(direct.scores[0]), rel=1e-5)
+    assert found[name]['p_value'] == pytest.approx(direct.p_values[0])
+    assert found[name]['verdict'] == ('alarm' if direct.alarms[0] else 'pass')
+  assert found['bäd/0.png']['size'] == [96, 80]
+  assert {found[f'bäd/{i}.png']['verdict'] for i in range(2)} == {'alarm'}
+  with (tmp_path / 'found' / 'results.csv').open(newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['image'] for row in rows] == list(found)
+  assert float(rows[4]['score']) == found['bäd/0.png']['score']
+
+
+def test_regions_hold_the_defect_in_pixels_of_the_file(predicted):
+  _, found, _ = predicted
+  # The square lies at rows 20..40 and columns 30..60 of the file; patches spread it by half of K.
+  left, top, width, height = found['bäd/0.png']['regions'][0]['box']
+  assert left < 45 < left + width
+  assert top < 30 < top + height
+  assert found['bäd/0.png']['regions'][0]['area'] <= width * height
+
+
+def test_pictures_of_alarms(predicted, tmp_path):
+  _, found, _ = predicted
+  alarms = sorted(name for name, line in found.items() if line.get('verdict') == 'alarm')
+  for kind in ('masks', 'overlays'):
+    folder = tmp_path / 'found' / kind
+    pictures = [path.relative_to(folder).as_posix() for path in folder.rglob('*.png')]
+    assert sorted(pictures) == alarms
+  mask = np.asarray(Image.open(tmp_path / 'found' / 'masks' / 'bäd' / '0.png'))
+  assert mask.shape == (80, 96)
+  regions = found['bäd/0.png']['regions']
+  assert np.count_nonzero(mask) == pytest.approx(sum(region['area'] for region in regions), abs=4)
+  inside = np.zeros(mask.shape, bool)
+  for left, top, width, height in (region['box'] for region in regions):
+    inside[top : top + height, left : left + width] = True
+  assert not (mask[~inside] > 0).any()
+
+
+def test_pictures_of_all_and_of_none(model, parts, tmp_path):
+  good = parts / '0.png'
+  for which, count in (('all', 1), ('none', 0)):
+    assert main(command(model, tmp_path / which, good, rate='0.05', pictures=which)) == 0
+    assert len(list((tmp_path / which).rglob('overlays/*.png'))) == count
+
+
+def test_a_run_that_was_stopped_goes_on(model, parts, tmp_path, monkeypatch, capsys):
+  for i in range(4, 9):
+    Image.fromarray(photograph(100 + i)).save(parts / f'{i}.png')
+  taken = []
+  real = predict.inspect
+
+  def impatient(detector, split, limit, tally):
+    if len(taken) == 2:
+      raise KeyboardInterrupt
+    taken.append(split.names)
+    return real(detector, split, limit, tally)
+
+  monkeypatch.setattr(predict, 'inspect', impatient)
+  output = tmp_path / 'found'
+  assert main(command(model, output, parts)) == 130
+  assert not (output / 'results.jsonl').exists()
+  monkeypatch.setattr(predict, 'inspect', real)
+  read = []
+  real_read = image_stream.read
+  monkeypatch.setattr(
+    image_stream, 'read', lambda source, config: (read.append(source), real_read(source, config))[1]
+  )
+  assert main(command(model, output, parts)) == 1
+  assert not {source.name for source in read} & set(taken[0])
+  whole = tmp_path / 'whole'
+  assert main(command(model, whole, parts)) == 1
+  ours, theirs = results(output), results(whole)
+  assert ours == theirs
+  assert not list(output.glob('*.partial'))
+
+
+def test_too_few_normal_images_for_the_rate(model, parts, tmp_path, capsys):
+  assert main(command(model, tmp_path / 'found', parts / '0.png', rate='0.01')) == 0
+  error = capsys.readouterr().err
+  assert f'{COUNT} normal images cannot ensure a false-alarm rate of 0.01 for images' in error
+
+
+def test_images_in_other_light_are_warned_of_as_a_batch(model, tmp_path, capsys):
+  folder = tmp_path / 'dark'
+  folder.mkdir()
+  for i in range(12):
+    Image.fromarray(photograph(300 + i, light=-40)).save(folder / f'{i}.png')
+  assert main(command(model, tmp_path / 'found', folder)) == 0
+  assert 'other light, camera or focus than in training? brightness' in capsys.readouterr().err
+  warnings = [line['warnings'][0] for line in results(tmp_path / 'found').values()]
+  assert all(text.startswith('brightness') for text in warnings)
+
+
+def test_what_it_refuses(model, parts, tmp_path, capsys):
+  for places, rate, text in (
+    ([parts / 'nothing'], '0.1', 'no such file or folder'),
+    ([parts], '1.5', 'false-alarm rate 1.5'),
+  ):
+    assert main(command(model, tmp_path / 'found', *places, rate=rate)) == 2
+    assert text in capsys.readouterr().err
+  assert main(command(tmp_path, tmp_path / 'found', parts)) == 2
+  assert 'no fitted detector' in capsys.readouterr().err
+
+
+def test_fit_calibrates_with_other_settings(model, parts, tmp_path, capsys):
+  """On images of its own, which take the place of those it was trained on."""
+  good = tmp_path / 'lit' / 'train' / 'good'
+  good.mkdir(parents=True)
+  for i in range(6):
+    Image.fromarray(photograph(400 + i, light=60)).save(good / f'{i}.png')
+  before = Detector.load(model)
+  config = ['--config.data.name=folder', f'--config.data.root={tmp_path / "lit"}']
+  config += [f'--config.data.prepared={tmp_path / "prepared"}']
+  try:
+    assert main(['fit', '--workdir', str(model), *config, '--config.calibration.images=4']) == 0
+    assert 'calibrated by 4 normal images: false-alarm rates from 0.2 up' in capsys.readouterr().out
+    after = Detector.load(model)
+    assert inspection.calibrated(after).images == 4
+    assert min(after.calibration.statistics['brightness']) > 150
+    for one, other in zip(before.params.values(), after.params.values(), strict=True):
+      for name in one:
+        np.testing.assert_array_equal(one[name]['kernel'], other[name]['kernel'])
+    assert main(['fit', '--workdir', str(model), *config, '--config.calibration.images=0']) == 0
+    assert main(command(model, tmp_path / 'found', parts)) == 2
+    assert 'the detector is not calibrated' in capsys.readouterr().err
+  finally:
+    before.save(model)
