@@ -1,4 +1,4 @@
-"""Data sets as arrays: MVTec AD, any folder in its layout, and an embedded one.
+"""Data sets as arrays: published ones, any folder in the layout of MVTec AD, an embedded one.
 
 `load(config.data)` is all that the rest of the package needs. TFDS is imported when it is called.
 """
@@ -40,16 +40,18 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 
   Args:
     config: with the keys
-      name: 'mvtec', 'folder' or 'textures'.
-      category: a category of the data set; for 'folder' a sub-folder of root, or '' for root.
-      root: mvtec: the official archive or the folder it is extracted to, '' once prepared;
+      name: of a published data set, see `catalogue`; 'folder' or 'textures'.
+      category: a category of the data set, 'all' where it has none; for 'folder' a sub-folder of
+        root, or '' for root.
+      root: published: the official archive or the folder it is extracted to, '' once prepared;
         folder: see `layout`; textures: unused.
       prepared: folder for the prepared files; '' for ~/.cache/patch_svdd_jax.
       image_size: (height, width) in pixels that all images are resized to.
       resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
       light: 'kept', or 'standardised' in every image by itself.
       normal_images: how many of those that are not held out are trained on; 0 for all.
-      held_out: share of the normal images that is kept from training, see `held_out.divide`.
+      held_out: share of the normal images that is kept from training, see `held_out.divide`; where
+        the data set has validation images, any share but 0 means these.
 
   Returns:
     The training, held-out and test images.
@@ -62,16 +64,34 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 
   builder = prepared.prepare(_builder_factory(config))
   size = (config.image_size[0], config.image_size[1])
-  normal, test = (
-    prepared.read_split(builder, split, size, config.resize) for split in ('train', 'test')
+  normal, validation, test = (
+    prepared.read_split(builder, split, size, config.resize)
+    for split in ('train', 'validation', 'test')
   )
   category = config.category or pathlib.Path(config.root).expanduser().resolve().name
-  return assemble(f'{config.name}/{category}', normal, test, config)
+  return assemble(f'{config.name}/{category}', normal, test, config, validation)
 
 
-def assemble(name: str, normal: Split, test: Split, config: ml_collections.ConfigDict) -> Dataset:
-  """A data set of images that are resized, but as they were taken otherwise."""
-  train, held = held_out.divide(light(normal, config), config.held_out)
+def assemble(
+  name: str,
+  normal: Split,
+  test: Split,
+  config: ml_collections.ConfigDict,
+  validation: Split | None = None,
+) -> Dataset:
+  """A data set of images that are resized, but as they were taken otherwise.
+
+  Args:
+    name: of the data set and its category.
+    normal: images to train on, and to hold some out of.
+    test: images to score.
+    config: as for `load`.
+    validation: normal images that are held out instead, if there are any.
+  """
+  if validation and config.held_out:
+    train, held = light(normal, config), light(validation, config)
+  else:
+    train, held = held_out.divide(light(normal, config), config.held_out)
   if config.normal_images:
     train = train.take(held_out.evenly(len(train), config.normal_images))
   return Dataset(name=name, train=train, held_out=held, test=light(test, config))
@@ -116,11 +136,6 @@ def _builder_factory(config: ml_collections.ConfigDict) -> 'Callable[[], Builder
   prepared = pathlib.Path(config.prepared or _DEFAULT_PREPARED).expanduser()
   category = config.category
   match config.name:
-    case 'mvtec':
-      from patch_svdd_jax.data import mvtec
-
-      _check_category(category, mvtec.COUNTS)
-      return lambda: mvtec.Mvtec(root=config.root, config=category, data_dir=prepared)
     case 'textures':
       from patch_svdd_jax.data import textures
 
@@ -132,9 +147,16 @@ def _builder_factory(config: ml_collections.ConfigDict) -> 'Callable[[], Builder
       source = folder.category_folder(config.root, category)
       place = prepared / f'folder_{_slug(source)}'
       return lambda: folder.Folder(folder=source, data_dir=place)
-  raise UserError(
-    f'config.data.name={config.name!r}: no such data set; choose of mvtec, folder, textures'
-  )
+  from patch_svdd_jax.data import catalogue
+
+  if config.name not in catalogue.BUILDERS:
+    raise UserError(
+      f'config.data.name={config.name!r}: no such data set; choose of '
+      f'{", ".join(catalogue.BUILDERS)}, folder, textures'
+    )
+  published = catalogue.BUILDERS[config.name]
+  _check_category(category, published.counts)
+  return lambda: published(root=config.root, config=category, data_dir=prepared)
 
 
 def _check_category(category: str, known: Collection[str]) -> None:

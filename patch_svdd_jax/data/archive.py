@@ -1,11 +1,11 @@
-"""One category out of a tar archive."""
+"""Some folders out of a tar archive."""
 
 import itertools
 import lzma
 import pathlib
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,33 +13,40 @@ from tqdm import tqdm
 
 from patch_svdd_jax.errors import UserError
 
-_TOP = ('train', 'test', 'ground_truth')
 
-
-def extract_category(archive: pathlib.Path, category: str, folder: pathlib.Path) -> None:
-  """Extracts the files of one category, in one pass over the archive.
+def extract(
+  archive: pathlib.Path,
+  wanted: Mapping[str, Collection[str]],
+  folder: pathlib.Path,
+  *,
+  unread: Collection[str] = (),
+) -> None:
+  """Extracts parts of some folders, in one pass over the archive.
 
   Members that would land outside the folder, links that lead outside and special files are refused
   (tarfile's 'data' filter).
 
   Args:
     archive: tar file with any compression that tarfile knows.
-    category: folder in the archive, at any depth, that holds 'train'.
-    folder: receives 'train', 'test' and 'ground_truth'.
+    wanted: names of folders in the archive, at any depth, each with what is wanted of it, such as
+      {'screw': ('train', 'test')}.
+    folder: receives them by their names, such as screw/train and screw/test.
+    unread: names of folders inside of these that stay in the archive.
 
   Raises:
-    UserError: where the archive is damaged, hostile or lacks the category.
+    UserError: where the archive is damaged, hostile or lacks one of the folders.
     OSError: where `folder` cannot be written.
   """
-  found = False
+  found = set()
   with _opened(archive) as stream:
     for tar, member in _members(stream, archive):
-      name = _name_in_category(member.name, category)
-      if name is not None:
-        found = True
-        _extract(tar, member.replace(name=name, deep=False), folder, archive)
-  if not found:
-    raise UserError(f'{archive}: holds no folder {category!r}; is it the archive of MVTec AD?')
+      parts = _wanted_parts(member.name, wanted)
+      if parts and not set(parts) & set(unread):
+        found.add(parts[0])
+        _extract(tar, member.replace(name='/'.join(parts), deep=False), folder, archive)
+  for name in wanted:
+    if name not in found:
+      raise UserError(f'{archive}: holds no folder {name!r}; is it the official archive?')
 
 
 def categories(archive: pathlib.Path) -> set[str]:
@@ -75,7 +82,8 @@ def _members(
   stream: Any, archive: pathlib.Path
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
   try:
-    with tarfile.open(fileobj=stream, mode='r|*') as tar:
+    # Read as a pipe ('r|*'), an archive that is cut at a member's end would pass for a whole one.
+    with tarfile.open(fileobj=stream, mode='r:*') as tar:
       for member in tar:
         yield tar, member
   except (tarfile.ReadError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
@@ -94,13 +102,14 @@ def _extract(
 
 
 def _damaged(archive: pathlib.Path, error: Exception) -> UserError:
-  return UserError(f'{archive}: is no tar archive or is damaged ({error}); download it again')
+  reason = str(error).partition('\n')[0].rstrip(':')
+  return UserError(f'{archive}: is no tar archive or is damaged ({reason}); download it again')
 
 
-def _name_in_category(member: str, category: str) -> str | None:
-  """'any/screw/train/good/000.png' to 'train/good/000.png'; None for what belongs elsewhere."""
+def _wanted_parts(member: str, wanted: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+  """'any/screw/train/good/000.png' from 'screw' on; empty for what is not wanted."""
   parts = pathlib.PurePosixPath(member).parts
-  for i, part in enumerate(parts[:-1]):
-    if part == category and parts[i + 1] in _TOP:
-      return '/'.join(parts[i + 1 :])
-  return None
+  for i, (folder, part) in enumerate(itertools.pairwise(parts)):
+    if part in wanted.get(folder, ()):
+      return parts[i:]
+  return ()

@@ -1,5 +1,6 @@
 """What the TFDS builders share: the features, and writing ArrayRecord files as a stream."""
 
+import pathlib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,34 +43,37 @@ def example(image: bytes, mask: bytes, *, has_mask: bool, defect: str, name: str
 
 
 def file_example(item: layout.Item) -> dict[str, Any]:
-  """Reads an item's files and checks that its mask fits.
+  """Reads an item's files and checks that its masks, whose union counts, fit.
 
   Raises:
     UserError: naming the file that is damaged, or both where image and mask disagree.
   """
   image, size = images.normalise(images.read_bytes(item.image), str(item.image))
   mask = np.zeros(size, bool)
-  if item.mask is not None:
-    mask = images.decode_mask(images.read_bytes(item.mask), str(item.mask))
-    _check_mask(item, mask, size)
+  for path in item.masks:
+    part = images.decode_mask(images.read_bytes(path), str(path))
+    _check_mask(item, path, part, size)
+    mask |= part
   return example(
     image,
     images.encode_png(mask),
-    has_mask=item.mask is not None or item.defect == layout.GOOD,
+    has_mask=bool(item.masks) or item.defect == layout.GOOD,
     defect=item.defect,
     name=item.name,
   )
 
 
-def _check_mask(item: layout.Item, mask: np.ndarray, size: tuple[int, int]) -> None:
+def _check_mask(
+  item: layout.Item, path: pathlib.Path, mask: np.ndarray, size: tuple[int, int]
+) -> None:
   if mask.shape != size:
     raise UserError(
-      f'{item.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels but its image {item.image} is '
+      f'{path}: is {mask.shape[1]} x {mask.shape[0]} pixels but its image {item.image} is '
       f'{size[1]} x {size[0]}; make them the same size'
     )
   if item.defect == layout.GOOD and mask.any():
     raise UserError(
-      f'{item.mask}: marks an anomaly in {item.image}, which stands among the good ones; '
+      f'{path}: marks an anomaly in {item.image}, which stands among the good ones; '
       'move the image or remove the mask'
     )
 
@@ -153,12 +157,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 class LayoutBuilder(Builder):
-  """A builder whose images are files in the layout of MVTec AD."""
+  """A builder whose images and masks are files of their own."""
 
   def _layout_splits(self, found: layout.Layout) -> Mapping[str, Iterable[Any]]:
     for oddity in found.oddities:
       logging.warning('%s', oddity)
-    splits = {'train': found.train, 'test': found.test}
+    splits = {'train': found.train, 'validation': found.validation, 'test': found.test}
     return {k: self._generate_examples(items, k) for k, items in splits.items() if items}
 
   def _generate_examples(

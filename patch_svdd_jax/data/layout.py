@@ -12,21 +12,29 @@ import dataclasses
 import hashlib
 import pathlib
 import re
+from collections.abc import Callable
 
 from patch_svdd_jax.data import images
 from patch_svdd_jax.errors import UserError
 
 GOOD = 'good'
+FindMasks = Callable[[pathlib.Path], tuple[pathlib.Path, ...]]  # the masks of an image file
+
+
+def no_masks(image: pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """Of images that are normal, or whose masks are not known."""
+  del image
+  return ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-  """One image file of a category, and its mask file where there is one."""
+  """One image file of a category, and its mask files, whose union is what is anomalous."""
 
   name: str
   defect: str
   image: pathlib.Path
-  mask: pathlib.Path | None
+  masks: tuple[pathlib.Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +44,14 @@ class Layout:
   Attributes:
     train: normal images, in natural order (2 before 10).
     test: images to score, by type, then in natural order.
+    validation: other normal images, which some data sets name.
     oddities: what was left out and why, one line each.
   """
 
   train: tuple[Item, ...]
   test: tuple[Item, ...]
-  oddities: tuple[str, ...]
+  validation: tuple[Item, ...] = ()
+  oddities: tuple[str, ...] = ()
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
@@ -69,21 +79,21 @@ def scan(category: pathlib.Path) -> Layout:
       f'{category / "train" / GOOD}: has no images; '
       f'put normal images there ({", ".join(images.SUFFIXES)})'
     )
-  for name in _folders(category / 'train'):
+  for name in folders(category / 'train'):
     if name != GOOD:
       oddities.append(f'{category / "train" / name}: ignored, only train/{GOOD} is trained on')
-  test = _items(category, 'test', _folders(category / 'test'), oddities)
+  test = _items(category, 'test', folders(category / 'test'), oddities)
   oddities += _masks_without_image(category, test)
-  return Layout(tuple(train), tuple(test), tuple(oddities))
+  return Layout(tuple(train), tuple(test), oddities=tuple(oddities))
 
 
 def fingerprint(layout: Layout) -> str:
   """Changes whenever a file is added, removed, renamed, resized or written anew."""
   digest = hashlib.sha256()
-  for item in layout.train + layout.test:
+  for item in layout.train + layout.validation + layout.test:
     digest.update(f'{item.name}\0{_state(item.image)}\0'.encode())
-    if item.mask is not None:
-      digest.update(f'{item.mask.name}\0{_state(item.mask)}\0'.encode())
+    for mask in item.masks:
+      digest.update(f'{mask.name}\0{_state(mask)}\0'.encode())
   return digest.hexdigest()
 
 
@@ -106,26 +116,54 @@ def _listing(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(entries, key=lambda entry: natural_key(entry.name))
 
 
-def _folders(folder: pathlib.Path) -> list[str]:
+def folders(folder: pathlib.Path) -> list[str]:
+  """The names of its sub-folders, in natural order; none where it is missing."""
   return [entry.name for entry in _listing(folder) if entry.is_dir()]
 
 
-def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Its image files, in natural order; none where it is missing."""
   return [p for p in _listing(folder) if p.suffix.lower() in images.SUFFIXES and p.is_file()]
 
 
+def items(
+  category: pathlib.Path, place: str, defect: str = GOOD, masks: FindMasks = no_masks
+) -> tuple[Item, ...]:
+  """The images of a sub-folder of a category, such as 'test/scratch', all of one type."""
+  return tuple(
+    Item(f'{place}/{path.name}', defect, path, masks(path))
+    for path in image_files(category / place)
+  )
+
+
+def masks_in(folder: pathlib.Path) -> FindMasks:
+  """Finds the mask of an image by its name: <stem>_mask or <stem>, with any suffix.
+
+  Raises:
+    UserError: when it is called, where an image has several.
+  """
+  by_stem = collections.defaultdict(list)
+  for path in image_files(folder):
+    by_stem[path.stem].append(path)
+
+  def find(image: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    found = by_stem.get(f'{image.stem}_mask') or by_stem.get(image.stem) or []
+    if len(found) > 1:
+      raise UserError(f'{image}: has several masks, {found[0]} and {found[1]}; keep one')
+    return tuple(found)
+
+  return find
+
+
 def _items(category: pathlib.Path, split: str, types: list[str], oddities: list[str]) -> list[Item]:
-  items = []
+  found: list[Item] = []
   for defect in types:
-    folder = category / split / defect
-    masks = _masks_by_stem(category / 'ground_truth' / defect) if split == 'test' else {}
-    files = _image_files(folder)
-    oddities += _left_out(folder, len(files))
-    for path in files:
-      mask = _mask_of(path, masks)
-      items.append(Item(f'{split}/{defect}/{path.name}', defect, path, mask))
-  oddities += _left_out(category / split, len(_folders(category / split)))
-  return items
+    masks = masks_in(category / 'ground_truth' / defect) if split == 'test' else no_masks
+    of_type = items(category, f'{split}/{defect}', defect, masks)
+    oddities += _left_out(category / split / defect, len(of_type))
+    found += of_type
+  oddities += _left_out(category / split, len(folders(category / split)))
+  return found
 
 
 def _left_out(folder: pathlib.Path, used: int) -> list[str]:
@@ -133,26 +171,12 @@ def _left_out(folder: pathlib.Path, used: int) -> list[str]:
   return [f'{folder}: {count} entries ignored that do not belong there'] if count else []
 
 
-def _masks_by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-  by_stem = collections.defaultdict(list)
-  for path in _image_files(folder):
-    by_stem[path.stem].append(path)
-  return dict(by_stem)
-
-
-def _mask_of(image: pathlib.Path, masks: dict[str, list[pathlib.Path]]) -> pathlib.Path | None:
-  found = masks.get(f'{image.stem}_mask') or masks.get(image.stem) or []
-  if len(found) > 1:
-    raise UserError(f'{image}: has several masks, {found[0]} and {found[1]}; keep one')
-  return found[0] if found else None
-
-
 def _masks_without_image(category: pathlib.Path, test: list[Item]) -> list[str]:
-  used = {item.mask for item in test}
+  used = {mask for item in test for mask in item.masks}
   truth = category / 'ground_truth'
   return [
     f'{path}: ignored, no test image belongs to this mask'
-    for defect in _folders(truth)
-    for path in _image_files(truth / defect)
+    for defect in folders(truth)
+    for path in image_files(truth / defect)
     if path not in used
   ]

@@ -27,8 +27,11 @@ def test_items_of_a_category(tmp_path, make_category):
   ]
   assert [i.defect for i in found.test] == ['good', 'good', 'hole', 'scratch', 'scratch']
   truth = tmp_path / 'ground_truth/scratch'
-  assert [i.mask for i in found.test[:3]] == [None] * 3
-  assert [i.mask for i in found.test[3:]] == [truth / '000_mask.png', truth / '001_mask.png']
+  assert [i.masks for i in found.test[:3]] == [()] * 3
+  assert [i.masks for i in found.test[3:]] == [
+    (truth / '000_mask.png',),
+    (truth / '001_mask.png',),
+  ]
   assert not found.oddities
 
 
@@ -45,12 +48,12 @@ def test_masks_by_any_suffix_with_or_without_mask(tmp_path):
   for stem in 'abc':
     touch(tmp_path / f'test/dent/{stem}.jpg')
   expected = {
-    'a': touch(tmp_path / 'ground_truth/dent/a_mask.bmp'),
-    'b': touch(tmp_path / 'ground_truth/dent/b.tif'),
-    'c': None,
+    'a': (touch(tmp_path / 'ground_truth/dent/a_mask.bmp'),),
+    'b': (touch(tmp_path / 'ground_truth/dent/b.tif'),),
+    'c': (),
   }
   found = layout.scan(tmp_path).test
-  assert {item.image.stem: item.mask for item in found} == expected
+  assert {item.image.stem: item.masks for item in found} == expected
 
 
 def test_test_images_are_optional(tmp_path):

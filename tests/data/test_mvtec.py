@@ -51,7 +51,7 @@ def assert_same(a, b):
 def test_official_counts_add_up():
   """Bergmann et al. 2021: 3629 training and 1725 test images, 1258 of them defective."""
   assert len(mvtec.COUNTS) == len(mvtec.Mvtec.BUILDER_CONFIGS) == 15
-  assert np.sum(list(mvtec.COUNTS.values()), axis=0).tolist() == [3629, 467, 1258]
+  assert np.sum(list(mvtec.COUNTS.values()), axis=0).tolist() == [3629, 467, 1258, 0]
 
 
 def test_extracted_folder(official, load):
@@ -100,8 +100,8 @@ def test_another_source_is_prepared_anew(official, load, tmp_path):
 
 def test_counts_that_differ_are_said(official, load, caplog):
   load(official)
-  assert 'found 3 training, 2 good test and 3 defective' in caplog.text
-  assert 'has 320, 41 and 119' in caplog.text
+  assert 'found 3 training, 2 good test, 3 defective test images' in caplog.text
+  assert 'has 320 training, 41 good test, 119 defective test:' in caplog.text
 
 
 def test_the_categories_of_an_archive_are_those_of_the_folder(official):
@@ -131,6 +131,15 @@ def test_a_damaged_archive_is_named(official, load, part):
   for read in (load, mvtec.categories_in):
     with pytest.raises(UserError, match=rf'{archive}: is no tar archive or is damaged'):
       read(archive)
+
+
+def test_a_cut_archive_does_not_pass_for_a_whole_one(official):
+  archive = pack(official, suffix='tar.gz')
+  content = archive.read_bytes()
+  for size in range(0, len(content) * 9 // 10, 41):
+    archive.write_bytes(content[:size])
+    with pytest.raises(UserError, match='is no tar archive or is damaged'):
+      mvtec.categories_in(archive)
 
 
 @pytest.mark.parametrize('kind', ['outside', 'link', 'device'])

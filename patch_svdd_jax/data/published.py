@@ -1,0 +1,178 @@
+"""What the published data sets share: their official download, and what is checked of it."""
+
+import abc
+import functools
+import hashlib
+import pathlib
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from patch_svdd_jax.data import archive, layout
+from patch_svdd_jax.data.builder import LayoutBuilder
+from patch_svdd_jax.errors import UserError
+
+WHOLE = 'all'  # the one category of a data set that has no categories
+
+
+class Counts(NamedTuple):
+  """How many images a category has; None where no official number is known."""
+
+  train: int | None
+  good: int | None  # of the test images
+  defective: int | None  # of the test images
+  validation: int | None = 0
+
+  def __str__(self) -> str:
+    train, good, defective, validation = ('?' if n is None else f'{n}' for n in self)
+    text = f'{train} training, {good} good test, {defective} defective test'
+    return text if self.validation == 0 else f'{text}, {validation} validation'
+
+  def agree(self, found: 'Counts') -> bool:
+    """Whether `found` has every number that is known."""
+    return all(want in (None, have) for want, have in zip(self, found, strict=True))
+
+
+class PublishedBuilder(LayoutBuilder):
+  """A published data set, one config a category. A subclass is a table, and how files are listed.
+
+  Class attributes:
+    title, description, homepage, license, citation: of the data set.
+    counts: the official number of images of each category.
+    parts: what of a category's folder is read, where the official download is a tar archive;
+      empty where it is another one, which has to be extracted first.
+    unread: names of folders inside of these that are not read.
+
+  Args:
+    root: the official archive, or the folder it was extracted to; may be empty where the category
+      is prepared already.
+  """
+
+  title: str
+  description: str
+  homepage: str
+  license: str
+  citation: str
+  counts: Mapping[str, Counts]
+  parts: tuple[str, ...] = ()
+  unread: tuple[str, ...] = ()
+
+  def __init_subclass__(cls, **kwargs: Any):
+    cls.BUILDER_CONFIGS = [
+      tfds.core.BuilderConfig(name=category, description=f'{cls.title}, category {category}.')
+      for category in cls.counts
+    ]
+    super().__init_subclass__(**kwargs)
+
+  def __init__(self, *, root: str = '', **kwargs: Any):
+    self._root = root
+    super().__init__(**kwargs)
+
+  @abc.abstractmethod
+  def scan(self, root: pathlib.Path) -> layout.Layout:
+    """Lists the category's files by their names, below the folder that holds what is published."""
+
+  def labelled(self, found: layout.Layout) -> layout.Layout:
+    """The same with labels that only the content of masks tells; mostly names tell them."""
+    return found
+
+  def wanted(self) -> Mapping[str, Collection[str]]:
+    """What is extracted of the archive, see `archive.extract`."""
+    return {self.builder_config_name: self.parts}
+
+  def category_folder(self, root: pathlib.Path) -> pathlib.Path:
+    """The folder of the category.
+
+    Raises:
+      UserError: where there is none.
+    """
+    folder = root / self.builder_config_name
+    if not folder.is_dir():
+      raise UserError(
+        f'{root}: has no folder {self.builder_config_name!r}; '
+        'set config.data.root to the folder that holds the categories'
+      )
+    return folder
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return self._dataset_info(
+      description=self.description,
+      homepage=self.homepage,
+      citation=self.citation,
+      license=self.license,
+    )
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Of the archive's name, size and time, or of the extracted files'; without root, as stored."""
+    if not self._root and self.is_prepared():
+      return self.info.metadata['fingerprint']
+    root = self._existing_root()
+    if not root.is_file():
+      return layout.fingerprint(self.scan(root))
+    stat = root.stat()
+    identity = f'{root.name}\0{stat.st_size}\0{stat.st_mtime_ns}'
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+  def _existing_root(self) -> pathlib.Path:
+    source = 'the archive or to the folder' if self.parts else 'the folder'
+    if not self._root:
+      raise UserError(
+        f'{self.title} {self.builder_config_name} is not prepared yet: download it from '
+        f'{self.homepage} and set config.data.root to {source} it is extracted to'
+      )
+    root = pathlib.Path(self._root).expanduser()
+    if not root.exists():
+      raise UserError(
+        f'{root}: does not exist; set config.data.root to {source} that {self.title} '
+        f'({self.homepage}) is extracted to'
+      )
+    if root.is_file() and not self.parts:
+      raise UserError(
+        f'{root}: is a file; extract it and set config.data.root to the folder that it contains'
+      )
+    return root
+
+  def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterable[Any]]:
+    del dl_manager  # nothing is downloaded: the licences ask for consent, or a registration
+    root = self._existing_root()
+    if root.is_file():
+      archive.extract(root, self.wanted(), self._extracted, unread=self.unread)
+      root = self._extracted
+    found = self.labelled(self.scan(root))
+    if not found.train:
+      raise UserError(
+        f'{root}: has no normal training images of {self.title} {self.builder_config_name}; '
+        'set config.data.root to the official download'
+      )
+    self._check(found)
+    return self._layout_splits(found)
+
+  @property
+  def _extracted(self) -> pathlib.Path:
+    """Inside the folder that is being prepared, so that it shares its fate."""
+    return pathlib.Path(self.data_dir) / 'extracted'
+
+  def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
+    splits = super()._generate_splits(dl_manager, download_config)
+    shutil.rmtree(self._extracted, ignore_errors=True)
+    return splits
+
+  def _check(self, found: layout.Layout) -> None:
+    """Warns of what differs from the official data."""
+    name = f'{self.title} {self.builder_config_name}'
+    defective = [item for item in found.test if item.defect != layout.GOOD]
+    good = len(found.test) - len(defective)
+    counts = Counts(len(found.train), good, len(defective), len(found.validation))
+    official = self.counts[self.builder_config_name]
+    if not official.agree(counts):
+      logging.warning(
+        '%s: found %s images; the official data has %s: results will not compare',
+        *(name, counts, official),
+      )
+    unmarked = sum(not item.masks for item in defective)
+    if unmarked:
+      logging.warning('%s: %d defective test images have no mask', name, unmarked)
