@@ -15,9 +15,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.data = data = ml_collections.ConfigDict()
-  data.name = 'textures'  # embedded; 'mvtec', or 'folder': your own images in MVTec's layout
+  data.name = 'textures'  # embedded; 'mvtec', ... (docs/datasets.md); 'folder': your own images
   data.category = 'brick'  # 'folder': a sub-folder of root, or '' for root itself
-  data.root = ''  # 'mvtec': the official archive or its extracted folder; 'folder': your folder
+  data.root = ''  # 'mvtec', ...: official archive or its extracted folder; 'folder': your folder
   data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
   data.image_size = (256, 256)  # (height, width), to which every image is resized
   data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself

@@ -1,7 +1,7 @@
 r"""Everything at half the size, for two CPU cores: 128-pixel images, K=32 on K=16, five layers.
 
 The argument is a texture, or one of the other data sets with its own: `laptop.py:brick`,
-`laptop.py:mvtec:screw`, `laptop.py:folder:/data/parts`.
+`laptop.py:mvtec:screw`, `laptop.py:dataset:visa:candle`, `laptop.py:folder:/data/parts`.
 
   python train.py --config configs/laptop.py:brick --workdir runs/brick
 
@@ -10,16 +10,22 @@ Two 2.5 GHz cores train brick in 0.7 minutes; image/pixel AUROC .905/.937, untra
 
 import ml_collections
 
-from patch_svdd_jax.configs import folder, mvtec, textures
+from patch_svdd_jax.configs import dataset, folder, mvtec, textures
 from patch_svdd_jax.errors import UserError
 
 
 def get_config(data: str = 'brick') -> ml_collections.ConfigDict:
-  """Returns the small settings for a texture, 'mvtec:CATEGORY' or 'folder:ROOT'."""
+  """Returns the small settings for a texture or the data set of another config."""
   kind, colon, name = data.partition(':')
-  others = {'mvtec': mvtec.get_config, 'folder': folder.get_config}
+  others = {
+    'mvtec': mvtec.get_config,
+    'dataset': dataset.get_config,
+    'folder': folder.get_config,
+  }
   if colon and kind not in others:
-    raise UserError(f"laptop:{data}: give a texture, 'mvtec:CATEGORY' or 'folder:ROOT'")
+    raise UserError(
+      f"laptop:{data}: give a texture, 'mvtec:CATEGORY', 'dataset:NAME:CATEGORY' or 'folder:ROOT'"
+    )
   # What suits photographs, with the data set of another config.
   config = folder.get_config()
   named = (others[kind](name) if colon else textures.get_config(data)).data

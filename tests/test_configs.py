@@ -15,7 +15,7 @@ FILES = sorted(FOLDER.glob('[!_]*.py'))
 
 
 def test_there_are_files():
-  assert {'default', 'folder', 'mvtec', 'textures'} <= {path.stem for path in FILES}
+  assert {'default', 'dataset', 'folder', 'mvtec', 'textures'} <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
@@ -81,11 +81,24 @@ def test_mvtec_trains_for_300_epochs():
     assert (config.data.category, config.data.resize) == (category, 'nearest')
 
 
-@pytest.mark.parametrize('name', ['mvtec:screws', 'textures:marble', 'mvtec:'])
+@pytest.mark.parametrize('name', ['mvtec:screws', 'textures:marble', 'mvtec:', 'dataset:mpdd'])
 def test_an_unknown_category(name):
   config = configuration.read(name)
   with pytest.raises(UserError, match=r'config\.data\.category=.*: no such category; choose of'):
     data.load(config.data)
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    ('dataset:visa:candle', ('visa', 'candle', (256, 256))),
+    ('dataset:kolektor_sdd2', ('kolektor_sdd2', 'all', (256, 256))),
+    ('laptop:dataset:btad:02', ('btad', '02', (128, 128))),
+  ],
+)
+def test_a_published_data_set(name, expected):
+  data_settings = configuration.read(name).data
+  assert (data_settings.name, data_settings.category, data_settings.image_size) == expected
 
 
 def test_a_folder_of_ones_own(tmp_path):

@@ -34,8 +34,8 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None
     '--config',
     required=required,
     metavar='FILE[:ARGUMENT]',
-    help='config file, or the name of one that comes with the package (default, mvtec, folder, '
-    'textures, laptop); --config.section.key=value then sets a key',
+    help='config file, or the name of one that comes with the package (default, mvtec, '
+    'dataset, folder, textures, laptop); --config.section.key=value then sets a key',
   )
   parser.epilog = config_help()
 
