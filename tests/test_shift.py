@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from patch_svdd_jax import shift
+from patch_svdd_jax import data, shift
+from patch_svdd_jax.configs import mvtec
+from patch_svdd_jax.data import appearance
 
 
 def statistics(rng, count, offset=0.0):
@@ -53,3 +55,20 @@ def test_batches_like_the_normal_images_are_seldom_warned_of():
   rng = np.random.default_rng(3)
   warned = [bool(shift.of_batch(statistics(rng, 100), statistics(rng, 30))) for _ in range(500)]
   assert np.mean(warned) < 0.01
+
+
+@pytest.mark.slow
+def test_screw_s_good_test_images_are_darker(shared_data, tmp_path):
+  config = mvtec.get_config('screw').data
+  config.update(root=str(shared_data / 'mvtec_ad'), prepared=str(tmp_path), image_size=(256, 256))
+  dataset = data.load(config)
+  good = dataset.test.take(np.flatnonzero(~dataset.test.labels))
+  normal, found = (
+    dict(zip(appearance.NAMES, split.appearance.T, strict=True)) for split in (dataset.train, good)
+  )
+  assert 10 < np.mean(normal['brightness']) - np.mean(found['brightness']) < 20
+  texts = shift.of_batch(normal, found)
+  assert texts[0].startswith('brightness of these 41 images (median 17')
+  dark = [texts for texts in shift.outside(normal, found) if 'brightness' in ''.join(texts)]
+  assert len(dark) > 10
+  assert all(text.startswith('brightness 17') and 'is below' in text for text, *_ in dark)

@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -11,6 +12,7 @@ from patch_svdd_jax import PatchSVDD, inspection
 from patch_svdd_jax.commands import main, predict
 from patch_svdd_jax.data import image_stream
 from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.predictions import Predictions
 from tests.runs import tiny_config
 
 SIZE = (40, 48)
@@ -219,3 +221,23 @@ def test_fit_calibrates_with_other_settings(model, parts, tmp_path, capsys):
     assert 'the detector is not calibrated' in capsys.readouterr().err
   finally:
     before.save(model)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(model, tmp_path, monkeypatch):
+  folder = tmp_path / 'parts'
+  folder.mkdir()
+  for i in range(2000):
+    image = defective(i) if i % 10 == 0 else photograph(i)
+    Image.fromarray(image).resize((384, 320)).save(folder / f'{i}.png', compress_level=1)
+  process, used, real = psutil.Process(), {}, Predictions.add
+
+  def note(self, records):
+    real(self, records)
+    used[max(used, default=0) + len(records)] = process.memory_info().rss / 2**20
+
+  monkeypatch.setattr(Predictions, 'add', note)
+  assert main(command(model, tmp_path / 'found', folder)) == 0
+  after_100 = max(mib for count, mib in used.items() if count <= 100)
+  assert max(used) >= 1996
+  assert max(used.values()) < after_100 + 16
