@@ -88,6 +88,13 @@ def print_banks(detector: Detector) -> None:
     )
 
 
+def print_calibration(detector: Detector) -> None:
+  """One line about the false-alarm rates that can be asked for; none without a calibration."""
+  if detector.calibration:
+    images = detector.calibration.images
+    print(f'calibrated by {images} normal images: false-alarm rates from {1 / (images + 1):.2g} up')
+
+
 def check_writable(path: pathlib.Path) -> None:
   """Refuses a file that cannot be written."""
   if path.is_dir():

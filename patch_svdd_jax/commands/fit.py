@@ -11,7 +11,7 @@ come without images. The detector that was there is replaced once the new one is
 import argparse
 from collections.abc import Sequence
 
-from patch_svdd_jax import bank_building, data, distributed, inspection, normal_scores
+from patch_svdd_jax import bank_building, data, distributed, normal_scores
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.eval import read_config, restore_encoder
@@ -45,8 +45,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     )
   detector.save(workdir)
   console.print_banks(detector)
-  if detector.calibration:
-    images = inspection.calibrated(detector).images
-    print(f'calibrated by {images} normal images: false-alarm rates from {1 / (images + 1):.2g} up')
+  console.print_calibration(detector)
   print(f'written: {workdir}')
   return 0
