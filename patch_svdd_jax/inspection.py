@@ -125,6 +125,15 @@ def inspect(detector: Detector, split: Split, limit: Limits) -> Inspection:
   )
 
 
+def inspect_padded(detector: Detector, split: Split, limit: Limits, size: int) -> Inspection:
+  """The same of at most `size` images, padded to that many with copies.
+
+  Another number of images would be another program to compile.
+  """
+  count = len(split)
+  return inspect(detector, split.take(np.resize(np.arange(count), size)), limit).first(count)
+
+
 def find_regions(
   maps: np.ndarray, alarms: Sequence[bool] | np.ndarray, threshold: float, sizes: np.ndarray
 ) -> tuple[tuple[Region, ...], ...]:

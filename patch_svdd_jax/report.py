@@ -59,6 +59,12 @@ def colour(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
   return _COLOURS[_levels(values, limits)]
 
 
+def colour_layer(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+  """The colours of map values f[...] with their opacity, u8[..., 4], to lay over a photograph."""
+  opacity = np.rint(255 * _OPACITY[_levels(values, limits)]).astype(np.uint8)
+  return np.concatenate([colour(values, limits), opacity[..., None]], axis=-1)
+
+
 def write_overlays(
   folder: str | os.PathLike[str],
   split: Split,

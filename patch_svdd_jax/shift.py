@@ -10,6 +10,9 @@ from scipy import stats
 
 Statistics = Mapping[str, np.ndarray]
 
+# The latest so many images are compared together.
+WINDOW = 100
+
 # How much the normal images' range is widened, in 1 / (n + 1) of it: few images do not show it all.
 WIDENING = 3.0
 
@@ -65,3 +68,29 @@ def of_batch(normal: Statistics, found: Statistics) -> list[str]:
 def warn(texts: Sequence[str]) -> str:
   """One line of what `of_batch` found."""
   return 'other light, camera or focus than in training? ' + '; '.join(texts)
+
+
+class Window:
+  """The latest images, compared with normal ones each time that BATCH more have come.
+
+  Attributes:
+    texts: what was found of them last, see `of_batch`.
+  """
+
+  def __init__(self, normal: Statistics):
+    self._normal = normal
+    self._latest: dict[str, np.ndarray] = {}
+    self._new = 0
+    self.texts: list[str] = []
+
+  def take(self, found: Statistics) -> bool:
+    """Takes f[N] each of N images; returns whether they were compared."""
+    for name, values in found.items():
+      kept = np.concatenate([self._latest.get(name, values[:0]), values])
+      self._latest[name] = kept[-WINDOW:]
+    self._new += len(next(iter(found.values())))
+    if self._new < BATCH:
+      return False
+    self._new = 0
+    self.texts = of_batch(self._normal, self._latest)
+    return True

@@ -78,6 +78,16 @@ def test_a_value_has_one_colour_in_all_pictures(tmp_path):
   np.testing.assert_array_equal(colours[[0, -1]], expected[[0, -1], :3])
 
 
+def test_a_layer_has_the_colours_and_hides_what_is_anomalous():
+  values = np.linspace(-1, 3, 40).reshape(5, 8)
+  layer = report.colour_layer(values, (0.0, 2.0))
+  assert (layer.shape, layer.dtype) == ((5, 8, 4), np.uint8)
+  np.testing.assert_array_equal(layer[..., :3], report.colour(values, (0.0, 2.0)))
+  alpha = layer[..., 3].ravel().astype(int)
+  assert (np.diff(alpha) >= 0).all()
+  assert (alpha[0], alpha[-1]) == (0, round(0.9 * 255))
+
+
 def test_limits_span_the_normal_pixels_and_the_defects():
   maps = np.arange(1000, dtype=np.float32).reshape(10, 10, 10)
   low, high = report.colour_limits(maps)

@@ -71,4 +71,19 @@ def test_screw_s_good_test_images_are_darker(shared_data, tmp_path):
   assert texts[0].startswith('brightness of these 41 images (median 17')
   dark = [texts for texts in shift.outside(normal, found) if 'brightness' in ''.join(texts)]
   assert len(dark) > 10
-  assert all(text.startswith('brightness 17') and 'is below' in text for text, *_ in dark)
+  assert all(text.startswith('brightness 1') and 'is below' in text for text, *_ in dark)
+
+
+def test_the_latest_images_are_compared_from_time_to_time():
+  rng = np.random.default_rng(5)
+  window = shift.Window(statistics(rng, 100))
+  compared = [window.take(statistics(rng, 4)) for _ in range(25)]
+  assert [place for place, did in enumerate(compared) if did] == [*range(2, 24, 3)]
+  assert window.texts == []
+  for _ in range(10):  # 100 images of a darker lamp
+    window.take(statistics(rng, 10, offset=-20))
+  assert len(window.texts) == 1
+  assert window.texts[0].startswith('brightness of these 100 images (median 1')
+  for _ in range(10):  # and the old one again: the darker ones are forgotten
+    window.take(statistics(rng, 10))
+  assert window.texts == []

@@ -14,6 +14,7 @@ COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
   'eval': 'measure a detector on labelled test images',
   'predict': 'say of images whether they are anomalous, and where',
+  'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
   'fit': 'fit and calibrate the detector of a run anew, or with other settings',
   'sweep': 'train many seeds and settings at once, and compare them',
   'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',

@@ -198,10 +198,7 @@ def batch_size(detector: Detector) -> int:
 def inspect(detector: Detector, split: Split, limit: Limits, tally: Tally) -> Inspection:
   """What is found of a batch."""
   start = time.perf_counter()
-  count = len(split)
-  # Padded with copies: another number of images would be another program to compile.
-  padded = split.take(np.resize(np.arange(count), batch_size(detector)))
-  found = inspection.inspect(detector, padded, limit).first(count)
+  found = inspection.inspect_padded(detector, split, limit, batch_size(detector))
   tally.busy += time.perf_counter() - start
-  tally.scored += count
+  tally.scored += len(split)
   return found

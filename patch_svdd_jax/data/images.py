@@ -90,12 +90,13 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-def _open(data: bytes, name: str) -> Image.Image:
-  """Decodes all pixels of the first page, in whatever mode they are stored."""
+def _open(data: bytes, name: str, *, decode: bool = True) -> Image.Image:
+  """Decodes all pixels of the first page, in whatever mode they are stored; or its header only."""
   try:
     with _quiet:
       image = Image.open(io.BytesIO(data), formats=_FORMATS)
-      image.load()
+      if decode:
+        image.load()
       return image
   except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
     limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
@@ -108,6 +109,15 @@ def _open(data: bytes, name: str) -> Image.Image:
     ) from error
   except _DAMAGE as error:
     raise UserError(f'{name}: is damaged or cut short ({error}); replace or remove it') from error
+
+
+def stored_size(data: bytes, name: str) -> tuple[int, int]:
+  """(width, height) in pixels as an image file's header has them, before it is turned upright.
+
+  Raises:
+    UserError: as of `decode_image`, for what shows in the header.
+  """
+  return _open(data, name, decode=False).size
 
 
 def _is_turned(image: Image.Image) -> bool:

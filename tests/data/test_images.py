@@ -214,6 +214,14 @@ def test_decompression_bombs_are_refused(side):
     images.decode_image(bytes(bomb), 'x')
 
 
+@pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'JPEG'])
+def test_the_header_has_the_size(kind):
+  data = encoded(RGB, kind)
+  assert images.stored_size(data, 'x') == (5, 6)
+  with pytest.raises(UserError, match='x: is .*; replace or remove it'):
+    images.stored_size(data[:6], 'x')
+
+
 def test_an_unreadable_file_is_named(tmp_path):
   with pytest.raises(UserError, match=r'gone\.png'):
     images.read_bytes(tmp_path / 'gone.png')

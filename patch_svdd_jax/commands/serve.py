@@ -1,0 +1,91 @@
+"""Answers over HTTP whether images are anomalous: a page for people, JSON for programs.
+
+Open the address in a browser and drop an image, or POST one to /score; GET /health says whether it
+is ready and by what it judges, /openapi.json describes both. Requests that come together are scored
+together. Only this machine is served, unless --host says otherwise: there is no login and no
+encryption, which a reverse proxy adds. Ctrl-C and SIGTERM end it once what is under way is
+answered.
+
+  patch-svdd serve --model runs/parts
+  curl --form image=@part.png http://127.0.0.1:8000/score
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from patch_svdd_jax.commands import console
+from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.errors import UserError
+
+# Pillow refuses larger ones.
+MOST_MEGAPIXELS = 89
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of `serve`."""
+  parser.add_argument('--model', required=True, type=console.folder, help='folder of the run')
+  parser.add_argument('--host', default='127.0.0.1', help='address to listen on (127.0.0.1)')
+  parser.add_argument('--port', type=int, default=8000, help='port; 0: a free one (8000)')
+  console.add_rate_arguments(parser)
+  parser.add_argument(
+    '--queue',
+    type=positive,
+    default=64,
+    metavar='N',
+    help='requests under way; those beyond are told to try again (64)',
+  )
+  parser.add_argument(
+    '--max-upload-mb', type=positive, default=32, metavar='MB', help='of a request (32)'
+  )
+  parser.add_argument(
+    '--max-megapixels',
+    type=positive,
+    default=64,
+    metavar='MP',
+    help=f'of an image, up to {MOST_MEGAPIXELS} (64)',
+  )
+
+
+def positive(text: str) -> int:
+  """A whole number above 0."""
+  if not text.isdecimal() or not int(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
+  return int(text)
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Loads, compiles, serves."""
+  if rest:
+    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
+  if options.max_megapixels > MOST_MEGAPIXELS:
+    raise UserError(f'--max-megapixels {options.max_megapixels}: give at most {MOST_MEGAPIXELS}')
+  try:
+    from patch_svdd_jax.serving import app, server
+  except ImportError as error:
+    raise UserError(f"{error.name} is missing: pip install 'patch_svdd_jax[serve]'") from error
+  from patch_svdd_jax.serving.scoring import DetectorScorer
+  from patch_svdd_jax.serving.uploads import Bounds
+
+  # Before the minutes that loading and compiling may take.
+  with server.bind(options.host, options.port) as bound:
+    scorer = DetectorScorer(
+      Detector.load(options.model),
+      options.model.resolve().name,
+      options.false_alarm_rate,
+      options.pixel_false_alarm_rate,
+    )
+    for text in scorer.warnings:
+      print(f'warning: {text}', file=sys.stderr)
+    for size in tqdm(scorer.sizes(), desc='Compiling', unit='batch size'):
+      scorer.compile(size)
+    bounds = Bounds(options.max_upload_mb * 2**20, options.max_megapixels * 10**6)
+    application = app.make_app(scorer, bounds, places=options.queue, host=options.host)
+    host, port = bound.getsockname()[:2]
+    address = f'[{host}]' if ':' in host else host
+    print(f'serving {options.model} on http://{address}:{port} (Ctrl-C ends it)', flush=True)
+    server.serve(application, bound)
+  print('ended')
+  return 0

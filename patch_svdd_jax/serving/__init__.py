@@ -1,0 +1,1 @@
+"""A detector behind HTTP: uploads in, verdicts out, one device for all who ask."""

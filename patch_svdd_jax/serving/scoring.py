@@ -1,0 +1,131 @@
+"""A detector as a server needs it: images of any size in, one record each out."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from patch_svdd_jax import data, inspection, predictions, shift
+from patch_svdd_jax.calibration import Threshold
+from patch_svdd_jax.data import Split, arrays
+from patch_svdd_jax.data.dataset import concatenate
+from patch_svdd_jax.detector import Detector
+
+logger = logging.getLogger(__name__)
+
+# A batch is padded to the next of 1, 4, 16, ...: one image alone does not wait for a whole batch,
+# and there are few programs to compile.
+GROWTH = 4
+
+
+class Scored(NamedTuple):
+  """What is found of one image.
+
+  Attributes:
+    record: of `predictions.record`.
+    map: f32[H, W], its anomaly map, of the size that images are resized to.
+  """
+
+  record: dict[str, Any]
+  map: np.ndarray
+
+
+class Scorer(Protocol):
+  """What the app asks: `prepare` in any thread, `score` in one."""
+
+  batch_size: int
+  scale: tuple[float, float]
+
+  def prepare(self, image: np.ndarray, name: str) -> Split:
+    """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
+
+  def score(self, images: Sequence[Split]) -> list[Scored]:
+    """Scores 1 to `batch_size` of them."""
+
+  def about(self) -> dict[str, Any]:
+    """The model, its limits, and what is remarkable, as JSON has it."""
+
+
+class DetectorScorer:
+  """A calibrated detector at false-alarm rates.
+
+  Attributes:
+    batch_size: images that are scored at a time, at most.
+    scale: the map values (low, high) that colours mean; the pixel threshold is their middle.
+    warnings: what to say of the rates.
+  """
+
+  def __init__(self, detector: Detector, name: str, rate: float, pixel_rate: float):
+    """Raises a UserError where the detector is not calibrated, or a rate is none."""
+    self._detector, self._name = detector, name
+    self._limit = inspection.limits(detector, rate, pixel_rate)
+    self._rates = (rate, pixel_rate)
+    self._devices = jax.local_device_count()
+    self._window = shift.Window(inspection.calibrated(detector).statistics)
+    self._scored = 0
+    self.batch_size = detector.config.score.batch_size * self._devices
+    self.scale = (0.0, 2 * self._limit.pixel.value)
+    self.warnings = self._limit.warnings
+
+  def sizes(self) -> list[int]:
+    """What batches are padded to, rising."""
+    sizes = [self._devices]
+    while sizes[-1] * GROWTH < self.batch_size:
+      sizes.append(sizes[-1] * GROWTH)
+    return sorted({*sizes, self.batch_size})
+
+  def compile(self, size: int) -> None:
+    """Compiles what a batch of this size needs."""
+    height, width = self._detector.config.data.image_size
+    grey = self.prepare(np.full((height, width, 3), 128, np.uint8), 'grey')
+    self._inspect(grey, size)
+
+  def prepare(self, image: np.ndarray, name: str) -> Split:
+    """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
+    config = self._detector.config.data
+    return data.light(arrays.resized([image], config, [name]), config)
+
+  def score(self, images: Sequence[Split]) -> list[Scored]:
+    """Scores 1 to `batch_size` of them, and watches whether they still look like normal ones."""
+    split = concatenate(images)
+    size = next(size for size in self.sizes() if size >= len(split))
+    found = self._inspect(split, size)
+    self._scored += len(split)
+    known = self._window.texts
+    if self._window.take(found.statistics) and self._window.texts and not known:
+      logger.warning('%s', shift.warn(self._window.texts))
+    return [
+      Scored(predictions.record(name, found, index, split.sizes[index]), found.maps[index])
+      for index, name in enumerate(split.names)
+    ]
+
+  def _inspect(self, split: Split, size: int) -> inspection.Inspection:
+    return inspection.inspect_padded(self._detector, split, self._limit, size)
+
+  def about(self) -> dict[str, Any]:
+    """The model, its limits, and what is remarkable, as JSON has it."""
+    return {
+      'model': {
+        'name': self._name,
+        'step': self._detector.origin.step,
+        'images': self._detector.origin.images,
+      },
+      'threshold': describe(self._limit.image, self._rates[0]),
+      'pixel_threshold': describe(self._limit.pixel, self._rates[1]),
+      'calibration_images': inspection.calibrated(self._detector).images,
+      'warnings': list(self.warnings),
+      'shift': list(self._window.texts),
+      'scored': self._scored,
+    }
+
+
+def describe(threshold: Threshold, asked: float) -> dict[str, Any]:
+  """A threshold, and the false-alarm rates that were asked for and that it is for."""
+  return {
+    'value': threshold.value,
+    'rate_asked': asked,
+    'rate': threshold.rate,
+    'ensured': threshold.ensured,
+  }
