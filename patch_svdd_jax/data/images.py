@@ -177,7 +177,10 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
 
 
 def encode_png(array: np.ndarray) -> bytes:
-  """The PNG file of u8[H, W, 3] or, as 0 and 255, of bool[H, W]; fast rather than small."""
+  """The PNG file of u8[H, W, 3], of u8[H, W, 4] with opacity or, as 0 and 255, of bool[H, W].
+
+  Fast rather than small.
+  """
   if array.dtype == bool:
     array = array.astype(np.uint8) * 255
   buffer = io.BytesIO()

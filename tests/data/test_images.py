@@ -218,7 +218,7 @@ def test_decompression_bombs_are_refused(side):
 def test_the_header_has_the_size(kind):
   data = encoded(RGB, kind)
   assert images.stored_size(data, 'x') == (5, 6)
-  with pytest.raises(UserError, match='x: is .*; replace or remove it'):
+  with pytest.raises(UserError, match=r'x: is .*; replace or remove it'):
     images.stored_size(data[:6], 'x')
 
 

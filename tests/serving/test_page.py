@@ -48,6 +48,8 @@ def test_an_image_goes_in_and_what_is_found_is_shown(start_server, browser, tmp_
   assert (text('score'), text('threshold'), text('p')) == ('220', '100', '0.25')
   assert (text('name'), text('size')) == ('bolt.png', '120 x 60')
   assert '<b>strange</b>' in text('warnings')  # as text
+  announced = browser.find_element(By.CSS_SELECTOR, '[aria-live]').get_property('textContent')
+  assert announced.startswith('bolt.png: alarm, score 220, p-value 0.25. brightness 220')
   assert (text('low'), text('middle'), text('high')) == (
     '0',
     '100, the pixel threshold',

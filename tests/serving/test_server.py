@@ -124,6 +124,6 @@ def test_a_port_that_is_taken_is_said():
     port = taken.getsockname()[1]
     with pytest.raises(UserError, match=rf'cannot listen on 127.0.0.1, port {port} \(.*in use\)'):
       server.bind('127.0.0.1', port)
-  for host, port in (('203.0.113.7', 0), ('127.0.0.1', 70_000), ('nosuch.invalid', 0)):
+  for host, port in (('203.0.113.7', 0), ('127.0.0.1', 70_000)):
     with pytest.raises(UserError, match='give another --port or --host'):
       server.bind(host, port)

@@ -4,7 +4,7 @@ const TRIES = 10;
 let health = null, running = null, shownUrl = null;
 
 const digits = (value) => Number(value.toPrecision(4)).toString();
-const percent = (rate) => `${digits(100 * rate)} %`;
+const percent = (rate) => `${Number((100 * rate).toPrecision(2))} %`;
 const seconds = (count) => new Promise((done) => setTimeout(done, 1000 * count));
 
 async function loadHealth() {
@@ -46,6 +46,7 @@ async function score(file) {
   fail('');
   $('busy').textContent = `Scoring ${file.name || 'the pasted image'} …`;
   $('result').hidden = true;
+  $('announcement').textContent = '';
   try {
     if (!health) await loadHealth();
     if (file.size > health.bounds.request_bytes) {
@@ -83,6 +84,9 @@ async function show(file, found) {
   $('photo').src = shownUrl || `data:image/jpeg;base64,${found.photo}`;
   await $('photo').decode().catch(() => {});
   $('result').hidden = false;
+  // What was hidden is not read out when it appears.
+  $('announcement').textContent = `${found.image}: ${found.verdict}, score ${digits(found.score)},` +
+    ` p-value ${digits(found.p_value)}. ${found.warnings.join('. ')}`;
 }
 
 function make(tag, text) {

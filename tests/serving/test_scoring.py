@@ -1,0 +1,117 @@
+"""Which sizes batches are padded to, what is said of thresholds, and when light is warned of."""
+
+import logging
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from patch_svdd_jax import inspection
+from patch_svdd_jax.calibration import calibrate
+from patch_svdd_jax.configs import default
+from patch_svdd_jax.inspection import Inspection
+from patch_svdd_jax.serving.scoring import DetectorScorer
+
+SIZE = (6, 7)
+
+
+@pytest.fixture
+def padded(monkeypatch):
+  """What batches are padded to; images are scored by their brightness."""
+  sizes = []
+
+  def inspect_padded(detector, split, limit, size):
+    sizes.append(size)
+    scores = split.images.mean(axis=(1, 2, 3))
+    count = len(split)
+    return Inspection(
+      scores=scores,
+      maps=np.broadcast_to(scores[:, None, None], (count, *SIZE)),
+      p_values=detector.calibration.p_values(scores),
+      alarms=scores > limit.image.value,
+      regions=((),) * count,
+      warnings=((),) * count,
+      statistics={'brightness': scores},
+    )
+
+  monkeypatch.setattr(inspection, 'inspect_padded', inspect_padded)
+  return sizes
+
+
+def make_scorer(batch_size):
+  config = default.get_config()
+  config.data.image_size = SIZE
+  config.data.light = 'kept'
+  config.score.batch_size = batch_size
+  scores = np.linspace(90, 110, 19)
+  maps = np.repeat(scores, 42).reshape(-1, *SIZE)
+  detector = SimpleNamespace(
+    config=config,
+    calibration=calibrate(scores, maps, {'brightness': scores}),
+    origin=SimpleNamespace(step=3, images='abc'),
+  )
+  return DetectorScorer(detector, 'parts', 0.1, 0.01)
+
+
+def prepared(scorer, levels):
+  return [
+    scorer.prepare(np.full((9, 8, 3), level, np.uint8), f'{number}.png')
+    for number, level in enumerate(levels)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('batch_size', 'sizes'),
+  [(1, [1]), (3, [1, 3]), (4, [1, 4]), (8, [1, 4, 8]), (32, [1, 4, 16, 32])],
+)
+def test_sizes(batch_size, sizes):
+  devices = jax.local_device_count()
+  assert make_scorer(batch_size).sizes() == [devices * size for size in sizes]
+  assert make_scorer(batch_size).batch_size == devices * batch_size
+
+
+def test_every_batch_has_one_of_the_sizes_that_are_compiled(padded):
+  scorer = make_scorer(8)
+  for size in scorer.sizes():
+    scorer.compile(size)
+  compiled = {*padded}
+  assert scorer.about()['scored'] == 0
+  for count in range(1, scorer.batch_size + 1, 5):
+    levels = 90 + np.arange(count) % 21
+    found = scorer.score(prepared(scorer, levels))
+    assert padded[-1] in compiled
+    assert padded[-1] >= count
+    assert [each.record['score'] for each in found] == levels.tolist()
+    assert [each.record['size'] for each in found] == [[8, 9]] * count
+    assert all((each.map == each.record['score']).all() for each in found)
+
+
+def test_what_is_said_of_it():
+  scorer = make_scorer(8)
+  about = scorer.about()
+  assert about['threshold'] | {'value': 0} == {
+    'value': 0, 'rate_asked': 0.1, 'rate': 0.1, 'ensured': True
+  }  # fmt: skip
+  assert not about['pixel_threshold']['ensured']
+  assert about['calibration_images'] == 19
+  assert len(about['warnings']) == 1
+  assert sum(scorer.scale) / 2 == about['pixel_threshold']['value']
+
+
+@pytest.mark.usefixtures('padded')
+def test_other_light_is_logged_once_and_told_while_it_lasts(caplog):
+  scorer = make_scorer(8)
+  usual, dark = 90 + np.arange(20), np.full(20, 30)
+  with caplog.at_level(logging.WARNING):
+    scorer.score(prepared(scorer, usual))
+    assert (scorer.about()['shift'], caplog.records) == ([], [])
+    for _ in range(5):
+      scorer.score(prepared(scorer, dark))
+    (text,) = scorer.about()['shift']
+    assert text.startswith('brightness of these 100 images')
+    (record,) = caplog.records
+    assert 'other light, camera or focus' in record.message
+    for _ in range(5):
+      scorer.score(prepared(scorer, usual))
+    assert scorer.about()['shift'] == []
