@@ -17,7 +17,7 @@ WINDOW = 100
 WIDENING = 3.0
 
 # A batch of fewer images is not compared as one, and how unlikely a difference must be by chance.
-BATCH, CHANCE = 10, 1e-3
+BATCH, CHANCE = 10, 1e-4
 
 
 def limits(normal: np.ndarray) -> tuple[float, float]:

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from patch_svdd_jax import inspection, prediction_pictures, predictions, shift
@@ -33,9 +32,6 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.inspection import Inspection, Limits
 from patch_svdd_jax.prediction_pictures import Which
 from patch_svdd_jax.predictions import Predictions
-
-# Images that are compared with the normal ones as a batch.
-WINDOW = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,34 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default='alarms',
     help='of which images masks and overlays are written (default alarms)',
   )
-
-
-class Watch:
-  """Compares the images that come with normal ones, so many at a time."""
-
-  def __init__(self, normal: shift.Statistics):
-    self._normal = normal
-    self._waiting: list[shift.Statistics] = []
-    self.texts: list[str] = []
-
-  def take(self, statistics: shift.Statistics) -> None:
-    """Takes those of some images, and says what it sees."""
-    self._waiting.append(statistics)
-    if sum(len(next(iter(each.values()))) for each in self._waiting) >= WINDOW:
-      self.look()
-
-  def look(self) -> None:
-    """Compares the images that wait."""
-    if not self._waiting:
-      return
-    found = {
-      name: np.concatenate([each[name] for each in self._waiting]) for name in self._waiting[0]
-    }
-    self._waiting = []
-    texts = shift.of_batch(self._normal, found)
-    if texts:
-      tqdm.write(f'warning: {shift.warn(texts)}', file=sys.stderr)
-      self.texts = texts  # the latest: memory does not grow
 
 
 class Tally:
@@ -138,7 +106,7 @@ def predict(
   """Scores what has no result yet; pictures are drawn while the next images are scored."""
   normal = inspection.calibrated(detector)
   colours = prediction_pictures.colour_limits(normal, limit.pixel.value)
-  watch, done = Watch(normal.statistics), set()
+  latest, done = shift.Window(normal.statistics), set()
   for record in results.read():
     done.add(record['image'])
     tally.add(record)
@@ -165,7 +133,7 @@ def predict(
       finish(records)
       records, drawn = describe(batch, found), None
       if batch.split and found:
-        watch.take(found.statistics)
+        watch(latest, found)
         drawn = painter.submit(
           prediction_pictures.write,
           results.folder,
@@ -176,7 +144,13 @@ def predict(
           pictures,
         )
     finish(records)
-  watch.look()
+
+
+def watch(latest: shift.Window, found: Inspection) -> None:
+  """Says when the latest images begin to look otherwise than the normal ones."""
+  before = latest.texts
+  if latest.take(found.statistics) and latest.texts and not before:
+    tqdm.write(f'warning: {shift.warn(latest.texts)}', file=sys.stderr)
 
 
 def describe(batch: image_stream.Batch, found: Inspection | None) -> list[dict[str, Any]]:
