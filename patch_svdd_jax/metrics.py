@@ -1,8 +1,7 @@
 """Detection and segmentation metrics: exact, tie-aware, on raw scores.
 
-Every metric here follows from where each anomalous element stands among the normal ones: how many
-normal scores are above it, and how many at least equal to it. So each set of scores is sorted once,
-and the counts are integers (a float32 count stops at 2^24) until the one division at the end.
+Every metric here follows from where each anomalous element stands among the normal ones, see
+`ranking`: counts are integers until the one division at the end.
 
 A higher score means more anomalous, and an element is called anomalous where score >= threshold.
 Elements of equal score cross the threshold together. Infinite scores are scores like any other; a
@@ -10,34 +9,17 @@ NaN is none and raises UserError. Where one of the two classes is absent, a metr
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
-from patch_svdd_jax.errors import UserError
-
-# Pixels that touch by an edge or a corner are one region; images of a stack are not joined.
-_EIGHT_CONNECTED = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
-
-
-class _Ranking(NamedTuple):
-  """The anomalous elements by rising score, and the number of normal ones they compete with."""
-
-  scores: np.ndarray  # f[P], rising
-  weights: np.ndarray  # f64[P], 1 / size of the region of a pixel; 1 for images
-  true_positives: np.ndarray  # i64[P], anomalous elements of a higher or an equal score
-  false_positives: np.ndarray  # i64[P], normal elements of a higher or an equal score
-  above: np.ndarray  # i64[P], normal elements of a higher score
-  normals: int
-
-
-class _Pixels(NamedTuple):
-  """The pixels of some images, those of the two classes apart."""
-
-  anomalous: np.ndarray  # f[P]
-  weights: np.ndarray  # f64[P], 1 / size of the region of a pixel
-  normal: np.ndarray  # f[Q], rising
+from patch_svdd_jax.ranking import (
+  Pixels,
+  Ranking,
+  check_scores,
+  rank_elements,
+  rank_pixels,
+  take_pixels,
+)
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -56,7 +38,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
   Raises:
     UserError: a score is NaN.
   """
-  return _auroc(_rank_labelled(labels, scores))
+  return _auroc(rank_elements(labels, scores))
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -75,7 +57,7 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
   Raises:
     UserError: a score is NaN.
   """
-  return _average_precision(_rank_labelled(labels, scores))
+  return _average_precision(rank_elements(labels, scores))
 
 
 def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
@@ -94,7 +76,7 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
   Raises:
     UserError: a score is NaN.
   """
-  return _f1_max(_rank_labelled(labels, scores))
+  return _f1_max(rank_elements(labels, scores))
 
 
 def aupro(masks: np.ndarray, maps: np.ndarray, max_fpr: float) -> float:
@@ -116,8 +98,8 @@ def aupro(masks: np.ndarray, maps: np.ndarray, max_fpr: float) -> float:
   Raises:
     UserError: a score is NaN.
   """
-  masks, maps = _checked(masks, maps)
-  return _aupro(_rank_pixels([_pixels(masks, maps)]), max_fpr)
+  masks, maps = check_scores(masks, maps)
+  return _aupro(rank_pixels([take_pixels(masks, maps)]), max_fpr)
 
 
 def evaluate(
@@ -150,8 +132,8 @@ def evaluate(
   Raises:
     UserError: a score is NaN.
   """
-  labels, scores = _checked(labels, scores)
-  masks, maps = _checked(masks, maps)
+  labels, scores = check_scores(labels, scores)
+  masks, maps = check_scores(masks, maps)
   has_mask, names = np.asarray(has_mask, bool), np.asarray(defects, str)
   if not labels.shape == names.shape == has_mask.shape == masks.shape[:1]:
     raise ValueError(
@@ -161,7 +143,7 @@ def evaluate(
   types = [str(name) for name in np.unique(names[labels])]
   # Pixels are gathered and sorted once for each group; a union of groups only adds up the counts.
   good, *groups = (
-    _pixels(masks[use & has_mask], maps[use & has_mask])
+    take_pixels(masks[use & has_mask], maps[use & has_mask])
     for use in (~labels, *(labels & (names == name) for name in types))
   )
   overall = _measure(labels, scores, [good, *groups])
@@ -172,10 +154,10 @@ def evaluate(
   return overall, per_type
 
 
-def _measure(labels: np.ndarray, scores: np.ndarray, pixels: Sequence[_Pixels]) -> dict[str, float]:
+def _measure(labels: np.ndarray, scores: np.ndarray, pixels: Sequence[Pixels]) -> dict[str, float]:
   """The metrics of some images, given as labels and scores, and of some groups of pixels."""
-  image = _rank_labelled(labels, scores)
-  pixel = _rank_pixels(pixels)
+  image = rank_elements(labels, scores)
+  pixel = rank_pixels(pixels)
   return {
     'image_auroc': _auroc(image),
     'image_ap': _average_precision(image),
@@ -188,81 +170,24 @@ def _measure(labels: np.ndarray, scores: np.ndarray, pixels: Sequence[_Pixels]) 
   }
 
 
-def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The labels as bool and the scores as floats, of one shape and without a NaN."""
-  labels, scores = np.asarray(labels, bool), np.asarray(scores)
-  if scores.dtype not in (np.float32, np.float64):
-    scores = scores.astype(np.float64)
-  if labels.shape != scores.shape:
-    raise ValueError(f'labels are {labels.shape} and scores {scores.shape}: shapes must agree')
-  missing = np.isnan(scores)
-  if missing.any():
-    first = ', '.join(map(str, np.argwhere(missing)[0]))
-    raise UserError(
-      f'{np.count_nonzero(missing)} of {scores.size} anomaly scores are NaN, the first at index '
-      f'({first}): check the model and its input, no metric can be computed'
-    )
-  return labels, scores
-
-
-def _pixels(masks: np.ndarray, maps: np.ndarray) -> _Pixels:
-  """Takes the pixels of some images apart; masks bool[N, H, W], maps f[N, H, W]."""
-  defective = masks.any((1, 2))
-  regions, _ = ndimage.label(masks[defective], _EIGHT_CONNECTED)
-  of_pixel = regions[masks[defective]]
-  normal = maps[~masks]
-  normal.sort()
-  return _Pixels(maps[masks], 1 / np.bincount(of_pixel)[of_pixel], normal)
-
-
-def _rank_labelled(labels: np.ndarray, scores: np.ndarray) -> _Ranking:
-  """Ranks the elements of any shape, all of one weight."""
-  labels, scores = _checked(labels, scores)
-  ranked = np.sort(scores[labels])
-  return _rank(ranked, np.ones(ranked.shape), [np.sort(scores[~labels])])
-
-
-def _rank_pixels(groups: Sequence[_Pixels]) -> _Ranking:
-  """Ranks the anomalous pixels of all groups among the normal pixels of all groups."""
-  anomalous = np.concatenate([group.anomalous for group in groups])
-  weights = np.concatenate([group.weights for group in groups])
-  order = np.argsort(anomalous)
-  return _rank(anomalous[order], weights[order], [group.normal for group in groups])
-
-
-def _rank(ranked: np.ndarray, weights: np.ndarray, normals: Sequence[np.ndarray]) -> _Ranking:
-  """Ranks anomalous elements f[P] among groups of normal ones, each f[Q]; all are rising."""
-  count = sum(normal.size for normal in normals)
-  at_most, below = np.zeros((2, ranked.size), np.int64)
-  for normal in normals:
-    at_most += np.searchsorted(normal, ranked, 'right')
-    below += np.searchsorted(normal, ranked, 'left')
-  found = ranked.size - np.searchsorted(ranked, ranked, 'left')
-  return _Ranking(ranked, weights, found, count - below, count - at_most, count)
-
-
-def _one_class(ranking: _Ranking) -> bool:
-  return ranking.scores.size == 0 or ranking.normals == 0
-
-
-def _auroc(ranking: _Ranking) -> float:
-  if _one_class(ranking):
+def _auroc(ranking: Ranking) -> float:
+  if ranking.one_class:
     return float('nan')
   pairs = ranking.scores.size * ranking.normals
   lost_halves = int(ranking.above.sum()) + int(ranking.false_positives.sum())
   return (2 * pairs - lost_halves) / (2 * pairs)
 
 
-def _average_precision(ranking: _Ranking) -> float:
-  if _one_class(ranking):
+def _average_precision(ranking: Ranking) -> float:
+  if ranking.one_class:
     return float('nan')
   found = ranking.true_positives
   return float(np.mean(found / (found + ranking.false_positives)))
 
 
-def _f1_max(ranking: _Ranking) -> tuple[float, float]:
+def _f1_max(ranking: Ranking) -> tuple[float, float]:
   # Between two anomalous scores a lower threshold only adds false positives: none is best there.
-  if _one_class(ranking):
+  if ranking.one_class:
     return float('nan'), float('nan')
   found = ranking.true_positives
   f1 = 2 * found / (found + ranking.false_positives + found.size)
@@ -270,7 +195,7 @@ def _f1_max(ranking: _Ranking) -> tuple[float, float]:
   return float(f1[best]), float(ranking.scores[best])
 
 
-def _aupro(ranking: _Ranking, max_fpr: float) -> float:
+def _aupro(ranking: Ranking, max_fpr: float) -> float:
   """Sums, over the anomalous pixels, the area that each adds to the curve.
 
   While the threshold passes the score of a pixel, the false positives rise from `above` to
@@ -279,7 +204,7 @@ def _aupro(ranking: _Ranking, max_fpr: float) -> float:
   """
   if not 0 < max_fpr <= 1:
     raise ValueError(f'max_fpr is {max_fpr}: it must lie in (0, 1]')
-  if _one_class(ranking):
+  if ranking.one_class:
     return float('nan')
   limit = max_fpr * ranking.normals
   above, at_least = ranking.above, ranking.false_positives
