@@ -17,20 +17,21 @@ def keep_until(path: pathlib.Path, step: int) -> None:
   """Drops the lines after `step`, which a run that resumes there will write again."""
   if not path.exists():
     return
-  kept = []
-  for line in path.read_text().splitlines(keepends=True):
-    # A line without its end was cut off when a process was killed.
-    if line.endswith('\n') and json.loads(line)['step'] <= step:
-      kept.append(line)
+  kept = [line for line in whole_lines(path) if json.loads(line)['step'] <= step]
   unfinished = path.with_suffix('.tmp')
   unfinished.write_text(''.join(kept))
   os.replace(unfinished, path)
 
 
+def whole_lines(path: pathlib.Path) -> list[str]:
+  """The lines of a file; one without its end was cut off when a process was killed."""
+  return [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')]
+
+
 def read(workdir: pathlib.Path) -> list[dict[str, float]]:
   """The lines that were recorded; none where nothing was."""
   path = workdir / METRICS
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  return [json.loads(line) for line in whole_lines(path)] if path.exists() else []
 
 
 class MetricsFiles:

@@ -124,6 +124,9 @@ def test_what_was_recorded_can_be_read(tmp_path):
   record(tmp_path, [10, 20])
   assert monitoring.read(tmp_path) == read_lines(tmp_path)
   assert [line['loss'] for line in monitoring.read(tmp_path)] == [4.25, 4.25]
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 3')  # A process was killed.
+  assert [line['step'] for line in monitoring.read(tmp_path)] == [10, 20]
 
 
 def test_a_warning_is_a_line_of_its_own(tmp_path, capfd):
