@@ -21,6 +21,18 @@ from patch_svdd_jax.ranking import (
   take_pixels,
 )
 
+# What `evaluate` gives, in the order and the words of tables.
+TITLES = {
+  'image_auroc': 'image AUROC',
+  'image_ap': 'image AP',
+  'image_f1_max': 'image F1',
+  'pixel_auroc': 'pixel AUROC',
+  'pixel_ap': 'pixel AP',
+  'pixel_f1_max': 'pixel F1',
+  'aupro_30': 'AU-PRO .3',
+  'aupro_5': 'AU-PRO .05',
+}
+
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
   """Area under the receiver operating characteristic.

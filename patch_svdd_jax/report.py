@@ -29,7 +29,7 @@ _BAR = 76  # pixels, the colour scale and its numbers
 _TYPES_ACROSS = 4
 
 
-class _Panes(NamedTuple):
+class Panes(NamedTuple):
   """The views of one image, u8[h, w, 3]."""
 
   photo: np.ndarray
@@ -86,7 +86,7 @@ def write_overlays(
   """
   _check(split, maps, scores)
   for i, name in enumerate(split.names):
-    panes = _panes(split.images[i], split.masks[i], maps[i], limits, _PANE)
+    panes = panes_of(split.images[i], split.masks[i], maps[i], limits, _PANE)
     truth = 'ground truth' if split.has_mask[i] else 'ground truth: no mask'
     truth = truth if split.labels[i] else 'ground truth: normal'
     picture = _row(name, truth, float(scores[i]), panes, limits)
@@ -150,7 +150,7 @@ def write_overview(
       _block(
         name,
         [f'{place} {scores[i]:.3g}' for i, place in shown],
-        [_panes(split.images[i], split.masks[i], maps[i], limits, _THUMBNAIL) for i, _ in shown],
+        [panes_of(split.images[i], split.masks[i], maps[i], limits, _THUMBNAIL) for i, _ in shown],
       )
     )
   _write(pathlib.Path(path), _sheet(blocks, limits))
@@ -164,7 +164,7 @@ def _check(split: Split, maps: np.ndarray, scores: np.ndarray) -> None:
 
 
 def _row(
-  name: str, truth: str, score: float, panes: _Panes, limits: tuple[float, float]
+  name: str, truth: str, score: float, panes: Panes, limits: tuple[float, float]
 ) -> Image.Image:
   """The picture of one image: name and score, the four panes, and the colour scale."""
   height, width = panes.photo.shape[:2]
@@ -186,7 +186,7 @@ def _row(
   return page
 
 
-def _block(title: str, captions: list[str], panes: list[_Panes]) -> Image.Image:
+def _block(title: str, captions: list[str], panes: list[Panes]) -> Image.Image:
   """One or two images of a type, each above its overlay; as wide as for two."""
   height, width = panes[0].photo.shape[:2]
   step = max(width, _LEAST_WIDTH) + _SEAM
@@ -218,14 +218,22 @@ def _sheet(blocks: list[Image.Image], limits: tuple[float, float]) -> Image.Imag
   return page
 
 
-def _panes(
+def panes_of(
   image: np.ndarray,
   mask: np.ndarray,
   anomaly_map: np.ndarray,
   limits: tuple[float, float],
   longer: int,
-) -> _Panes:
-  """Views of u8[H, W, 3], bool[H, W] and f[H, W] whose longer side has `longer` pixels."""
+) -> Panes:
+  """The views of one image.
+
+  Args:
+    image: u8[H, W, 3], RGB.
+    mask: bool[H, W], True where anomalous; all False where nothing is to be outlined.
+    anomaly_map: f[H, W].
+    limits: (low, high) of the colour scale, see `colour_limits`.
+    longer: pixels of the longer side of each view.
+  """
   scale = longer / max(mask.shape)
   height, width = (max(1, round(scale * side)) for side in mask.shape)
   photo, truth, values = (
@@ -239,7 +247,7 @@ def _panes(
   outline = _outline(truth, 2 if longer >= _PANE else 1)[..., None]
   grey, heat = photo.mean(-1, keepdims=True), colour(values, limits)
   overlay = grey + _OPACITY[_levels(values, limits)][..., None] * (heat - grey)
-  return _Panes(photo, np.where(outline, _OUTLINE, photo), heat, np.rint(overlay).astype(np.uint8))
+  return Panes(photo, np.where(outline, _OUTLINE, photo), heat, np.rint(overlay).astype(np.uint8))
 
 
 def _levels(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
