@@ -24,7 +24,7 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 demo: $(READY)
 	$(BIN)/python train.py --config configs/laptop.py:brick --workdir $(DEMO)
 	$(BIN)/python eval.py --workdir $(DEMO)
-	@echo 'Look at $(DEMO)/eval/overview.png'
+	@echo 'Open $(DEMO)/eval/report.html'
 
 check: $(READY)
 	$(BIN)/ruff check .

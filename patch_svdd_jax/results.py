@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: metrics.json, maps, pictures."""
+"""What an evaluation leaves in its folder: report.html, metrics.json, maps, pictures."""
 
 import json
 import math
@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
-from patch_svdd_jax import array_files, checkpoint_table, coreset, report
+from patch_svdd_jax import array_files, checkpoint_table, coreset, html_report, report
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation
+from patch_svdd_jax.html_report import evaluated
 
 # What an evaluation may be compared with, as metrics.json names it.
 RANDOM_ENCODER, FULL_BANK = 'random_encoder', 'full_bank'
@@ -64,19 +66,43 @@ def write(
   evaluation: Evaluation,
   others: Mapping[str, Evaluation],
   checkpoints: Sequence[checkpoint_table.Row] = (),
+  *,
+  title: str = 'Evaluation',
+  config: ml_collections.ConfigDict | None = None,
+  history: Sequence[Mapping[str, float]] = (),
+  threshold: html_report.Threshold | None = None,
+  p_values: np.ndarray | None = None,
+  warnings: Sequence[str] = (),
 ) -> None:
-  """Writes everything into `folder`: metrics.json, maps.npz, overlays/ and overview.png.
+  """Writes everything into `folder`: report.html, metrics.json, maps.npz and the pictures.
 
-  Where checkpoints were compared, there is a checkpoints.png too.
+  These are overlays/ and overview.png, and checkpoints.png where checkpoints were compared.
 
   maps.npz holds each map as f32[N, H, W] and each image score as `<map>_score` f32[N], with
-  `names`, `labels` and `defects`. Pictures show the last map, the product where there are several
-  scales.
+  `names`, `labels` and `defects`. Pictures and the report show the last map, the product where
+  there are several scales.
+
+  Args:
+    folder: where to write.
+    split: the N images that were scored.
+    evaluation: of them.
+    others: what it is compared with, by name.
+    checkpoints: that were compared.
+    title: of the report; so are all that follow, see `html_report.evaluated.make`.
+    config: the whole config.
+    history: of training.
+    threshold: of the verdicts.
+    p_values: f[N], of the images.
+    warnings: what a reader should know first.
+
+  Raises:
+    UserError: a file cannot be written.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
     # What an older evaluation left: its figures and pictures are not those of the new maps.
     (folder / 'metrics.json').unlink(missing_ok=True)
+    (folder / 'report.html').unlink(missing_ok=True)
     (folder / 'checkpoints.png').unlink(missing_ok=True)
     shutil.rmtree(folder / 'overlays', ignore_errors=True)
     write_maps(folder / 'maps.npz', split, evaluation)
@@ -86,6 +112,19 @@ def write(
       limits = report.colour_limits(maps)
       report.write_overlays(folder / 'overlays', split, maps, scores, limits)
       report.write_overview(folder / 'overview.png', split, maps, scores, limits)
+      page = evaluated.make(
+        split,
+        evaluation,
+        others,
+        limits,
+        title=title,
+        config=config,
+        history=history,
+        threshold=threshold,
+        p_values=p_values,
+        warnings=warnings,
+      )
+      html_report.write(folder / 'report.html', page)
     if checkpoints:
       (folder / 'checkpoints.png').write_bytes(checkpoint_table.draw(checkpoints))
     # Last: where metrics.json is, the rest is whole.

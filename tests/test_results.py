@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import report, results
+from patch_svdd_jax import html_report, metrics, report, results
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detector import Scores
 from patch_svdd_jax.errors import UserError
@@ -35,7 +36,7 @@ def split():
 def make_evaluation(seed=0):
   rng = np.random.default_rng(seed)
   maps = {name: rng.random((3, 24, 32), np.float32) for name in ('k64', 'k32', 'sum', 'product')}
-  figures = {'image_auroc': 0.75, 'pixel_auroc': float('nan'), 'aupro_30': 1.0}
+  figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': float('nan'), 'aupro_30': 1.0}
   return Evaluation(
     maps={name: dict(figures) for name in maps},
     per_defect={name: {'hole': dict(figures)} for name in maps},
@@ -56,7 +57,7 @@ def read_json(path):
 def test_metrics(split, tmp_path):
   results.write(tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)})
   written = read_json(tmp_path / 'eval/metrics.json')
-  figures = {'image_auroc': 0.75, 'pixel_auroc': None, 'aupro_30': 1.0}
+  figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': None, 'aupro_30': 1.0}
   of_maps = dict.fromkeys(('k64', 'k32', 'sum', 'product'), figures)
   per_defect = {name: {'hole': figures} for name in of_maps}
   assert written == {
@@ -138,25 +139,54 @@ def test_another_evaluation_replaces_all_files(split, tmp_path):
     'metrics.json',
     *(f'overlays/{name}' for name in NAMES[:2]),
     'overview.png',
+    'report.html',
   ]
   assert files(tmp_path) == expected
   with np.load(tmp_path / 'maps.npz') as arrays:
     np.testing.assert_array_equal(arrays['k64'], of_two['k64'])
 
 
-@pytest.mark.parametrize('writer', ['write_overlays', 'write_overview'])
-def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, writer):
+def test_the_report_is_of_the_last_map_with_what_is_given(split, tmp_path):
+  evaluation = make_evaluation()
+  scores = evaluation.scores.images['product']
+  results.write(
+    tmp_path,
+    split,
+    evaluation,
+    {'random_encoder': make_evaluation(1)},
+    title='parts <1>',
+    config=default.get_config(),
+    history=[{'step': 10, 'loss': 2.0}, {'step': 20, 'loss': 1.0}],
+    threshold=html_report.Threshold(float(scores[1]), 0.05),
+    p_values=np.array([0.5, 0.25, 0.125]),
+    warnings=['dark & light'],
+  )
+  html = (tmp_path / 'report.html').read_text()
+  assert all(f'data-score="{float(score)}"' in html for score in scores)
+  for text in ('parts &lt;1&gt;', 'dark &amp; light', 'random encoder product'):
+    assert text in html
+  for attribute in ('p-value="0.125"', 'verdict="alarm"', 'chart="training-loss"'):
+    assert f'data-{attribute}' in html
+  assert 'config.train.steps' in html
+
+
+@pytest.mark.parametrize(
+  ('room', 'writer'),
+  [(report, 'write_overlays'), (report, 'write_overview'), (html_report, 'write')],
+)
+def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, room, writer):
   """Also where an older evaluation was, whose figures must not stand beside newer maps."""
   results.write(tmp_path, split, make_evaluation(), {})
 
   def full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(report, writer, full)
+  monkeypatch.setattr(room, writer, full)
   with pytest.raises(UserError) as caught:
     results.write(tmp_path, split, make_evaluation(1), {})
   assert str(caught.value) == f'cannot write the results into {tmp_path}: No space left on device'
   assert not (tmp_path / 'metrics.json').exists()
+  assert not (tmp_path / 'report.html').exists()
 
 
 def test_maps_appear_whole_or_not_at_all(split, tmp_path, monkeypatch):

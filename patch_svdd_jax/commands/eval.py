@@ -5,9 +5,10 @@ on; another --config, or single keys, can say otherwise. The memory bank is alwa
 config's training images: one that was saved is used if it fits, otherwise the images are embedded
 again.
 
-WORKDIR/eval gets metrics.json, maps.npz, overview.png and overlays/, all on one colour scale. The
-checkpoint is the one that held-out normal images choose; with --every_checkpoint all that training
-has kept (config.checkpoint.keep) are measured besides, into metrics.json and checkpoints.png.
+WORKDIR/eval gets report.html, one page that shows it all, metrics.json, maps.npz, overview.png and
+overlays/, on one colour scale. The checkpoint is the one that held-out normal images choose; with
+--every_checkpoint all that training has kept (config.checkpoint.keep) are measured besides, into
+metrics.json and checkpoints.png.
 
   python eval.py --workdir runs/screw
   python eval.py --workdir runs/authors --config configs/mvtec.py:screw --config.data.root=DATA
@@ -30,6 +31,8 @@ from patch_svdd_jax import (
   configuration,
   data,
   distributed,
+  metrics,
+  monitoring,
   results,
   train_state,
 )
@@ -38,18 +41,6 @@ from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector, digest, saved_origin
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation, evaluate
-
-# Columns of the table: metric and heading.
-COLUMNS = {
-  'image_auroc': 'image AUROC',
-  'image_ap': 'image AP',
-  'image_f1_max': 'image F1',
-  'pixel_auroc': 'pixel AUROC',
-  'pixel_ap': 'pixel AP',
-  'pixel_f1_max': 'pixel F1',
-  'aupro_30': 'AU-PRO .3',
-  'aupro_5': 'AU-PRO .05',
-}
 
 
 def boolean(text: str) -> bool:
@@ -151,17 +142,17 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   """One table of maps, and one of defect types for the last map."""
 
   def row(name: str, figures: dict[str, float]) -> list[str]:
-    return [name, *(f'{figures[metric]:.4f}' for metric in COLUMNS)]
+    return [name, *(f'{figures[metric]:.4f}' for metric in metrics.TITLES)]
 
   rows = [row(name, figures) for name, figures in evaluation.maps.items()]
   for other, compared in others.items():
     title = other.replace('_', ' ')
     rows += [row(f'{title} {name}', figures) for name, figures in compared.maps.items()]
-  print(console.table(['map', *COLUMNS.values()], rows))
+  print(console.table(['map', *metrics.TITLES.values()], rows))
   name, types = list(evaluation.per_defect.items())[-1]
   if types:
     rows = [row(defect, figures) for defect, figures in types.items()]
-    print('\n' + console.table([f'defect ({name})', *COLUMNS.values()], rows))
+    print('\n' + console.table([f'defect ({name})', *metrics.TITLES.values()], rows))
   print('F1 is at the threshold that is best for these test labels.')
 
 
@@ -194,12 +185,17 @@ def measure_checkpoints(
 
 def print_checkpoints(name: str, rows: Sequence[checkpoint_table.Row]) -> None:
   """One table of checkpoints, measured on one map."""
-  metrics = checkpoint_table.BEST
-  header = ['step', *(f'{COLUMNS[metric]} ({name})' for metric in metrics), 'held-out score', '']
+  shown = checkpoint_table.BEST
+  header = [
+    'step',
+    *(f'{metrics.TITLES[metric]} ({name})' for metric in shown),
+    'held-out score',
+    '',
+  ]
   lines = [
     [
       str(row.step),
-      *(f'{row.figures[metric]:.4f}' for metric in metrics),
+      *(f'{row.figures[metric]:.4f}' for metric in shown),
       '' if row.score is None else f'{row.score:.3f}',
       ', '.join(row.marks),
     ]
@@ -275,7 +271,16 @@ def measure(
   if every_checkpoint:
     rows = measure_checkpoints(config, workdir, dataset, evaluation)
   if distributed.is_first():
-    results.write(workdir / 'eval', dataset.test, evaluation, others, rows)
+    results.write(
+      workdir / 'eval',
+      dataset.test,
+      evaluation,
+      others,
+      rows,
+      title=f'{dataset.name}, {detector.origin.step} steps',
+      config=config,
+      history=monitoring.read(workdir),
+    )
   return Measured(detector, evaluation, others, rows)
 
 
@@ -301,5 +306,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     print_reduction(config.score.coreset, results.reduction(evaluation, others[results.FULL_BANK]))
   console.print_banks(detector)
   print_timing(evaluation.timing)
-  print(f'written: {workdir / "eval"}')
+  files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
+  print(f'written: {workdir / "eval"}: {files}')
   return 0

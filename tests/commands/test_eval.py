@@ -147,6 +147,7 @@ def test_files(place, first):
     'metrics.json',
     'overlays',
     'overview.png',
+    'report.html',
   }
   with np.load(folder / 'maps.npz', allow_pickle=False) as arrays:
     assert set(arrays['names']) == names
@@ -196,7 +197,18 @@ def test_printed_tables(place, first):
     assert defects[name][:6] == [f'{figures[column]:.4f}' for column in columns]
   assert 'folder/parts, 2 steps, 5 test images' in lines
   assert any('images/s' in line and 'GFLOP/s' in line and 'MiB' in line for line in lines)
-  assert lines[-1] == f'written: {place}/run/eval'
+  files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
+  assert lines[-1] == f'written: {place}/run/eval: {files}'
+
+
+def test_the_page_has_the_figures_the_training_and_the_settings(place, first):
+  metrics = json.loads((place / 'run/eval/metrics.json').read_text())
+  html = (place / 'run/eval/report.html').read_text()
+  assert '<h1><bdi>folder/parts, 2 steps</bdi></h1>' in html
+  for value in metrics['maps']['product'].values():
+    assert f'data-value="{value}"' in html
+  assert 'data-chart="training-position_accuracy"' in html
+  assert 'data-row="config.encoder.depth" data-changed' in html
 
 
 def test_the_saved_bank_is_used(capsys, place, first, workdir):
