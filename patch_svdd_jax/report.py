@@ -113,7 +113,7 @@ def write_overlay(
     score: of the image.
     limits: (low, high) of the colour scale.
   """
-  panes = _panes(image, found, anomaly_map, limits, _PANE)
+  panes = panes_of(image, found, anomaly_map, limits, _PANE)
   _write(pathlib.Path(folder) / _relative_path(name), _row(name, 'found', score, panes, limits))
 
 
