@@ -8,7 +8,7 @@ import numpy as np
 from patch_svdd_jax import calibration, regions, shift
 from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.data import Split, appearance
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detector import Detector, Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.regions import Region
 
@@ -108,7 +108,11 @@ def inspect(detector: Detector, split: Split, limit: Limits) -> Inspection:
     split: of images in the light of `data.light`.
     limit: of `limits`.
   """
-  scores = detector.score(split.images)
+  return judge(detector, detector.score(split.images), split, limit)
+
+
+def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> Inspection:
+  """Judges images by what the detector has scored them."""
   found = calibrated(detector)
   image_scores, maps = scores.images[detector.last_map], scores.maps[detector.last_map]
   alarms = image_scores > limit.image.value

@@ -12,10 +12,12 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import array_files, checkpoint_table, coreset, html_report, report
+from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation
 from patch_svdd_jax.html_report import evaluated
+from patch_svdd_jax.inspection import Inspection
 
 # What an evaluation may be compared with, as metrics.json names it.
 RANDOM_ENCODER, FULL_BANK = 'random_encoder', 'full_bank'
@@ -70,8 +72,8 @@ def write(
   title: str = 'Evaluation',
   config: ml_collections.ConfigDict | None = None,
   history: Sequence[Mapping[str, float]] = (),
-  threshold: html_report.Threshold | None = None,
-  p_values: np.ndarray | None = None,
+  threshold: Threshold | None = None,
+  found: Inspection | None = None,
   warnings: Sequence[str] = (),
 ) -> None:
   """Writes everything into `folder`: report.html, metrics.json, maps.npz and the pictures.
@@ -91,8 +93,8 @@ def write(
     title: of the report; so are all that follow, see `html_report.evaluated.make`.
     config: the whole config.
     history: of training.
-    threshold: of the verdicts.
-    p_values: f[N], of the images.
+    threshold: above which an image is an alarm.
+    found: what else is known of the images where the detector is calibrated.
     warnings: what a reader should know first.
 
   Raises:
@@ -121,7 +123,7 @@ def write(
         config=config,
         history=history,
         threshold=threshold,
-        p_values=p_values,
+        found=found,
         warnings=warnings,
       )
       html_report.write(folder / 'report.html', page)

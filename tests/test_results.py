@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from patch_svdd_jax import html_report, metrics, report, results
+from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detector import Scores
@@ -157,15 +158,14 @@ def test_the_report_is_of_the_last_map_with_what_is_given(split, tmp_path):
     title='parts <1>',
     config=default.get_config(),
     history=[{'step': 10, 'loss': 2.0}, {'step': 20, 'loss': 1.0}],
-    threshold=html_report.Threshold(float(scores[1]), 0.05),
-    p_values=np.array([0.5, 0.25, 0.125]),
+    threshold=Threshold(float(scores.min()), 0.05, ensured=True),
     warnings=['dark & light'],
   )
   html = (tmp_path / 'report.html').read_text()
   assert all(f'data-score="{float(score)}"' in html for score in scores)
   for text in ('parts &lt;1&gt;', 'dark &amp; light', 'random encoder product'):
     assert text in html
-  for attribute in ('p-value="0.125"', 'verdict="alarm"', 'chart="training-loss"'):
+  for attribute in ('verdict="alarm"', 'verdict="pass"', 'chart="training-loss"'):
     assert f'data-{attribute}' in html
   assert 'config.train.steps' in html
 

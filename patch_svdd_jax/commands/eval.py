@@ -8,7 +8,7 @@ again.
 WORKDIR/eval gets report.html, one page that shows it all, metrics.json, maps.npz, overview.png and
 overlays/, on one colour scale. The checkpoint is the one that held-out normal images choose; with
 --every_checkpoint all that training has kept (config.checkpoint.keep) are measured besides, into
-metrics.json and checkpoints.png.
+metrics.json and checkpoints.png. The verdicts in the report are those of the false-alarm rates.
 
   python eval.py --workdir runs/screw
   python eval.py --workdir runs/authors --config configs/mvtec.py:screw --config.data.root=DATA
@@ -31,9 +31,11 @@ from patch_svdd_jax import (
   configuration,
   data,
   distributed,
+  inspection,
   metrics,
   monitoring,
   results,
+  shift,
   train_state,
 )
 from patch_svdd_jax.checkpoints import Checkpoints
@@ -41,6 +43,7 @@ from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector, digest, saved_origin
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation, evaluate
+from patch_svdd_jax.inspection import Inspection, Limits
 
 
 def boolean(text: str) -> bool:
@@ -54,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `eval`."""
   console.add_config_argument(parser, required=False)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
+  console.add_rate_arguments(parser)
   console.add_distributed_argument(parser)
   parser.add_argument(
     '--random_encoder',
@@ -231,12 +235,13 @@ def print_timing(timing: dict[str, float]) -> None:
 
 
 class Measured(NamedTuple):
-  """What a detector scored, what it was compared with, and the other checkpoints if asked for."""
+  """What a detector scored, beside what, the other checkpoints if asked for, and what to mind."""
 
   detector: Detector
   evaluation: Evaluation
   others: dict[str, Evaluation]
   rows: list[checkpoint_table.Row]
+  warnings: list[str]
 
 
 def measure(
@@ -246,6 +251,8 @@ def measure(
   *,
   random_encoder: bool,
   every_checkpoint: bool = False,
+  false_alarm_rate: float = 0.01,
+  pixel_false_alarm_rate: float = 0.01,
 ) -> Measured:
   """Measures the detector of a workdir, and writes WORKDIR/eval.
 
@@ -255,9 +262,14 @@ def measure(
     dataset: of the config, with test images.
     random_encoder: whether an untrained encoder is measured too.
     every_checkpoint: whether every checkpoint that was kept is.
+    false_alarm_rate: of the report's verdicts, where the detector is calibrated.
+    pixel_false_alarm_rate: of the regions that it shows.
   """
   distributed.meet()
   detector = get_detector(config, workdir, dataset)
+  limit = None
+  if detector.calibration:
+    limit = inspection.limits(detector, false_alarm_rate, pixel_false_alarm_rate)
   evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
   others: dict[str, Evaluation] = {}
   if config.score.coreset < 1:
@@ -270,6 +282,8 @@ def measure(
   rows: list[checkpoint_table.Row] = []
   if every_checkpoint:
     rows = measure_checkpoints(config, workdir, dataset, evaluation)
+  found = inspection.judge(detector, evaluation.scores, dataset.test, limit) if limit else None
+  warnings = what_to_mind(detector, limit, found) if limit and found else []
   if distributed.is_first():
     results.write(
       workdir / 'eval',
@@ -280,8 +294,17 @@ def measure(
       title=f'{dataset.name}, {detector.origin.step} steps',
       config=config,
       history=monitoring.read(workdir),
+      threshold=limit.image if limit else None,
+      found=found,
+      warnings=warnings,
     )
-  return Measured(detector, evaluation, others, rows)
+  return Measured(detector, evaluation, others, rows, warnings)
+
+
+def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:
+  """What to say of the rates, and of test images that look otherwise than the normal ones."""
+  texts = shift.of_batch(inspection.calibrated(detector).statistics, found.statistics)
+  return [*limit.warnings, *([shift.warn(texts)] if texts else [])]
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -290,13 +313,17 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   config = read_config(options.config, rest, workdir)
   bank_building.check(config.score)
   dataset = load_labelled(config.data)
-  detector, evaluation, others, rows = measure(
+  detector, evaluation, others, rows, warnings = measure(
     config,
     workdir,
     dataset,
     random_encoder=options.random_encoder,
     every_checkpoint=options.every_checkpoint,
+    false_alarm_rate=options.false_alarm_rate,
+    pixel_false_alarm_rate=options.pixel_false_alarm_rate,
   )
+  for text in warnings:
+    print(f'warning: {text}', file=sys.stderr)
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
   print_tables(evaluation, others)

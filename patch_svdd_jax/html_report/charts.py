@@ -4,7 +4,7 @@ The template draws them, so that style sheets give lines and text the colours of
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,8 @@ COLOURS, GREY = 6, 6
 TOLERANCE, MOST_VERTICES = 0.25, 500
 
 
-class Limits(NamedTuple):
-  """The ends of an axis."""
+class Range(NamedTuple):
+  """What an axis spans."""
 
   low: float
   high: float
@@ -104,8 +104,8 @@ class Chart:
   title: str
   x_title: str
   y_title: str
-  x_limits: Limits
-  y_limits: Limits
+  x_limits: Range
+  y_limits: Range
   lines: Sequence[Line] = ()
   bars: Sequence[Bars] = ()
   marks: Sequence[Mark] = ()
@@ -153,17 +153,17 @@ class Chart:
     return np.stack([self.across(line.x), self.down(line.y)], axis=1)
 
 
-def around(values: np.ndarray) -> Limits:
-  """Limits that hold all finite values, with some room; 0 to 1 where there is none."""
+def around(values: np.ndarray) -> Range:
+  """Range that hold all finite values, with some room; 0 to 1 where there is none."""
   finite = values[np.isfinite(values)]
   if not finite.size:
-    return Limits(0.0, 1.0)
+    return Range(0.0, 1.0)
   low, high = float(finite.min()), float(finite.max())
   room = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
-  return Limits(low - room, high + room)
+  return Range(low - room, high + room)
 
 
-def histograms(groups: dict[str, np.ndarray]) -> list[Bars]:
+def histograms(groups: Mapping[str, np.ndarray]) -> list[Bars]:
   """Histograms of groups of scores by name, over the same bins; infinite scores are left out."""
   groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
   values = np.concatenate([np.zeros(0), *groups.values()])
@@ -192,11 +192,11 @@ def thin(points: np.ndarray) -> np.ndarray:
   return kept
 
 
-def _share(value: np.ndarray | float, limits: Limits) -> np.ndarray:
+def _share(value: np.ndarray | float, limits: Range) -> np.ndarray:
   return (np.asarray(value, np.float64) - limits.low) / (limits.high - limits.low)
 
 
-def _round(limits: Limits) -> list[float]:
+def _round(limits: Range) -> list[float]:
   """Round values between the limits."""
   values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(*limits)
   room = 1e-6 * (limits.high - limits.low)

@@ -1,5 +1,6 @@
 """The page of an evaluation: labels, masks and metrics are known."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +8,21 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import metrics
+from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.evaluation import Evaluation
-from patch_svdd_jax.html_report import measured_curves, run_facts
-from patch_svdd_jax.html_report.page import Compared, Headline, Item, Page, Row, Table, Threshold
+from patch_svdd_jax.html_report import measured_curves, pictures, run_facts
+from patch_svdd_jax.html_report.page import (
+  ANOMALOUS,
+  NORMAL,
+  Compared,
+  Headline,
+  Item,
+  Page,
+  Row,
+  Table,
+)
+from patch_svdd_jax.inspection import Inspection
 
 HEADLINES = ('image_auroc', 'pixel_auroc', 'aupro_30')
 NOTE = 'F1 is at the threshold that is best for these test labels.'
@@ -26,7 +38,7 @@ def make(
   config: ml_collections.ConfigDict | None = None,
   history: Sequence[Mapping[str, float]] = (),
   threshold: Threshold | None = None,
-  p_values: np.ndarray | None = None,
+  found: Inspection | None = None,
   warnings: Sequence[str] = (),
 ) -> Page:
   """The page of the last map of an evaluation, the product where there are several scales.
@@ -39,15 +51,18 @@ def make(
     title: of the page.
     config: the whole config.
     history: of training, as `monitoring.read` gives it.
-    threshold: of the verdicts, on the last map's scores.
-    p_values: f[N], of the images.
+    threshold: of the last map's scores, above which an image is an alarm.
+    found: what else is known of the images where the detector is calibrated.
     warnings: what a reader should know first.
   """
   name = last(evaluation)
+  scores, labels = evaluation.scores.images[name], split.labels
   compared = {words(other): each for other, each in others.items()}
+  by_truth = {NORMAL: scores[~labels], ANOMALOUS: scores[labels]}
   return Page(
     title=title,
-    items=items(split, evaluation, threshold, p_values),
+    items=items(split, evaluation, limits, threshold, found),
+    scores={kind: members for kind, members in by_truth.items() if len(members)},
     map_name=name,
     limits=limits,
     threshold=threshold,
@@ -67,25 +82,37 @@ def last(evaluation: Evaluation) -> str:
 
 
 def items(
-  split: Split, evaluation: Evaluation, threshold: Threshold | None, p_values: np.ndarray | None
+  split: Split,
+  evaluation: Evaluation,
+  limits: tuple[float, float],
+  threshold: Threshold | None,
+  found: Inspection | None,
 ) -> list[Item]:
-  """All images with their truth, and with verdicts where there is a threshold."""
+  """All images with their truth, and with what else is known."""
   name = last(evaluation)
   maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
   return [
     Item(
       name=split.names[i],
-      image=split.images[i],
-      anomaly_map=maps[i],
       score=float(scores[i]),
+      views=functools.partial(pictures.views, split.images[i], truth(split, i), maps[i], limits),
       anomalous=bool(split.labels[i]),
       defect=split.defects[i],
-      mask=split.masks[i] if split.labels[i] and split.has_mask[i] else None,
-      p_value=None if p_values is None else float(p_values[i]),
-      alarm=None if threshold is None else bool(scores[i] >= threshold.score),
+      p_value=float(found.p_values[i]) if found else None,
+      alarm=bool(scores[i] > threshold.value) if threshold else None,
+      regions=found.regions[i] if found else (),
+      size=(int(split.sizes[i, 0]), int(split.sizes[i, 1])),
+      warnings=found.warnings[i] if found else (),
     )
     for i in range(len(split))
   ]
+
+
+def truth(split: Split, index: int) -> np.ndarray | str:
+  """What is to be outlined in an image, or why nothing is."""
+  if not split.labels[index]:
+    return 'normal'
+  return split.masks[index] if split.has_mask[index] else 'no mask'
 
 
 def headlines(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Headline]:

@@ -1,13 +1,14 @@
 """The images of a page: which are shown, in what groups, and how their scores are distributed."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from patch_svdd_jax.html_report.charts import Chart, Limits, Rule, around, histograms
-from patch_svdd_jax.html_report.page import FALSE_ALARM, MISSED, Item, Threshold
+from patch_svdd_jax.calibration import Threshold
+from patch_svdd_jax.html_report.charts import Chart, Range, Rule, around, histograms
+from patch_svdd_jax.html_report.page import FALSE_ALARM, MISSED, Item
 
 MOST_ITEMS = 200  # of about 25 kB each
 
@@ -50,33 +51,19 @@ def verdicts(items: Iterable[Item]) -> list[Choice]:
   return [Choice(value, counts[value]) for value in values]
 
 
-def tally(items: Sequence[Item]) -> list[Verdicts]:
-  """The verdicts on all images, by the truth where it is known; none where nothing was judged."""
-  judged = [item for item in items if item.alarm is not None]
+def tally(scores: Mapping[str, np.ndarray], threshold: Threshold) -> list[Verdicts]:
+  """The verdicts on all images, by what they are."""
   return [
-    Verdicts(kind, sum(bool(item.alarm) for item in members), len(members))
-    for kind, members in by_truth(judged).items()
+    Verdicts(kind, int(np.count_nonzero(members > threshold.value)), len(members))
+    for kind, members in scores.items()
   ]
 
 
-def by_truth(items: Iterable[Item]) -> dict[str, list[Item]]:
-  """Normal and anomalous images, and those of which it is unknown; only groups that there are."""
-  groups: dict[str, list[Item]] = {'normal': [], 'anomalous': [], 'images': []}
-  kinds = {False: 'normal', True: 'anomalous', None: 'images'}
-  for item in items:
-    groups[kinds[item.anomalous]].append(item)
-  return {kind: members for kind, members in groups.items() if members}
-
-
-def score_chart(items: Sequence[Item], threshold: Threshold | None) -> Chart:
-  """How the image scores are distributed, by the truth where it is known."""
-  groups = {
-    kind: np.array([item.score for item in members], np.float64)
-    for kind, members in by_truth(items).items()
-  }
-  bars = histograms(groups)
-  rules = [Rule(f'threshold {threshold.score:.4g}', threshold.score)] if threshold else []
-  tallest = max((int(each.counts.max()) for each in bars), default=0)
+def score_chart(scores: Mapping[str, np.ndarray], threshold: Threshold | None) -> Chart:
+  """How the scores of all images are distributed, by what they are."""
+  bars = histograms(scores)
+  rules = [Rule(f'threshold {threshold.value:.4g}', threshold.value)] if threshold else []
+  tallest = max(int(each.counts.max()) for each in bars)
   ends = [each.edges[[0, -1]] for each in bars] + [np.array([rule.value for rule in rules])]
   return Chart(
     name='scores',
@@ -84,7 +71,7 @@ def score_chart(items: Sequence[Item], threshold: Threshold | None) -> Chart:
     x_title='score',
     y_title='images',
     x_limits=around(np.concatenate(ends)),
-    y_limits=Limits(0.0, 1.06 * max(tallest, 1)),
+    y_limits=Range(0.0, 1.06 * max(tallest, 1)),
     bars=bars,
     rules=rules,
   )

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from patch_svdd_jax import metrics
+from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detector import Scores
 from patch_svdd_jax.evaluation import Evaluation
-from patch_svdd_jax.html_report.charts import COLOURS, GREY, Chart, Limits, Line, Mark
-from patch_svdd_jax.html_report.page import Threshold
+from patch_svdd_jax.html_report.charts import COLOURS, GREY, Chart, Line, Mark, Range
 from patch_svdd_jax.metric_curves import (
   Curve,
   precision_recall_curve,
@@ -21,8 +21,8 @@ from patch_svdd_jax.metric_curves import (
 
 PRO_LIMIT = 0.3  # of the false positive rate, that of aupro_30
 
-_UNIT = Limits(0.0, 1.0)
-_ROOM = Limits(0.0, 1.03)  # a line along the top is not cut in half
+_UNIT = Range(0.0, 1.0)
+_ROOM = Range(0.0, 1.03)  # a line along the top is not cut in half
 _CHANCE = Line('chance', np.array([0.0, 1.0]), np.array([0.0, 1.0]), GREY, dashed=True)
 
 # What is plotted, by the metric that is the area under it; without the curves.
@@ -58,7 +58,7 @@ _CHARTS = {
     'Per-region overlap (PRO)',
     'normal pixels called anomalous',
     'share of a region found, mean',
-    Limits(0.0, PRO_LIMIT),
+    Range(0.0, PRO_LIMIT),
     _ROOM,
   ),
 }
@@ -86,7 +86,7 @@ def charts(
   }
   marks: dict[str, list[Mark]] = {}
   if threshold and labels.any() and not labels.all():
-    alarms = next(iter(measured.values())).scores.images[name] >= threshold.score
+    alarms = next(iter(measured.values())).scores.images[name] > threshold.value
     marks = _at_threshold(labels, alarms)
   found = []
   for metric, chart in _CHARTS.items():

@@ -1,35 +1,19 @@
 """What a page consists of. What is absent is not shown."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from patch_svdd_jax.calibration import Threshold
+from patch_svdd_jax.geometry import ImageSize
 from patch_svdd_jax.html_report.charts import Chart
+from patch_svdd_jax.html_report.pictures import View
+from patch_svdd_jax.regions import Region
 
 MISSED, FALSE_ALARM = 'missed', 'false alarm'
-
-
-class Threshold(NamedTuple):
-  """From which score on an image is called anomalous.
-
-  Attributes:
-    score: the threshold; alarm where score >= threshold.
-    false_alarm_rate: the share of normal images that it is expected to call anomalous.
-  """
-
-  score: float
-  false_alarm_rate: float
-
-
-class Box(NamedTuple):
-  """A rectangle in pixels of the item's image, right and bottom excluded."""
-
-  left: float
-  top: float
-  right: float
-  bottom: float
+NORMAL, ANOMALOUS, UNKNOWN = 'normal', 'anomalous', 'images'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,27 +22,27 @@ class Item:
 
   Attributes:
     name: its path; any text.
-    image: u8[H, W, 3], RGB.
-    anomaly_map: f32[H, W].
     score: of the image.
+    views: makes its pictures, if it is shown.
     anomalous: the truth; None where it is unknown.
     defect: its type, 'good' for a normal image; '' where it is unknown.
-    mask: bool[H, W], what is to be outlined; None where nothing is, or it is unknown.
     p_value: the share of normal images that score so high.
-    alarm: the verdict; None where there is no threshold.
-    boxes: where it looks anomalous.
+    alarm: the verdict; None where there is none.
+    regions: where it looks anomalous, in pixels of the file.
+    size: (height, width) of the file.
+    warnings: what shows that it looks otherwise than normal images.
   """
 
   name: str
-  image: np.ndarray
-  anomaly_map: np.ndarray
   score: float
+  views: Callable[[], Sequence[View]]
   anomalous: bool | None = None
   defect: str = ''
-  mask: np.ndarray | None = None
   p_value: float | None = None
   alarm: bool | None = None
-  boxes: tuple[Box, ...] = ()
+  regions: Sequence[Region] = ()
+  size: ImageSize = (1, 1)
+  warnings: Sequence[str] = ()
 
   @property
   def verdict(self) -> str:
@@ -147,10 +131,11 @@ class Page:
 
   Attributes:
     title: the data set, the folder, or what was scored.
-    items: all images; the gallery shows `gallery.MOST_ITEMS` of them at most.
+    items: images, of which the gallery shows `gallery.MOST_ITEMS` at most.
+    scores: f[N] of all images there are, by what they are: NORMAL, ANOMALOUS, or UNKNOWN.
     map_name: which map is shown, and gives the scores.
-    limits: (low, high) of the colour scale, see `report.colour_limits`.
-    threshold: of the verdicts.
+    limits: (low, high) of the colour scale.
+    threshold: what scores above it are alarms; None where there are no verdicts.
     warnings: what a reader should know first.
     headlines, tables, curves: what was measured.
     training: how training went.
@@ -160,6 +145,7 @@ class Page:
 
   title: str
   items: Sequence[Item]
+  scores: Mapping[str, np.ndarray]
   map_name: str
   limits: tuple[float, float]
   threshold: Threshold | None = None

@@ -10,42 +10,55 @@ from PIL import Image
 from patch_svdd_jax import report
 
 SIZE = 256  # pixels, the longer side of a view
+TRUTH = 'ground truth'
 QUALITY = 80  # of WebP: what the eye does not see costs half of the page
 
 
 class View(NamedTuple):
-  """One picture of an image.
+  """One picture of an image, or a text in its place.
 
   Attributes:
     name: what it shows.
-    uri: the picture.
-    width, height: in pixels.
+    uri: the picture; '' where there is none.
+    width, height: of it, in pixels.
+    text: what to say instead.
   """
 
   name: str
-  uri: str
-  width: int
-  height: int
+  uri: str = ''
+  width: int = 0
+  height: int = 0
+  text: str = ''
 
 
 def views(
-  image: np.ndarray, mask: np.ndarray | None, anomaly_map: np.ndarray, limits: tuple[float, float]
+  image: np.ndarray,
+  truth: np.ndarray | str | None,
+  anomaly_map: np.ndarray,
+  limits: tuple[float, float],
 ) -> list[View]:
-  """The image, with its true outline where there is one, its map, and the map over it.
+  """The image, what is known of its defects, its map, and the map over it.
 
   Args:
     image: u8[H, W, 3], RGB.
-    mask: bool[H, W], True where anomalous; None where nothing is to be outlined.
+    truth: bool[H, W], True where anomalous, which is outlined; or a word in its place; None where
+      nothing is to be said of it.
     anomaly_map: f[H, W].
     limits: (low, high) of the colour scale.
   """
-  known = np.zeros(anomaly_map.shape, bool) if mask is None else mask
-  panes = report.panes_of(image, known, anomaly_map, limits, SIZE)
-  shown = {'image': panes.photo, 'ground truth': panes.outlined}
-  shown |= {'anomaly map': panes.heat, 'overlay': panes.overlay}
-  if mask is None:
-    del shown['ground truth']
-  return [View(name, encode(pane), pane.shape[1], pane.shape[0]) for name, pane in shown.items()]
+  mask = truth if isinstance(truth, np.ndarray) else np.zeros(anomaly_map.shape, bool)
+  panes = report.panes_of(image, mask, anomaly_map, limits, SIZE)
+  shown = [picture('image', panes.photo)]
+  if isinstance(truth, str):
+    shown.append(View(TRUTH, text=truth))
+  elif truth is not None:
+    shown.append(picture(TRUTH, panes.outlined))
+  return [*shown, picture('anomaly map', panes.heat), picture('overlay', panes.overlay)]
+
+
+def picture(name: str, pane: np.ndarray) -> View:
+  """A view of u8[H, W, 3]."""
+  return View(name, encode(pane), pane.shape[1], pane.shape[0])
 
 
 def colour_scale() -> str:

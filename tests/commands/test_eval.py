@@ -208,6 +208,8 @@ def test_the_page_has_the_figures_the_training_and_the_settings(place, first):
   for value in metrics['maps']['product'].values():
     assert f'data-value="{value}"' in html
   assert 'data-chart="training-position_accuracy"' in html
+  assert 'data-table="verdicts"' in html  # The detector is calibrated.
+  assert 'warning: 4 normal images cannot ensure' in first['err']
   assert 'data-row="config.encoder.depth" data-changed' in html
 
 

@@ -1,17 +1,21 @@
 """A small evaluation whose page has everything, and the page as its reader finds it."""
 
 import dataclasses
+import functools
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from patch_svdd_jax import metrics, report
+from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detector import Scores
 from patch_svdd_jax.evaluation import Evaluation
-from patch_svdd_jax.html_report import Threshold, evaluated, render
+from patch_svdd_jax.html_report import Item, evaluated, pictures, render
+from patch_svdd_jax.inspection import Inspection
+from patch_svdd_jax.regions import Region
 
 # Some that a page has to withstand.
 NAMES = (
@@ -30,7 +34,8 @@ NAMES = (
 DEFECTS = ('good',) * 4 + ('hole',) * 5 + ('thread',) * 2
 # One good image is a false alarm, one hole is missed.
 SCORES = (0.1, 0.2, 0.6, 0.3, 0.9, 0.8, 0.7, 0.35, 0.95, 1.5, 0.5)
-THRESHOLD = Threshold(0.4, 0.05)
+THRESHOLD = Threshold(0.4, 0.05, ensured=True)
+REGION = Region((2, 3, 10, 4), 30, 0.9)
 
 
 @pytest.fixture(scope='session')
@@ -45,6 +50,8 @@ def split():
     labels=np.array([defect != 'good' for defect in DEFECTS]),
     defects=DEFECTS,
     names=NAMES,
+    sizes=np.full((len(NAMES), 2), (48, 64)),
+    appearance=np.zeros((len(NAMES), 4), np.float32),
   )
 
 
@@ -79,6 +86,26 @@ def other(split):
   return measure(split, SCORES[::-1], 1)
 
 
+def inspected(evaluation):
+  """What a calibrated detector says of the images; one looks otherwise."""
+  scores = evaluation.scores.images['product']
+  alarms = scores > THRESHOLD.value
+  return Inspection(
+    scores=scores,
+    maps=evaluation.scores.maps['product'],
+    p_values=np.linspace(0.1, 0.9, len(NAMES)),
+    alarms=alarms,
+    regions=tuple((REGION,) if alarm else () for alarm in alarms),
+    warnings=(('brightness 9 is <below>',), *((),) * (len(NAMES) - 1)),
+    statistics={},
+  )
+
+
+@pytest.fixture(scope='session')
+def found(evaluation):
+  return inspected(evaluation)
+
+
 def history():
   lines = [
     {'step': step, 'loss': 4 / step, 'position_accuracy/k64': step / 100, 'steps_per_s': 9.0}
@@ -88,7 +115,7 @@ def history():
 
 
 @pytest.fixture(scope='session')
-def page(split, evaluation, other):
+def page(split, evaluation, other, found):
   config = default.get_config()
   config.train.steps = 50
   config.data.root = '</script><script>alert(2)</script>'
@@ -101,7 +128,7 @@ def page(split, evaluation, other):
     config=config,
     history=history(),
     threshold=THRESHOLD,
-    p_values=np.linspace(0.1, 0.9, len(NAMES)),
+    found=found,
     warnings=['It is <i>dark</i>.'],
   )
 
@@ -111,18 +138,20 @@ def html(page):
   return render(page)
 
 
+def without_truth(views):
+  return [view for view in views() if view.name != pictures.TRUTH]
+
+
 @pytest.fixture(scope='session')
 def untold(page):
   """The page of images of which nothing but scores is known."""
   items = [
-    dataclasses.replace(
-      item, anomalous=None, defect='', mask=None, p_value=None, alarm=None
-    )
-    for item in page.items
-  ]  # fmt: skip
+    Item(item.name, item.score, functools.partial(without_truth, item.views)) for item in page.items
+  ]
   return dataclasses.replace(
     page,
     items=items,
+    scores={'images': np.concatenate([*page.scores.values()])},
     threshold=None,
     warnings=(),
     headlines=(),

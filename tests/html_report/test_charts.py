@@ -7,11 +7,11 @@ import pytest
 from skimage.measure import points_in_poly
 
 from patch_svdd_jax.html_report import charts
-from patch_svdd_jax.html_report.charts import Bars, Chart, Limits, Line
+from patch_svdd_jax.html_report.charts import Bars, Chart, Line, Range
 
 
 def make_chart(**parts):
-  return Chart('name', 'title', 'x', 'y', Limits(0, 10), Limits(-1, 1), **parts)
+  return Chart('name', 'title', 'x', 'y', Range(0, 10), Range(-1, 1), **parts)
 
 
 def numbers(path):
@@ -33,7 +33,7 @@ def test_ticks_are_round_values_within_the_limits():
 
 
 def test_large_steps_have_all_their_digits():
-  chart = Chart('', '', '', '', Limits(0, 25_000), Limits(0, 1))
+  chart = Chart('', '', '', '', Range(0, 25_000), Range(0, 1))
   assert chart.x_ticks[-1].label == '25,000'
 
 

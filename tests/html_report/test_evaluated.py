@@ -6,24 +6,36 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax import metrics
-from patch_svdd_jax.html_report import Threshold, evaluated, measured_curves
+from patch_svdd_jax.calibration import Threshold
+from patch_svdd_jax.html_report import evaluated, measured_curves
 
 
-def test_items_know_the_truth_and_the_verdict(page, split, evaluation):
+def test_items_know_the_truth_and_the_verdict(page, split, evaluation, found):
   scores = evaluation.scores.images['product']
   for i, item in enumerate(page.items):
     assert (item.name, item.score, item.defect) == (split.names[i], scores[i], split.defects[i])
-    assert (item.anomalous, item.alarm) == (split.labels[i], scores[i] >= 0.4)
-    assert (item.mask is None) == (i < 4 or i > 8)  # normal, or without a mask
+    assert (item.anomalous, item.alarm) == (split.labels[i], scores[i] > 0.4)
+    assert (item.p_value, item.regions) == (found.p_values[i], found.regions[i])
+    assert (item.size, item.warnings) == ((48, 64), found.warnings[i])
   errors = {item.name: item.error for item in page.items if item.error}
   assert errors == {'test/good/002.png': 'false alarm', 'test/hole/10.png': 'missed'}
+  assert {kind: len(scores) for kind, scores in page.scores.items()} == {
+    'normal': 4,
+    'anomalous': 7,
+  }
 
 
-def test_a_score_at_the_threshold_is_an_alarm(split, evaluation):
-  threshold = Threshold(float(evaluation.scores.images['product'][7]), 0.1)
-  items = evaluated.items(split, evaluation, threshold, None)
-  assert items[7].alarm
+def test_truth_is_a_mask_or_a_word(split):
+  assert [evaluated.truth(split, i) for i in (0, 10)] == ['normal', 'no mask']
+  np.testing.assert_array_equal(evaluated.truth(split, 5), split.masks[5])
+
+
+def test_a_score_at_the_threshold_is_no_alarm(split, evaluation):
+  threshold = Threshold(float(evaluation.scores.images['product'][7]), 0.1, ensured=True)
+  items = evaluated.items(split, evaluation, (0, 1), threshold, None)
+  assert not items[7].alarm
   assert items[7].p_value is None
+  assert evaluated.items(split, evaluation, (0, 1), None, None)[7].alarm is None
 
 
 def test_figures_stand_beside_what_they_are_compared_with(page, evaluation, other):
@@ -74,7 +86,7 @@ def test_the_threshold_is_marked_on_the_curves_of_images(page):
 
 def test_a_threshold_above_all_scores_has_no_precision(split, evaluation):
   roc, precision_recall, *_ = measured_curves.charts(
-    split, {'product': evaluation}, 'product', Threshold(9.0, 0.01)
+    split, {'product': evaluation}, 'product', Threshold(9.0, 0.01, ensured=True)
   )
   assert roc.marks == [('threshold', 0, 0)]
   assert precision_recall.marks == ()
@@ -89,6 +101,7 @@ def test_without_anomalous_images_there_is_no_curve(split, evaluation):
   of_good = dataclasses.replace(
     evaluation, maps={'product': nan}, per_defect={'product': {}}, scores=scores
   )
-  page = evaluated.make(good, of_good, {}, (0, 1), title='good', threshold=Threshold(0.4, 0.05))
+  threshold = Threshold(0.4, 0.05, ensured=True)
+  page = evaluated.make(good, of_good, {}, (0, 1), title='good', threshold=threshold)
   assert (page.curves, page.headlines) == ([], [])
   assert [table.name for table in page.tables] == ['maps']

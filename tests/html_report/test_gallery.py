@@ -4,13 +4,13 @@ import itertools
 
 import numpy as np
 
-from patch_svdd_jax.html_report import Item, Threshold, gallery
+from patch_svdd_jax.calibration import Threshold
+from patch_svdd_jax.html_report import Item, gallery
 
 
 def make(name, score, anomalous=None, alarm=None):
   defect = {None: '', False: 'good', True: 'hole'}[anomalous]
-  blank = np.zeros((2, 2), np.float32)
-  return Item(name, np.zeros((2, 2, 3), np.uint8), blank, score, anomalous, defect, alarm=alarm)
+  return Item(name, score, list, anomalous, defect, alarm=alarm)
 
 
 ITEMS = [
@@ -57,20 +57,20 @@ def test_choices():
   assert gallery.verdicts([make('a', 1, True)]) == []
 
 
-def test_tally():
-  assert gallery.tally(ITEMS) == [('normal', 1, 2), ('anomalous', 3, 4)]
-  assert gallery.tally([make('a', 1, alarm=True), make('b', 0, alarm=False)]) == [('images', 1, 2)]
-  assert gallery.tally([make('a', 1, True)]) == []
+SCORES = {'normal': np.array([0.1, 0.6]), 'anomalous': np.array([0.2, 0.9, 0.8, 0.5])}
+
+
+def test_what_is_above_the_threshold_is_an_alarm():
+  threshold = Threshold(0.5, 0.01, ensured=True)
+  assert gallery.tally(SCORES, threshold) == [('normal', 1, 2), ('anomalous', 2, 4)]
 
 
 def test_the_threshold_lies_in_the_chart_of_scores():
-  chart = gallery.score_chart(ITEMS, Threshold(5.0, 0.01))
-  assert [(bars.label, bars.counts.sum()) for bars in chart.bars] == [
-    ('normal', 2),
-    ('anomalous', 4),
-  ]
+  chart = gallery.score_chart(SCORES, Threshold(5.0, 0.01, ensured=True))
+  counts = {bars.label: bars.counts.sum() for bars in chart.bars}
+  assert counts == {'normal': 2, 'anomalous': 4}
   assert chart.x_limits.low < 0.1
   assert chart.x_limits.high > 5
   [rule] = chart.rules
   assert rule.value == 5
-  assert gallery.score_chart(ITEMS, None).rules == []
+  assert gallery.score_chart(SCORES, None).rules == []

@@ -40,6 +40,8 @@ def test_what_has_no_mask_has_no_outline():
   image, _, anomaly_map = photograph()
   views = pictures.views(image, None, anomaly_map, (0, 1))
   assert [view.name for view in views] == ['image', 'anomaly map', 'overlay']
+  _, truth, *_ = pictures.views(image, 'no mask', anomaly_map, (0, 1))
+  assert (truth.name, truth.uri, truth.text) == ('ground truth', '', 'no mask')
 
 
 def test_the_colour_scale_has_the_colours_of_the_maps():

@@ -59,14 +59,14 @@ def test_cards_have_what_is_known_of_each_image(page, parsed):
     assert known == (item.defect, item.verdict, item.error)
   # Four pictures each, but for images without an outline; and the colour scale, twice.
   alts = [found['alt'] for found, _ in parsed.all('img')]
-  assert len(alts) == sum(3 + (item.mask is not None) for item in page.items) + 2
+  assert len(alts) == 5 * 4 + 6 * 3 + 2
   assert all(alts)
   assert 'test/hole/9.png: ground truth' in alts
 
 
 def test_verdicts_and_threshold(parsed):
   [(found, _)] = parsed.all('p', id='threshold')
-  assert (found['data-score'], found['data-false-alarm-rate']) == ('0.4', '0.05')
+  assert (found['data-value'], found['data-rate']) == ('0.4', '0.05')
   rows = [found['data-row'] for found, _ in parsed.all('tr', data_row=True)]
   assert {'normal', 'anomalous'} <= set(rows)
   counts = [found['data-value'] for found, _ in parsed.all('td') if [*found] == ['data-value']]
@@ -148,17 +148,21 @@ def test_a_page_of_images_alone_shows_nothing_else(untold, parse):
 
 
 def test_a_page_without_images_can_be_made(untold, parse):
-  parsed = parse(html_report.render(dataclasses.replace(untold, items=())))
+  parsed = parse(html_report.render(dataclasses.replace(untold, items=(), scores={})))
   assert parsed.all('section') == []
 
 
-def test_boxes_lie_over_the_image(untold, parse):
-  item = dataclasses.replace(untold.items[0], boxes=(html_report.Box(2, 3, 12, 7),))
-  parsed = parse(html_report.render(dataclasses.replace(untold, items=[item])))
-  [(found, _)] = parsed.all('svg', class_='boxes')
-  assert found['viewbox'] == '0 0 32 24'
-  [(found, _)] = parsed.all('rect')
-  assert found == {'x': '2', 'y': '3', 'width': '10', 'height': '4'}
+def test_regions_lie_over_the_overlay(page, parsed):
+  alarms = sum(item.alarm for item in page.items)
+  boxes = [found for found, _ in parsed.all('svg', class_='boxes')]
+  assert len(boxes) == alarms
+  assert boxes[0]['viewbox'] == '0 0 64 48'  # pixels of the file
+  assert parsed.all('rect')[0][0] == {'x': '2', 'y': '3', 'width': '10', 'height': '4'}
+
+
+def test_images_that_look_otherwise_say_so(parsed):
+  [(_, text)] = parsed.all('span', class_='warning')
+  assert text == 'brightness 9 is <below>'
 
 
 def test_the_page_says_how_many_images_are_left_out(page, parse):
