@@ -15,6 +15,7 @@ stopped.
 
 import argparse
 import concurrent.futures
+import pathlib
 import sys
 import time
 from collections.abc import Sequence
@@ -23,12 +24,14 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from patch_svdd_jax import inspection, prediction_pictures, predictions, shift
+from patch_svdd_jax import html_report, inspection, prediction_pictures, predictions, shift
+from patch_svdd_jax.checkpoints import explain_disk_errors
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import Split, image_stream
 from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.html_report import predicted
 from patch_svdd_jax.inspection import Inspection, Limits
 from patch_svdd_jax.prediction_pictures import Which
 from patch_svdd_jax.predictions import Predictions
@@ -85,14 +88,33 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     'pictures': options.pictures,
   }
   tally = Tally()
+  colours = prediction_pictures.colour_limits(inspection.calibrated(detector), limit.pixel.value)
+  highest = predicted.HighestScores(colours)
   with Predictions(options.output, made_with) as results:
-    predict(detector, limit, sources, results, options.pictures, tally)
+    texts = predict(detector, limit, sources, results, options.pictures, highest, tally)
+    page = predicted.make(
+      results.read(),
+      highest,
+      sources,
+      detector.config,
+      title=title(options.images),
+      map_name=detector.last_map,
+      threshold=limit.image,
+      warnings=[*limit.warnings, *([shift.warn(texts)] if texts else [])],
+    )
+    with explain_disk_errors(options.output):
+      html_report.write(options.output / 'report.html', page)
     results.finish()
   print(f'{tally.images} images: {tally.alarms} alarms, {tally.failures} could not be read')
   if tally.scored:
     print(tally.speed())
-  print(f'written: {options.output}')
+  print(f'written: {options.output}: report.html, results.jsonl, results.csv')
   return 1 if tally.failures else 0
+
+
+def title(places: Sequence[pathlib.Path]) -> str:
+  """What the page of the images of some places is called."""
+  return str(places[0]) + (f' and {len(places) - 1} more' if len(places) > 1 else '')
 
 
 def predict(
@@ -101,12 +123,16 @@ def predict(
   sources: Sequence[image_stream.Source],
   results: Predictions,
   pictures: Which,
+  highest: predicted.HighestScores,
   tally: Tally,
-) -> None:
-  """Scores what has no result yet; pictures are drawn while the next images are scored."""
-  normal = inspection.calibrated(detector)
-  colours = prediction_pictures.colour_limits(normal, limit.pixel.value)
-  latest, done = shift.Window(normal.statistics), set()
+) -> list[str]:
+  """Scores what has no result yet; pictures are drawn while the next images are scored.
+
+  Returns:
+    How images differed last, as a batch, from the normal ones; nothing where they did not.
+  """
+  latest, done = shift.Window(inspection.calibrated(detector).statistics), set()
+  texts: list[str] = []
   for record in results.read():
     done.add(record['image'])
     tally.add(record)
@@ -127,30 +153,31 @@ def predict(
       bar.update(len(records))
       bar.set_postfix_str(f'{tally.alarms} alarms')
 
+    def draw(split: Split, found: Inspection) -> None:
+      prediction_pictures.write(
+        results.folder, split, found, limit.pixel.value, highest.limits, pictures
+      )
+      highest.take(split, found)
+
     records: list[dict[str, Any]] = []
     for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
       found = inspect(detector, batch.split, limit, tally) if batch.split else None
       finish(records)
       records, drawn = describe(batch, found), None
       if batch.split and found:
-        watch(latest, found)
-        drawn = painter.submit(
-          prediction_pictures.write,
-          results.folder,
-          batch.split,
-          found,
-          limit.pixel.value,
-          colours,
-          pictures,
-        )
+        texts = watch(latest, found) or texts
+        drawn = painter.submit(draw, batch.split, found)
     finish(records)
+  return texts
 
 
-def watch(latest: shift.Window, found: Inspection) -> None:
-  """Says when the latest images begin to look otherwise than the normal ones."""
+def watch(latest: shift.Window, found: Inspection) -> list[str]:
+  """What is new of how the latest images differ from the normal ones, which it says."""
   before = latest.texts
-  if latest.take(found.statistics) and latest.texts and not before:
-    tqdm.write(f'warning: {shift.warn(latest.texts)}', file=sys.stderr)
+  if not latest.take(found.statistics) or not latest.texts or before:
+    return []
+  tqdm.write(f'warning: {shift.warn(latest.texts)}', file=sys.stderr)
+  return latest.texts
 
 
 def describe(batch: image_stream.Batch, found: Inspection | None) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from PIL import Image
 
 from patch_svdd_jax import PatchSVDD, inspection
 from patch_svdd_jax.commands import main, predict
-from patch_svdd_jax.data import image_stream
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.predictions import Predictions
 from tests.runs import tiny_config
@@ -115,6 +114,17 @@ def test_regions_hold_the_defect_in_pixels_of_the_file(predicted):
   assert found['bäd/0.png']['regions'][0]['area'] <= width * height
 
 
+def test_the_report_has_every_image_that_could_be_read(predicted, tmp_path):
+  _, found, printed = predicted
+  html = (tmp_path / 'found' / 'report.html').read_text()
+  for name in list(found)[:6]:
+    assert f'data-name="{name}" data-score="{found[name]["score"]}"' in html
+  assert html.count('alt="bäd/0.png: ') == 3
+  assert html.count('<rect ') == sum(len(line.get('regions', ())) for line in found.values())
+  assert '1 file could not be read' in html
+  assert 'report.html' in printed.out.splitlines()[-1]
+
+
 def test_pictures_of_alarms(predicted, tmp_path):
   _, found, _ = predicted
   alarms = sorted(name for name, line in found.items() if line.get('verdict') == 'alarm')
@@ -155,14 +165,18 @@ def test_a_run_that_was_stopped_goes_on(model, parts, tmp_path, monkeypatch, cap
   output = tmp_path / 'found'
   assert main(command(model, output, parts)) == 130
   assert not (output / 'results.jsonl').exists()
-  monkeypatch.setattr(predict, 'inspect', real)
-  read = []
-  real_read = image_stream.read
-  monkeypatch.setattr(
-    image_stream, 'read', lambda source, config: (read.append(source), real_read(source, config))[1]
-  )
+  scored = []
+
+  def patient(detector, split, limit, tally):
+    scored.extend(split.names)
+    return real(detector, split, limit, tally)
+
+  monkeypatch.setattr(predict, 'inspect', patient)
   assert main(command(model, output, parts)) == 1
-  assert not {source.name for source in read} & set(taken[0])
+  assert not set(scored) & set(taken[0])
+  # The report shows what was scored before, too.
+  html = (output / 'report.html').read_text()
+  assert all(f'data-name="{name}"' in html for name in (*taken[0], *scored))
   whole = tmp_path / 'whole'
   assert main(command(model, whole, parts)) == 1
   ours, theirs = results(output), results(whole)
