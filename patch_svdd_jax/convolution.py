@@ -109,6 +109,11 @@ def valid_conv(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> j
   return by_platform(x, kernel, stride=stride, dilation=dilation).astype(x.dtype)
 
 
+def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+  """`valid_conv` as one operation whatever the platform, and without gradients of its own."""
+  return convolve(x, kernel, stride=stride, dilation=dilation).astype(x.dtype)
+
+
 def _forward(
   x: jax.Array, kernel: jax.Array, stride: int, dilation: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:

@@ -17,8 +17,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax import geometry
 from patch_svdd_jax.architecture import Architecture
+from patch_svdd_jax.convolution import valid_conv
 from patch_svdd_jax.devices import DEVICES, DIVIDED, all_devices, local_mesh
-from patch_svdd_jax.encoders import Encoder
+from patch_svdd_jax.encoders import Convolve, Encoder
 from patch_svdd_jax.standardisation import standardise
 from patch_svdd_jax.train_state import Params
 
@@ -37,9 +38,11 @@ class Embeddings(NamedTuple):
   images: int
 
 
-def make_encode(architecture: Architecture, strides: Mapping[int, int]) -> Callable:
+def make_encode(
+  architecture: Architecture, strides: Mapping[int, int], convolve: Convolve = valid_conv
+) -> Callable:
   """Returns encode(params, mean, images u8[B, H, W, 3]) -> f32[B, rows, columns, D] for each K."""
-  encoder = Encoder(architecture)
+  encoder = Encoder(architecture, convolve=convolve)
 
   def encode(params: Params, mean: jax.Array, images: jax.Array) -> Any:
     return encoder.apply({'params': params}, standardise(images, mean), strides)

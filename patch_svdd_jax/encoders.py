@@ -23,6 +23,8 @@ LEAK = 0.1
 POSITIONS = 8
 # What rematerialisation keeps of the activations: those of every other layer.
 KEPT = 'kept activation'
+# VALID convolutions by stride and dilation, as `valid_conv`.
+Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
 
 
 def uniform_initializer(fan_in: int) -> Callable:
@@ -57,6 +59,7 @@ class ValidConv(nn.Module):
   kernel: int
   features: int
   dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
 
   @nn.compact
   def __call__(self, x: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
@@ -67,7 +70,7 @@ class ValidConv(nn.Module):
     bias = self.param('bias', initializer, (self.features,))
     if self.dtype:
       x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
-    return valid_conv(x, kernel, stride, dilation) + bias[None, None, None]
+    return self.convolve(x, kernel, stride, dilation) + bias[None, None, None]
 
 
 class BaseLevel(nn.Module):
@@ -75,9 +78,12 @@ class BaseLevel(nn.Module):
 
   layers: tuple[Convolution, ...]
   dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
 
   def setup(self) -> None:
-    self.conv = [ValidConv(layer.kernel, layer.features, self.dtype) for layer in self.layers]
+    self.conv = [
+      ValidConv(layer.kernel, layer.features, self.dtype, self.convolve) for layer in self.layers
+    ]
 
   def __call__(self, x: jax.Array, thinning: int = 1) -> jax.Array:
     """Embeds f32[B, H, W, 3]; of the outputs every `thinning`-th is computed along each axis."""
@@ -96,10 +102,13 @@ class MergeLevel(nn.Module):
   merge_features: int
   embed_dim: int
   dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
 
   def setup(self) -> None:
     features = (self.merge_features, self.embed_dim)
-    self.conv = [ValidConv(2 - i, count, self.dtype) for i, count in enumerate(features)]
+    self.conv = [
+      ValidConv(2 - i, count, self.dtype, self.convolve) for i, count in enumerate(features)
+    ]
 
   def __call__(self, x: jax.Array, stride: int, dilation: int) -> jax.Array:
     """Merges f32[B, h, w, D] of the level below, quadrants `dilation` grid points apart."""
@@ -113,17 +122,22 @@ class Encoder(nn.Module):
     architecture: its shape.
     dtype: in which its layers compute; None is that of the parameters. Embeddings of bfloat16
       become float32.
+    convolve: what its layers convolve with.
   """
 
   architecture: Architecture
   dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
 
   def setup(self) -> None:
     base, *merging = self.architecture.levels
     shape = self.architecture
-    levels: dict[str, nn.Module] = {f'level_{base}': BaseLevel(shape.base, self.dtype)}
+    levels: dict[str, nn.Module] = {
+      f'level_{base}': BaseLevel(shape.base, self.dtype, self.convolve)
+    }
     levels |= {
-      f'level_{k}': MergeLevel(shape.merge_features, shape.embed_dim, self.dtype) for k in merging
+      f'level_{k}': MergeLevel(shape.merge_features, shape.embed_dim, self.dtype, self.convolve)
+      for k in merging
     }
     for name, module in levels.items():
       setattr(self, name, module)
