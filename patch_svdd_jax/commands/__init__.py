@@ -13,6 +13,7 @@ from patch_svdd_jax.errors import UserError
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
   'eval': 'measure a detector on labelled test images',
+  'export': 'write a detector as one file that runs without this package',
   'predict': 'say of images whether they are anomalous, and where',
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
   'fit': 'fit and calibrate the detector of a run anew, or with other settings',
