@@ -9,6 +9,7 @@ WORKDIR/eval gets report.html, one page that shows it all, metrics.json, maps.np
 overlays/, on one colour scale. The checkpoint is the one that held-out normal images choose; with
 --every_checkpoint all that training has kept (config.checkpoint.keep) are measured besides, into
 metrics.json and checkpoints.png. The verdicts in the report are those of the false-alarm rates.
+--mvtec_maps writes the maps for the evaluation code that MVTec publishes, of the images' own sizes.
 
   python eval.py --workdir runs/screw
   python eval.py --workdir runs/authors --config configs/mvtec.py:screw --config.data.root=DATA
@@ -34,6 +35,7 @@ from patch_svdd_jax import (
   inspection,
   metrics,
   monitoring,
+  mvtec_maps,
   results,
   shift,
   train_state,
@@ -71,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--every_checkpoint',
     action='store_true',
     help='measure every checkpoint that was kept, to see what choosing one without labels costs',
+  )
+  parser.add_argument(
+    '--mvtec_maps',
+    type=console.folder,
+    metavar='FOLDER',
+    help="write the maps as FOLDER/CATEGORY/test/DEFECT/ID.tiff, as MVTec's code reads them",
   )
 
 
@@ -335,4 +343,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   print_timing(evaluation.timing)
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
   print(f'written: {workdir / "eval"}: {files}')
+  if options.mvtec_maps and distributed.is_first():
+    folder = options.mvtec_maps / dataset.name.rpartition('/')[-1]
+    maps = evaluation.scores.maps[detector.last_map]
+    mvtec_maps.write(folder, dataset.test.names, maps, dataset.test.sizes)
+    print(f'written: {folder}')
   return 0

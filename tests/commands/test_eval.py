@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from patch_svdd_jax import configuration, selection, train_state
@@ -86,7 +87,7 @@ import json, sys
 from patch_svdd_jax.commands import main
 config, workdir, report = sys.argv[1:]
 train = main(['train', '--config', config, '--workdir', workdir])
-measure = main(['eval', '--workdir', workdir])
+measure = main(['eval', '--workdir', workdir, '--mvtec_maps', workdir + '_maps'])
 with open(report, 'w') as file:
   json.dump({'status': [train, measure], 'modules': [*sys.modules]}, file)
 """
@@ -156,6 +157,17 @@ def test_files(place, first):
       assert arrays[name].shape == (5, *SIZE)
       np.testing.assert_array_equal(arrays[f'{name}_score'], arrays[name].max(axis=(1, 2)))
     np.testing.assert_allclose(arrays['product'], arrays['k32'] * arrays['k16'], rtol=1e-5)
+
+
+def test_maps_for_the_code_of_mvtec(place, first):
+  assert first['status'] == [0, 0]
+  folder = place / 'run_maps/parts'
+  assert f'written: {folder}' in first['out']
+  with np.load(place / 'run/eval/maps.npz', allow_pickle=False) as arrays:
+    assert len(arrays['names']) == len(list(folder.rglob('*.tiff')))
+    for name, expected in zip(arrays['names'], arrays['product'], strict=True):
+      found = tifffile.imread((folder / name).with_suffix('.tiff'))
+      np.testing.assert_array_equal(found, expected)
 
 
 def test_metrics_are_those_of_the_maps(place, first):
