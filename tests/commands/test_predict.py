@@ -197,6 +197,7 @@ def test_images_in_other_light_are_warned_of_as_a_batch(model, tmp_path, capsys)
     Image.fromarray(photograph(300 + i, light=-40)).save(folder / f'{i}.png')
   assert main(command(model, tmp_path / 'found', folder)) == 0
   assert 'other light, camera or focus than in training? brightness' in capsys.readouterr().err
+  assert 'other light, camera or focus' in (tmp_path / 'found' / 'report.html').read_text()
   warnings = [line['warnings'][0] for line in results(tmp_path / 'found').values()]
   assert all(text.startswith('brightness') for text in warnings)
 
