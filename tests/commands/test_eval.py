@@ -210,7 +210,7 @@ def test_printed_tables(place, first):
   assert 'folder/parts, 2 steps, 5 test images' in lines
   assert any('images/s' in line and 'GFLOP/s' in line and 'MiB' in line for line in lines)
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
-  assert lines[-1] == f'written: {place}/run/eval: {files}'
+  assert lines[-2] == f'written: {place}/run/eval: {files}'
 
 
 def test_the_page_has_the_figures_the_training_and_the_settings(place, first):
