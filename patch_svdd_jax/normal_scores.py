@@ -15,6 +15,7 @@ from patch_svdd_jax import architecture, bank_building, calibration, embedding
 from patch_svdd_jax.data import Split, appearance
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.data.held_out import evenly
+from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detector import Detector, Scores, strides_of
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
@@ -48,7 +49,7 @@ def calibrate(
   """
   settings = detector.config.calibration
   check(settings)
-  normal = concatenate([train, held_out])
+  normal = in_file_order(concatenate([train, held_out]))
   if len(normal) < 2:
     return detector
   if len(held_out) >= ENOUGH:
@@ -70,15 +71,23 @@ def calibrate(
   return dataclasses.replace(detector, calibration=found)
 
 
+def in_file_order(split: Split) -> Split:
+  """The images in the natural order of their names, in which most were taken."""
+  order = sorted(range(len(split)), key=lambda index: natural_key(split.names[index]))
+  return split.take(np.array(order, int))
+
+
 def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Iterator[Scores]:
   """Scores of normal images u8[N, H, W, 3], no more than asked for, each without its fold.
 
-  Every `folds`-th image is of one fold, so that all folds are alike. All banks are of one size and
-  screened alike, for then one program searches them all.
+  A fold is a run of files: images that were taken one after another are often alike, and one of
+  them in the bank would make the others' scores too low. All banks are of one size and screened
+  alike, for then one program searches them all.
   """
   settings = detector.config.calibration
   folds = min(settings.folds, len(images))
   numbers = np.arange(len(images))
+  fold_of = numbers * folds // len(images)
   chosen = evenly(len(images), settings.images)
   rows = embedding.embed_to_host(
     architecture.from_config(detector.config.encoder),
@@ -90,10 +99,10 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
   )
   in_bank = len(images) - -(-len(images) // folds)
   for fold in progress(range(folds)):
-    scored = chosen[chosen % folds == fold]
+    scored = chosen[fold_of[chosen] == fold]
     if not len(scored):
       continue
-    kept = numbers[numbers % folds != fold]
+    kept = numbers[fold_of != fold]
     without = refit(detector, rows, kept[evenly(len(kept), in_bank)], len(images))
     count = -(-len(chosen) // folds)
     yield without.score(images[np.resize(scored, max(count, len(scored)))]).first(len(scored))

@@ -52,9 +52,9 @@ def calibrated(detector):
 def test_each_image_is_scored_without_its_fold(detector, calibrated):
   found = calibrated.calibration
   both = np.concatenate([TRAIN.images, HELD_OUT.images])
-  fold = np.arange(13) % 5
+  fold = np.repeat(np.arange(5), [3, 3, 2, 3, 2])
   assert found.images == 13
-  # 13 images in folds of 3, 3, 3, 2, 2: every bank has 10.
+  # Runs of 3, 3, 2, 3, 2 images: every bank has 10.
   expected = []
   for k in range(5):
     others = np.flatnonzero(fold != k)
@@ -117,6 +117,13 @@ def test_no_more_images_than_asked_for_are_scored(detector):
   origin = detector.origin._replace(config=few)
   found = normal_scores.calibrate(dataclasses.replace(detector, origin=origin), TRAIN, HELD_OUT)
   assert found.calibration.images == 3
+
+
+def test_folds_are_runs_of_files_in_their_order():
+  names = ['train/good/2.png', 'train/good/10.png', 'train/good/1.png']
+  found = normal_scores.in_file_order(dataclasses.replace(split_of(2, 3), names=tuple(names)))
+  assert found.names == ('train/good/1.png', 'train/good/2.png', 'train/good/10.png')
+  np.testing.assert_array_equal(found.images, split_of(2, 3).images[[2, 0, 1]])
 
 
 def test_a_single_image_calibrates_nothing(detector):
