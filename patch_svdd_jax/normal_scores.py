@@ -2,7 +2,7 @@
 
 Held-out images are such; where too few are held out to ensure a false-alarm rate of 1 %, all normal
 images are scored instead, each by a memory bank without its fold (cross-fitting). The encoder is
-then one that has seen them: what that does to the rate is measured in docs/calibration.md.
+then one that has seen them, so the p-values are no longer proven (docs/calibration.md).
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def check(settings: ml_collections.ConfigDict) -> None:
 def calibrate(
   detector: Detector, train: Split, held_out: Split, progress: Progress = iter
 ) -> Detector:
-  """The detector with a calibration; without one where there is a single normal image.
+  """The detector with a calibration; without one where one image or none is to be scored.
 
   Args:
     detector: fitted to the images of `train`.
@@ -50,7 +50,7 @@ def calibrate(
   settings = detector.config.calibration
   check(settings)
   normal = in_file_order(concatenate([train, held_out]))
-  if len(normal) < 2:
+  if len(normal) < 2 or not settings.images:
     return detector
   if len(held_out) >= ENOUGH:
     chosen = held_out.images[evenly(len(held_out), settings.images)]

@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ class Predictions:
   def __enter__(self) -> 'Predictions':
     return self
 
-  def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+  def __exit__(self, *_: object) -> None:
     self._file.close()
 
   def _whole_lines(self, made_with: dict[str, Any]) -> None:

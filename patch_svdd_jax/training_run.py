@@ -29,16 +29,14 @@ from patch_svdd_jax.collapse import CollapseWatch
 from patch_svdd_jax.detector import Detector, strides_of
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.monitoring import SilentMonitor, TrainingMonitor
+from patch_svdd_jax.train_state import Params
 
 # What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
 FREE = (
+  *configuration.WITHOUT_EFFECT,
   'config.checkpoint.every:',
-  'config.checkpoint.keep:',
   'config.train.on_collapse:',
   'config.score.',
-  'config.calibration.',
-  'config.data.root:',
-  'config.data.prepared:',
 )
 
 
@@ -163,10 +161,29 @@ def train(
     step = checkpoints.chosen or 0
     params = checkpoints.restore_encoder(outcome.state.params['encoder'], step)
     reason = selection.explain(checkpoints.statistics, step)
-  detector = Detector.fit(config, params, normal, step=step, progress=progress('Embedding'))
+  detector = fit_detector(
+    config, params, workdir, dataset, step=step, progress=progress, calibrated=calibrated
+  )
+  return detector, reason
+
+
+def fit_detector(
+  config: ml_collections.ConfigDict,
+  params: Params,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  *,
+  step: int,
+  progress: Callable[[str], Progress],
+  calibrated: bool,
+) -> Detector:
+  """Fits the detector of an encoder that took so many steps, and saves it; otherwise as `train`."""
+  detector = Detector.fit(
+    config, params, dataset.train.images, step=step, progress=progress('Embedding')
+  )
   if calibrated:
     detector = normal_scores.calibrate(
       detector, dataset.train, dataset.held_out, progress('Calibrating')
     )
   detector.save(workdir)
-  return detector, reason
+  return detector

@@ -126,6 +126,13 @@ def test_folds_are_runs_of_files_in_their_order():
   np.testing.assert_array_equal(found.images, split_of(2, 3).images[[2, 0, 1]])
 
 
+def test_none_are_asked_for(detector):
+  none = detector.config.copy_and_resolve_references()
+  none.calibration.images = 0
+  asked = dataclasses.replace(detector, origin=detector.origin._replace(config=none))
+  assert normal_scores.calibrate(asked, TRAIN, HELD_OUT).calibration is None
+
+
 def test_a_single_image_calibrates_nothing(detector):
   one = TRAIN.take(np.arange(1))
   assert normal_scores.calibrate(detector, one, TRAIN.take(np.arange(0))).calibration is None

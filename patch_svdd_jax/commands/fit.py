@@ -15,7 +15,7 @@ from patch_svdd_jax import bank_building, data, distributed, normal_scores
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.eval import read_config, restore_encoder
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.training_run import fit_detector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +36,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   with Checkpoints(workdir) as checkpoints:
     step = checkpoints.chosen
     params = restore_encoder(checkpoints, workdir, step)
-  detector = Detector.fit(
-    config, params, dataset.train.images, step=step or 0, progress=console.progress('Embedding')
+  detector = fit_detector(
+    config, params, workdir, dataset, step=step or 0, progress=console.progress, calibrated=True
   )
-  if config.calibration.images:
-    detector = normal_scores.calibrate(
-      detector, dataset.train, dataset.held_out, console.progress('Calibrating', 'fold')
-    )
-  detector.save(workdir)
   console.print_banks(detector)
   console.print_calibration(detector)
   print(f'written: {workdir}')

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       workdir,
       data.load(config.data),
       progress=console.progress,
-      calibrated=bool(config.calibration.images),
+      calibrated=True,
     )
   except StoppedError as stopped:
     print(stopped)
