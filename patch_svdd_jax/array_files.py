@@ -1,22 +1,18 @@
 """Arrays by name as npz files, which hold numbers and texts alone: nothing in them is run."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from patch_svdd_jax import disk
+
 
 def write(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
   """Writes a compressed npz, which appears whole or not at all."""
-  unfinished = path.with_suffix('.tmp')
-  try:
-    with unfinished.open('wb') as file:
-      np.savez_compressed(file, **arrays)
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+  with disk.whole(path) as unfinished, unfinished.open('wb') as file:
+    np.savez_compressed(file, **arrays)
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -5,54 +5,17 @@ train state) and 'metrics' (the statistics of the held-out images, where there a
 writes under another name and renames, so a folder with a number is complete.
 """
 
-import errno
-import os
 import pathlib
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from patch_svdd_jax import selection
+from patch_svdd_jax import disk, selection
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.train_state import Params, TrainState
-
-# No space left, over the quota, over the largest size of a file.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
-
-
-def error_number(error: Exception) -> int | None:
-  """The errno of an OSError, or of a ValueError by which tensorstore reports one."""
-  quoted = re.search(r"os_error_code='(\d+)'", str(error))
-  return int(quoted[1]) if quoted else getattr(error, 'errno', None)
-
-
-@contextmanager
-def explain_disk_errors(folder: pathlib.Path) -> Iterator[None]:
-  """Turns what a disk can do to a writer into one line."""
-  verbosity = logging.get_verbosity()
-  # Orbax raises what its threads raise, and logs it with a traceback besides.
-  logging.set_verbosity(logging.FATAL)
-  try:
-    yield
-  except (OSError, ValueError) as error:
-    number = error_number(error)
-    if number in FULL:
-      raise UserError(
-        f'no space left on the disk of {folder}: free some and run the same command again; the '
-        f'checkpoints there are whole'
-      ) from error
-    if number in READ_ONLY:
-      raise UserError(f'cannot write to {folder}: {os.strerror(number)}') from error
-    raise
-  finally:
-    logging.set_verbosity(verbosity)
 
 
 def describe_mismatch(expected: Any, found: Any) -> str | None:
@@ -76,7 +39,7 @@ class Checkpoints:
 
   def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    with explain_disk_errors(self.folder):
+    with disk.explained(self.folder):
       self._manager = ocp.CheckpointManager(
         self.folder,
         item_handlers={name: ocp.StandardCheckpointHandler() for name in ('encoder', 'trainer')},
@@ -133,7 +96,7 @@ class Checkpoints:
     # As numpy arrays: of jax's that lie on several devices orbax has each write a slice, for which
     # it compiles programs in the middle of a run.
     arguments = {name: ocp.args.StandardSave(jax.device_get(item)) for name, item in items.items()}
-    with explain_disk_errors(self.folder):
+    with disk.explained(self.folder):
       self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=statistics, force=True)
 
   def restore(self, like: TrainState) -> TrainState | None:

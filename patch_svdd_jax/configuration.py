@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import os
 import pathlib
 import re
 import runpy
@@ -15,6 +14,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from patch_svdd_jax import disk
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 
@@ -275,13 +275,7 @@ def from_json(text: str, source: str) -> ml_collections.ConfigDict:
 
 def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes the config into the workdir, which is made where it is missing."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    unfinished = workdir / (FILE + '.tmp')
-    unfinished.write_text(to_json(config))
-    os.replace(unfinished, workdir / FILE)
-  except OSError as error:
-    raise UserError(f'cannot write {workdir / FILE}: {error.strerror}') from error
+  disk.write(workdir / FILE, to_json(config).encode())
 
 
 def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:

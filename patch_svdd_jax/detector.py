@@ -20,6 +20,7 @@ from patch_svdd_jax import (
   architecture,
   bank_building,
   configuration,
+  disk,
   embedding,
   memory_bank,
   nearest,
@@ -27,7 +28,6 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.bank_building import Bank
 from patch_svdd_jax.calibration import Calibration
-from patch_svdd_jax.checkpoints import explain_disk_errors
 from patch_svdd_jax.devices import local_mesh, replicate
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
@@ -256,7 +256,7 @@ class Detector:
       arrays['calibration'] = dataclasses.asdict(self.calibration)
     about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
-    with explain_disk_errors(workdir / FOLDER), manager(workdir) as models:
+    with disk.explained(workdir / FOLDER), manager(workdir) as models:
       # Numbered by saves, not by steps: one of the same step must not go before this is whole.
       models.save((models.latest_step() or 0) + 1, args=items, force=True)
 

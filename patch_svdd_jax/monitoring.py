@@ -1,13 +1,14 @@
 """How training goes: a progress bar, metrics as JSON lines, and TensorBoard events."""
 
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from patch_svdd_jax import disk
 
 METRICS = 'metrics.jsonl'
 EVENTS = 'tensorboard'
@@ -18,9 +19,7 @@ def keep_until(path: pathlib.Path, step: int) -> None:
   if not path.exists():
     return
   kept = [line for line in whole_lines(path) if json.loads(line)['step'] <= step]
-  unfinished = path.with_suffix('.tmp')
-  unfinished.write_text(''.join(kept))
-  os.replace(unfinished, path)
+  disk.write(path, ''.join(kept).encode())
 
 
 def whole_lines(path: pathlib.Path) -> list[str]:

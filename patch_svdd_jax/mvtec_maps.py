@@ -4,13 +4,13 @@ The map of CATEGORY/test/DEFECT/ID.png is FOLDER/CATEGORY/test/DEFECT/ID.tiff, o
 size: there it is compared with the ground truth, which is not resized either.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from patch_svdd_jax import disk
 from patch_svdd_jax.errors import UserError
 
 
@@ -30,12 +30,7 @@ def write(folder: pathlib.Path, names: Sequence[str], maps: np.ndarray, sizes: n
   if len(set(paths)) < len(paths):
     twice = next(path for path in paths if paths.count(path) > 1)
     raise UserError(f'two images would have the map {twice}: rename one of them')
-  try:
-    for path, each, (height, width) in zip(paths, maps, sizes, strict=True):
-      path.parent.mkdir(parents=True, exist_ok=True)
-      resized = Image.fromarray(each).resize((int(width), int(height)), Image.Resampling.BILINEAR)
-      unfinished = path.with_suffix('.tmp')
+  for path, each, (height, width) in zip(paths, maps, sizes, strict=True):
+    resized = Image.fromarray(each).resize((int(width), int(height)), Image.Resampling.BILINEAR)
+    with disk.whole(path) as unfinished:
       resized.save(unfinished, format='TIFF')
-      os.replace(unfinished, path)
-  except OSError as error:
-    raise UserError(f'cannot write the maps into {folder}: {error.strerror}') from error

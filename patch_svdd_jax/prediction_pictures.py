@@ -7,7 +7,6 @@ import numpy as np
 
 from patch_svdd_jax import report
 from patch_svdd_jax.calibration import Calibration
-from patch_svdd_jax.checkpoints import explain_disk_errors
 from patch_svdd_jax.data import Split, images
 from patch_svdd_jax.inspection import Inspection
 
@@ -43,19 +42,18 @@ def write(
   Raises:
     UserError: the disk is full, or the folder cannot be written.
   """
-  with explain_disk_errors(folder):
-    for index, name in enumerate(split.names):
-      if which == 'none' or (which == 'alarms' and not found.alarms[index]):
-        continue
-      mask, (height, width) = found.maps[index] > threshold, split.sizes[index]
-      full = images.resize_mask(mask, (int(height), int(width)))
-      report.write_png(folder / MASKS, name, images.encode_png(full))
-      report.write_overlay(
-        folder / OVERLAYS,
-        name,
-        split.images[index],
-        mask,
-        found.maps[index],
-        float(found.scores[index]),
-        limits,
-      )
+  for index, name in enumerate(split.names):
+    if which == 'none' or (which == 'alarms' and not found.alarms[index]):
+      continue
+    mask, (height, width) = found.maps[index] > threshold, split.sizes[index]
+    full = images.resize_mask(mask, (int(height), int(width)))
+    report.write_png(folder / MASKS, name, images.encode_png(full))
+    report.write_overlay(
+      folder / OVERLAYS,
+      name,
+      split.images[index],
+      mask,
+      found.maps[index],
+      float(found.scores[index]),
+      limits,
+    )

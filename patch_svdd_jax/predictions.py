@@ -7,14 +7,13 @@ last whole line.
 
 import csv
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax.checkpoints import explain_disk_errors
+from patch_svdd_jax import disk
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.inspection import Inspection
 from patch_svdd_jax.regions import Region
@@ -63,7 +62,7 @@ class Predictions:
     """
     self.folder = folder
     self._partial = folder / f'{LINES}.partial'
-    with explain_disk_errors(folder):
+    with disk.explained(folder):
       folder.mkdir(parents=True, exist_ok=True)
       self._whole_lines(made_with)
       self._file = self._partial.open('a')
@@ -101,7 +100,7 @@ class Predictions:
     Raises:
       UserError: the disk is full.
     """
-    with explain_disk_errors(self.folder):
+    with disk.explained(self.folder):
       for each in records:
         self._write(each)
       self._file.flush()
@@ -115,16 +114,13 @@ class Predictions:
 
   def finish(self) -> None:
     """Writes the table, and gives the lines their name."""
-    with explain_disk_errors(self.folder):
-      table, lines = (self.folder / f'{name}.tmp' for name in (TABLE, LINES))
-      with table.open('w', newline='') as sheet, lines.open('w') as whole:
+    with disk.explained(self.folder):
+      with disk.whole(self.folder / TABLE) as table, table.open('w', newline='') as sheet:
         writer = csv.DictWriter(sheet, COLUMNS)
         writer.writeheader()
-        for each in self.read():
-          writer.writerow(row(each))
-          whole.write(json.dumps(each) + '\n')
-      os.replace(table, self.folder / TABLE)
-      os.replace(lines, self.folder / LINES)
+        writer.writerows(map(row, self.read()))
+      with disk.whole(self.folder / LINES) as lines, lines.open('w') as file:
+        file.writelines(json.dumps(each) + '\n' for each in self.read())
       self._partial.unlink()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from patch_svdd_jax import disk
 from patch_svdd_jax.data import Split
 
 _COLOURS = matplotlib.colormaps['inferno'](np.arange(256), bytes=True)[:, :3]
@@ -119,7 +120,7 @@ def write_overlay(
 
 def write_png(folder: str | os.PathLike[str], name: str, encoded: bytes) -> None:
   """Writes a PNG that is encoded already, under the name of an image; whole or not at all."""
-  _write_bytes(pathlib.Path(folder) / _relative_path(name), encoded)
+  disk.write(pathlib.Path(folder) / _relative_path(name), encoded)
 
 
 def write_overview(
@@ -310,14 +311,4 @@ def _write(path: pathlib.Path, picture: Image.Image) -> None:
   """Writes a PNG under a temporary name and renames it once it is whole."""
   encoded = io.BytesIO()
   picture.save(encoded, 'PNG', compress_level=4)
-  _write_bytes(path, encoded.getvalue())
-
-
-def _write_bytes(path: pathlib.Path, encoded: bytes) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    partial.write_bytes(encoded)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  disk.write(path, encoded.getvalue())

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,9 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import array_files, checkpoint_table, coreset, html_report, report
+from patch_svdd_jax import array_files, checkpoint_table, coreset, disk, html_report, report
 from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.data import Split
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import Evaluation
 from patch_svdd_jax.html_report import evaluated
 from patch_svdd_jax.inspection import Inspection
@@ -100,7 +98,7 @@ def write(
   Raises:
     UserError: a file cannot be written.
   """
-  try:
+  with disk.explained(folder):
     folder.mkdir(parents=True, exist_ok=True)
     # What an older evaluation left: its figures and pictures are not those of the new maps.
     (folder / 'metrics.json').unlink(missing_ok=True)
@@ -128,13 +126,10 @@ def write(
       )
       html_report.write(folder / 'report.html', page)
     if checkpoints:
-      (folder / 'checkpoints.png').write_bytes(checkpoint_table.draw(checkpoints))
+      disk.write(folder / 'checkpoints.png', checkpoint_table.draw(checkpoints))
     # Last: where metrics.json is, the rest is whole.
-    unfinished = folder / 'metrics.json.tmp'
-    unfinished.write_text(json.dumps(summary(evaluation, others, checkpoints), indent=2) + '\n')
-    os.replace(unfinished, folder / 'metrics.json')
-  except OSError as error:
-    raise UserError(f'cannot write the results into {folder}: {error.strerror}') from error
+    figures = summary(evaluation, others, checkpoints)
+    disk.write(folder / 'metrics.json', (json.dumps(figures, indent=2) + '\n').encode())
 
 
 def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None:

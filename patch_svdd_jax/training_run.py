@@ -15,6 +15,7 @@ from patch_svdd_jax import (
   bank_building,
   configuration,
   data,
+  disk,
   distributed,
   monitoring,
   normal_scores,
@@ -24,7 +25,7 @@ from patch_svdd_jax import (
   training,
   validation,
 )
-from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
+from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.collapse import CollapseWatch
 from patch_svdd_jax.detector import Detector, strides_of
 from patch_svdd_jax.embedding import Progress
@@ -136,7 +137,7 @@ def train(
   initial = train_state.init_state(config)
   if distributed.is_first():
     configuration.save(config, workdir)
-  with explain_disk_errors(workdir), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+  with disk.explained(workdir), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
     state = checkpoints.restore(initial) or initial
     monitor: TrainingMonitor | SilentMonitor = SilentMonitor()
     if distributed.is_first():

@@ -1,12 +1,9 @@
 """Train states on disk: identity, retention, resumption, and what is refused."""
 
-import errno
-import os
 import resource
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from patch_svdd_jax import train_state, train_step, training
@@ -216,7 +213,7 @@ def test_a_disk_that_fills_up_leaves_the_older_checkpoint_whole(tmp_path, state,
     checkpoints.save(state, {})
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
-      with pytest.raises(UserError, match=r'no space left on the disk of .*the checkpoints there'):
+      with pytest.raises(UserError, match=r'no space left on the disk of .*already there is whole'):
         checkpoints.save(too_large, {})
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -226,45 +223,3 @@ def test_a_disk_that_fills_up_leaves_the_older_checkpoint_whole(tmp_path, state,
     assert_same_bits(checkpoints.restore(initial), state)
     checkpoints.save(at(state, 4), {})
     assert checkpoints.latest == 4
-
-
-FULL = r'no space left on the disk of .*checkpoints: free some and run the same command again'
-
-
-@pytest.mark.parametrize(
-  ('error', 'words'),
-  [
-    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), FULL),
-    (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), FULL),
-    # As tensorstore says it.
-    (
-      ValueError(
-        'RESOURCE_EXHAUSTED: Error writing "w/0" in OCDBT database at local file "/runs/2/d/1": '
-        "Failed to write 2779593 bytes to file 12: No space left on device [os_error_code='28']"
-      ),
-      FULL,
-    ),
-    (PermissionError(errno.EACCES, 'Permission denied'), r'cannot write to .*: Permission denied'),
-    (OSError(errno.EROFS, 'Read-only'), r'cannot write to .*checkpoints: Read-only file system'),
-  ],
-  ids=['full', 'quota', 'full-tensorstore', 'permission', 'read-only'],
-)
-def test_what_a_disk_can_do_is_said_in_a_line(tmp_path, monkeypatch, state, error, words):
-  def fail(*_, **__):
-    raise error
-
-  with Checkpoints(tmp_path) as checkpoints:
-    monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
-    with pytest.raises(UserError, match=words) as raised:
-      checkpoints.save(state, {})
-  assert '\n' not in str(raised.value)
-
-
-def test_other_errors_keep_their_traceback(tmp_path, monkeypatch, state):
-  def fail(*_, **__):
-    raise ValueError('a bug')
-
-  with Checkpoints(tmp_path) as checkpoints:
-    monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
-    with pytest.raises(ValueError, match='a bug'):
-      checkpoints.save(state, {})

@@ -266,7 +266,7 @@ def test_a_workdir_without_config(tmp_path):
 def test_a_workdir_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').touch()
   line = refusal(configuration.save, default.get_config(), tmp_path / 'file')
-  assert line == f'cannot write {tmp_path}/file/config.json: File exists'
+  assert line == f'cannot write {tmp_path}/file/config.json: a file has the name of a folder'
 
 
 def test_differences():

@@ -13,6 +13,7 @@ from skimage import data
 
 from patch_svdd_jax import report
 from patch_svdd_jax.data import Split
+from patch_svdd_jax.errors import UserError
 
 OUTLINE = (255, 0, 200)
 
@@ -172,12 +173,12 @@ def test_a_failure_leaves_neither_a_picture_nor_a_part_of_one(tmp_path, monkeypa
   before = old.read_bytes()
 
   def full(*_):
-    raise OSError('No space left on device')
+    raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(os, 'replace', full)
-  with pytest.raises(OSError, match='No space'):
+  with pytest.raises(UserError, match='no space'):
     report.write_overlays(tmp_path, split, maps, np.zeros(1), (0, 1))
-  with pytest.raises(OSError, match='No space'):
+  with pytest.raises(UserError, match='no space'):
     report.write_overview(tmp_path / 'overview.png', split, maps, np.zeros(1), (0, 1))
   assert [path for path in tmp_path.rglob('*') if path.is_file()] == [old]
   assert old.read_bytes() == before

@@ -184,7 +184,7 @@ def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, room,
   monkeypatch.setattr(room, writer, full)
   with pytest.raises(UserError) as caught:
     results.write(tmp_path, split, make_evaluation(1), {})
-  assert str(caught.value) == f'cannot write the results into {tmp_path}: No space left on device'
+  assert f'no space left on the disk of {tmp_path}' in str(caught.value)
   assert not (tmp_path / 'metrics.json').exists()
   assert not (tmp_path / 'report.html').exists()
 
@@ -195,14 +195,12 @@ def test_maps_appear_whole_or_not_at_all(split, tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(np, 'savez_compressed', fill_the_disk)
-  with pytest.raises(UserError, match='No space left on device'):
+  with pytest.raises(UserError, match='no space left on the disk of'):
     results.write(tmp_path, split, make_evaluation(), {})
   assert files(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_made(split, tmp_path):
   (tmp_path / 'file').touch()
-  with pytest.raises(
-    UserError, match=r'cannot write the results into .*file/eval: Not a directory'
-  ):
+  with pytest.raises(UserError, match=r'cannot write .*file/eval: a file has the name of a folder'):
     results.write(tmp_path / 'file/eval', split, make_evaluation(), {})

@@ -9,7 +9,6 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import array_files, configuration
-from patch_svdd_jax.checkpoints import explain_disk_errors
 from patch_svdd_jax.detector import FOLDER
 from patch_svdd_jax.errors import UserError
 
@@ -21,9 +20,7 @@ def write(
 ) -> None:
   """Writes the config and the arrays; the arrays last."""
   configuration.save(config, workdir)
-  with explain_disk_errors(workdir / FOLDER):
-    (workdir / FOLDER).mkdir(exist_ok=True)
-    array_files.write(workdir / FOLDER / FILE, arrays)
+  array_files.write(workdir / FOLDER / FILE, arrays)
 
 
 def read(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict[str, np.ndarray]]:

@@ -29,6 +29,7 @@ from patch_svdd_jax import (
   baselines,
   configuration,
   data,
+  disk,
   results,
 )
 from patch_svdd_jax.baselines import comparison
@@ -130,7 +131,7 @@ def complete(
   seconds = before + time.perf_counter() - start
   evaluation = evaluate(system, dataset.test, console.progress('Scoring'))
   entry = results.summary(evaluation, {}) | {'fit_seconds': seconds}
-  console.write(workdir / 'metrics.json', (json.dumps(entry, indent=2) + '\n').encode())
+  disk.write(workdir / 'metrics.json', (json.dumps(entry, indent=2) + '\n').encode())
   return entry, 0
 
 
@@ -146,9 +147,9 @@ def one_line(error: Exception) -> str:
 def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
   """Writes the table, the sheet and the bars; returns the table."""
   text = '\n\n'.join([console.table(*comparison.table(entries)), *comparison.errors(entries)])
-  console.write(workdir / TABLE, f'{text}\n'.encode())
-  console.write(workdir / SHEET, comparison.to_csv(entries).encode())
-  console.write(workdir / BARS, comparison.draw(entries, 'png'))
+  disk.write(workdir / TABLE, f'{text}\n'.encode())
+  disk.write(workdir / SHEET, comparison.to_csv(entries).encode())
+  disk.write(workdir / BARS, comparison.draw(entries, 'png'))
   return text
 
 
@@ -160,7 +161,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   record = record_file.read(workdir / FILE, config, 'systems', 'baselines')
   pending = [name for name in names if not comparison.finished(record.get(name, {}))]
   dataset = load_labelled(config.data)
-  console.check_writable(workdir / FILE)
+  disk.check_writable(workdir / FILE)
   for number, name in enumerate(pending, 1):
     print(f'{number} of {len(pending)}: {name}', file=sys.stderr)
     before = record.get(name, {}).get('fit_seconds', 0.0)

@@ -1,8 +1,7 @@
-"""What commands share: config arguments, progress bars, tables, files that users name."""
+"""What commands share: config arguments, progress bars, tables."""
 
 import argparse
 import functools
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +11,6 @@ from patch_svdd_jax import configuration, memory_bank, nearest
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.embedding import Progress
-from patch_svdd_jax.errors import UserError
 
 
 def progress(title: str, unit: str = 'batch') -> Progress:
@@ -93,31 +91,6 @@ def print_calibration(detector: Detector) -> None:
   if detector.calibration:
     images = detector.calibration.images
     print(f'calibrated by {images} normal images: false-alarm rates from {1 / (images + 1):.2g} up')
-
-
-def check_writable(path: pathlib.Path) -> None:
-  """Refuses a file that cannot be written."""
-  if path.is_dir():
-    raise UserError(f'cannot write {path}: it is a folder')
-  unfinished = path.with_name(f'{path.name}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.touch()
-    unfinished.unlink()
-  except OSError as error:
-    raise UserError(f'cannot write {path}: {error.strerror}') from error
-
-
-def write(path: pathlib.Path, contents: bytes) -> None:
-  """Writes a file, which appears whole or not at all."""
-  unfinished = path.with_name(f'{path.name}.tmp')
-  try:
-    unfinished.write_bytes(contents)
-    os.replace(unfinished, path)
-  except OSError as error:
-    raise UserError(f'cannot write {path}: {error.strerror}') from error
-  finally:
-    unfinished.unlink(missing_ok=True)
 
 
 def aurocs(figures: Mapping[str, float | None] | None) -> str:

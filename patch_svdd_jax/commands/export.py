@@ -19,7 +19,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from patch_svdd_jax import exporting, inspection
+from patch_svdd_jax import disk, exporting, inspection
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.errors import UserError
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Loads, exports, writes."""
   if rest:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
-  console.check_writable(options.output)
+  disk.check_writable(options.output)
   detector = Detector.load(options.model)
   limit = None
   if detector.calibration:
@@ -50,6 +50,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     print('warning: the detector is not calibrated: scores and maps only', file=sys.stderr)
   onnx = options.output.suffix == '.onnx'
   contents = (exporting.to_onnx if onnx else exporting.to_stablehlo)(detector, limit)
-  console.write(options.output, contents)
+  disk.write(options.output, contents)
   print(f'written: {options.output}, {len(contents) / 1e6:,.1f} MB')
   return 0

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from patch_svdd_jax.commands import console
+from patch_svdd_jax import disk
 from patch_svdd_jax.errors import UserError
 
 SUFFIXES = ('.png', '.svg', '.pdf')
@@ -35,13 +35,13 @@ def check(options: argparse.Namespace) -> None:
     raise UserError(f'--plot {options.plot}: must end in .png, .svg or .pdf')
   for path in (options.json, options.plot):
     if path:
-      console.check_writable(path)
+      disk.check_writable(path)
 
 
 def write_json(path: pathlib.Path | None, contents: Any) -> None:
-  """Writes what `check` or `console.check_writable` let pass, if asked for, and says so."""
+  """Writes what `check` or `disk.check_writable` let pass, if asked for, and says so."""
   if path:
-    console.write(path, (json.dumps(contents, indent=2) + '\n').encode())
+    disk.write(path, (json.dumps(contents, indent=2) + '\n').encode())
     print(f'written: {path}')
 
 
@@ -49,5 +49,5 @@ def write(options: argparse.Namespace, contents: Any, draw: Callable[[str], byte
   """Writes what was asked for, and says so; `draw` makes a plot of a kind, as 'png'."""
   write_json(options.json, contents)
   if options.plot:
-    console.write(options.plot, draw(options.plot.suffix[1:]))
+    disk.write(options.plot, draw(options.plot.suffix[1:]))
     print(f'written: {options.plot}')

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import configuration
+from patch_svdd_jax import configuration, disk
 from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.errors import UserError
 
@@ -159,7 +159,7 @@ def show(
   for topology in topologies:
     tpu_plan.check_topology(topology)
   if options.json:
-    console.check_writable(options.json)
+    disk.check_writable(options.json)
   rows: list[Row] = []
   bar = console.progress('Compiling', unit='topology')
   for index in bar(range(len(topologies))):

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from patch_svdd_jax import disk
 from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.errors import UserError
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   for topology in options.topology:
     search_plan.check(topology, work)
   if options.json:
-    console.check_writable(options.json)
+    disk.check_writable(options.json)
   topologies = list(dict.fromkeys(options.topology))
   bar = console.progress('Compiling', unit='topology')
   plans = [

@@ -7,8 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import configuration, results
-from patch_svdd_jax.commands import console
+from patch_svdd_jax import configuration, disk, results
 from patch_svdd_jax.errors import UserError
 
 
@@ -46,4 +45,4 @@ def read(
 def write(path: pathlib.Path, config: ml_collections.ConfigDict, contents: dict[str, Any]) -> None:
   """Writes the record: the config, and sections by name."""
   text = json.dumps(results.to_json({'config': config.to_dict()} | contents), indent=2) + '\n'
-  console.write(path, text.encode())
+  disk.write(path, text.encode())

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import bank_building, configuration, paper, reproduction, results
+from patch_svdd_jax import bank_building, configuration, disk, paper, reproduction, results
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.eval import Measured, load_labelled, measure
 from patch_svdd_jax.commands.import_authors import import_weights
@@ -276,7 +276,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   record = read(workdir, configs_for(next(iter(paper.RESULTS)), options, rest), given)
   check_weights(jobs, record, workdir)
   ready = pending(jobs, record, options.data, categories)
-  console.check_writable(workdir / FILE)
+  disk.check_writable(workdir / FILE)
   write(workdir, record)
   for number, job in enumerate(ready, 1):
     title = f'{job.category}, {reproduction.COLUMNS[job.column]}'

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import configuration, reproduction
+from patch_svdd_jax import configuration, disk, reproduction
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.errors import UserError
 
@@ -111,6 +111,6 @@ def write(workdir: pathlib.Path, record: Record) -> None:
     'categories': reproduction.beside_paper(record.categories),
     'means': [mean._asdict() for mean in reproduction.means(record.categories)],
   }
-  console.write(workdir / FILE, (json.dumps(contents, indent=2) + '\n').encode())
-  console.write(workdir / TABLE, f'{render(record)}\n'.encode())
-  console.write(workdir / CSV, reproduction.to_csv(record.categories).encode())
+  disk.write(workdir / FILE, (json.dumps(contents, indent=2) + '\n').encode())
+  disk.write(workdir / TABLE, f'{render(record)}\n'.encode())
+  disk.write(workdir / CSV, reproduction.to_csv(record.categories).encode())

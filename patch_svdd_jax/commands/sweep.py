@@ -32,6 +32,7 @@ from patch_svdd_jax import (
   configuration,
   cost,
   data,
+  disk,
   monitoring,
   population,
   results,
@@ -43,7 +44,7 @@ from patch_svdd_jax import (
   train_state,
   training,
 )
-from patch_svdd_jax.checkpoints import Checkpoints, explain_disk_errors
+from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.commands.eval import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.errors import UserError
@@ -143,7 +144,7 @@ def train(
   for part in in_parts(members, at_once):
     for member in part:
       configuration.save(member.config, member.workdir)
-    with explain_disk_errors(part[0].workdir.parent), contextlib.ExitStack() as opened:
+    with disk.explained(part[0].workdir.parent), contextlib.ExitStack() as opened:
       going = []
       for member in part:
         saver = opened.enter_context(Checkpoints(member.workdir, config.checkpoint.keep))
@@ -300,7 +301,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   check_rows(workdir, groups, record)
   for member in itertools.chain.from_iterable(group.members for group in groups):
     check_resumable(member.config, member.workdir)
-  console.check_writable(workdir / FILE)
+  disk.check_writable(workdir / FILE)
   save = functools.partial(write, workdir, config, record)
   for group in groups:
     try:
@@ -318,10 +319,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if len(errors) == len(groups):
     raise UserError(errors[0])
   text = render(record)
-  console.write(workdir / TABLE, f'{text}\n'.encode())
-  console.write(workdir / VALUES, sweep_tables.to_csv(record).encode())
-  console.write(workdir / CURVE, sweep_plots.draw_weights(record, 'png'))
-  console.write(workdir / GROUPS, sweep_plots.draw_groups(record, 'png'))
+  disk.write(workdir / TABLE, f'{text}\n'.encode())
+  disk.write(workdir / VALUES, sweep_tables.to_csv(record).encode())
+  disk.write(workdir / CURVE, sweep_plots.draw_weights(record, 'png'))
+  disk.write(workdir / GROUPS, sweep_plots.draw_groups(record, 'png'))
   sys.stderr.flush()
   print(text)
   print(f'\nmean ± half of the 95 % confidence interval; written: {workdir}')

@@ -7,7 +7,6 @@ hashes. So what a file's name may smuggle in would not run, even if it were not 
 import base64
 import hashlib
 import math
-import os
 import pathlib
 from importlib import resources
 
@@ -15,7 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from patch_svdd_jax import metrics
+from patch_svdd_jax import disk, metrics
 from patch_svdd_jax.html_report import charts, gallery, pictures
 from patch_svdd_jax.html_report.page import Page
 
@@ -26,15 +25,10 @@ def write(path: pathlib.Path, page: Page) -> None:
   """Writes a page, which appears whole or not at all.
 
   Raises:
-    OSError: it cannot be written.
+    UserError: it cannot be written.
   """
-  unfinished = path.with_name(f'{path.name}.tmp')
-  try:
-    # A file's name that is no text has a sign for it.
-    unfinished.write_bytes(render(page).encode('utf-8', 'replace'))
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+  # A file's name that is no text has a sign for it.
+  disk.write(path, render(page).encode('utf-8', 'replace'))
 
 
 def render(page: Page, most_items: int = gallery.MOST_ITEMS) -> str:

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from patch_svdd_jax import html_report
+from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.html_report import rendering
 
 NOT_DATA = re.compile(r'\b(src|href|srcset|poster|action|data|xlink:href)$')
@@ -192,7 +193,7 @@ def test_a_page_appears_whole_or_not_at_all(untold, tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(os, 'replace', full)
-  with pytest.raises(OSError, match='No space'):
+  with pytest.raises(UserError, match='no space'):
     html_report.write(path, dataclasses.replace(page, title='another'))
   assert path.read_bytes() == before
   assert list(tmp_path.iterdir()) == [path]
