@@ -34,10 +34,10 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.baselines import comparison
 from patch_svdd_jax.commands import console, record_file
-from patch_svdd_jax.commands.eval import load_labelled
 from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
+from patch_svdd_jax.evaluation_run import load_labelled
 from patch_svdd_jax.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.training_run import check as check_training
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from patch_svdd_jax import bank_building, data, distributed, normal_scores
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.commands.eval import read_config, restore_encoder
+from patch_svdd_jax.evaluation_run import read_config, restore_encoder
 from patch_svdd_jax.training_run import fit_detector
 
 

@@ -28,12 +28,12 @@ import ml_collections
 
 from patch_svdd_jax import bank_building, configuration, disk, paper, reproduction, results
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.commands.eval import Measured, load_labelled, measure
 from patch_svdd_jax.commands.import_authors import import_weights
 from patch_svdd_jax.commands.reproduce_record import FILE, Record, read, render, write
 from patch_svdd_jax.data import mvtec
 from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.evaluation_run import Measured, load_labelled, measure
 from patch_svdd_jax.training_run import StoppedError, check, check_resumable, train
 
 # Where the authors' repository has the weights of a category.
@@ -214,7 +214,9 @@ def run_authors(job: Job) -> dict[str, Any]:
   # What a killed import left, or one of a file that was replaced since.
   shutil.rmtree(job.workdir, ignore_errors=True)
   config = import_weights(job.weights, job.config, job.workdir)
-  entry = figures(measure(config, job.workdir, dataset, random_encoder=False))
+  entry = figures(
+    measure(config, job.workdir, dataset, progress=console.progress, random_encoder=False)
+  )
   return entry | {'weights': digest(job.weights)}
 
 
@@ -223,7 +225,9 @@ def run_trained(job: Job) -> dict[str, Any]:
   check_resumable(job.config, job.workdir)
   dataset = load_labelled(job.config.data)
   train(job.config, job.workdir, dataset, progress=console.progress)
-  return figures(measure(job.config, job.workdir, dataset, random_encoder=False))
+  return figures(
+    measure(job.config, job.workdir, dataset, progress=console.progress, random_encoder=False)
+  )
 
 
 def run_job(job: Job) -> dict[str, Any]:

@@ -46,9 +46,9 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console, record_file
-from patch_svdd_jax.commands.eval import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
+from patch_svdd_jax.evaluation_run import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.sweep_plan import Group, Member
 from patch_svdd_jax.training_run import StopRequest, check_resumable
 
@@ -190,13 +190,15 @@ def untrained_figures(
     if found and not configuration.differences(other.config, group.config, sections):
       return found
   untrained = train_state.init_encoder(group.config)
-  evaluation = fit_and_evaluate(group.config, untrained, dataset, f'untrained {group.name}')
+  evaluation = fit_and_evaluate(
+    group.config, untrained, dataset, f'untrained {group.name}', console.progress
+  )
   return results.to_json(evaluation.maps)
 
 
 def measure(member: Member, dataset: data.Dataset) -> dict[str, Any]:
   """The figures of a trained member: metrics of its maps, position accuracies."""
-  detector = get_detector(member.config, member.workdir, dataset)
+  detector = get_detector(member.config, member.workdir, dataset, console.progress)
   evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
   lines = monitoring.read(member.workdir)
   return {
