@@ -2,7 +2,8 @@ r"""MVTec AD with the authors' settings: `mvtec.py:screw`, or any other of the 1
 
   python train.py --config configs/mvtec.py:screw --config.data.root=DATA --workdir runs/screw
 
-DATA is the official archive or its extracted folder; it is read once.
+DATA is the official archive or its extracted folder; it is read once. `mvtec.py:all` trains and
+measures all categories that are there, one after another, `mvtec.py:multiclass` one model for all.
 """
 
 import ml_collections
@@ -34,6 +35,7 @@ def get_config(category: str = 'screw') -> ml_collections.ConfigDict:
   config.data.name = 'mvtec'
   config.data.category = category
   config.data.resize = 'nearest'
-  config.train.steps = 300 * TRAINING_IMAGES.get(category, 240) * 100 // 64
+  images = TRAINING_IMAGES | {'multiclass': sum(TRAINING_IMAGES.values())}
+  config.train.steps = 300 * images.get(category, 240) * 100 // 64
   config.train.svdd_weight = 1e-3
   return config

@@ -4,6 +4,7 @@ import dataclasses
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 
 from patch_svdd_jax import geometry, metrics
 from patch_svdd_jax.data import Split
+from patch_svdd_jax.data.categories import indices
 from patch_svdd_jax.detector import Detector, Scores, strides_of
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.geometry import ImageSize
@@ -30,6 +32,8 @@ class Evaluation:
   Attributes:
     maps: metrics by map and name, as `maps['k64']['image_auroc']`.
     per_defect: the same for each defect type against all normal test images, by map and type.
+    per_category: the same for each category by itself, by map and category, where the images are of
+      several.
     timing: seconds and speeds of the stages.
     scores: what they were computed from.
   """
@@ -38,22 +42,56 @@ class Evaluation:
   per_defect: dict[str, dict[str, dict[str, float]]]
   timing: dict[str, float]
   scores: Scores
+  per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
 
 
-def evaluate(scorer: Scorer, split: Split, progress: Progress = iter) -> Evaluation:
-  """Scores the images of a split and compares with its labels and masks, on raw scores."""
+def evaluate(
+  scorer: Scorer, split: Split, progress: Progress = iter, categories: Sequence[str] = ()
+) -> Evaluation:
+  """Scores the images of a split and compares with its labels and masks, on raw scores.
+
+  Args:
+    scorer: to be measured.
+    split: the images.
+    progress: wraps the iterable of batches.
+    categories: of the images, see `data.categories.combine`; none where there is one.
+  """
   scores = scorer.score(split.images, progress)
   start = time.perf_counter()
-  overall, per_defect = {}, {}
-  for name, maps in scores.maps.items():
-    overall[name], per_defect[name] = metrics.evaluate(
-      split.labels, split.defects, split.masks, split.has_mask, scores.images[name], maps
-    )
+  overall, per_defect, per_category = {}, {}, {}
+  for name in scores.maps:
+    overall[name], per_defect[name] = measure(scores, split, name, slice(None))
+    if categories:
+      per_category[name] = {
+        category: measure(scores, split, name, indices(split.names, category))[0]
+        for category in categories
+      }
   seconds = time.perf_counter() - start
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):
     timing |= search_speeds(scorer, scores, split.images.shape[1:3])
-  return Evaluation(overall, per_defect, timing, scores)
+  return Evaluation(overall, per_defect, timing, scores, per_category)
+
+
+def measure(
+  scores: Scores, split: Split, name: str, chosen: np.ndarray | slice
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+  """The metrics of some images by one map, and those of each defect type; see `metrics.evaluate`.
+
+  Args:
+    scores: of all images.
+    split: all images.
+    name: of the map.
+    chosen: i[M], numbers of images, or a slice.
+  """
+  return metrics.evaluate(
+    split.labels[chosen],
+    np.array(split.defects)[chosen].tolist(),
+    split.masks[chosen],
+    split.has_mask[chosen],
+    scores.images[name][chosen],
+    scores.maps[name][chosen],
+  )
 
 
 def search_flop(detector: Detector, image_size: ImageSize) -> float:

@@ -137,7 +137,7 @@ def measure(
   limit = None
   if detector.calibration:
     limit = inspection.limits(detector, false_alarm_rate, pixel_false_alarm_rate)
-  evaluation = evaluate(detector, dataset.test, progress('Scoring'))
+  evaluation = evaluate(detector, dataset.test, progress('Scoring'), dataset.categories)
   others: dict[str, Evaluation] = {}
   if config.score.coreset < 1:
     full = config.copy_and_resolve_references()
@@ -212,4 +212,4 @@ def fit_and_evaluate(
     step=0,
     progress=progress(f'Embedding normal images, {title}'),
   )
-  return evaluate(detector, dataset.test, progress(f'Scoring, {title}'))
+  return evaluate(detector, dataset.test, progress(f'Scoring, {title}'), dataset.categories)

@@ -43,8 +43,10 @@ def summary(
     'per_defect': evaluation.per_defect,
     'timing': evaluation.timing,
   }
+  contents |= {'per_category': evaluation.per_category} if evaluation.per_category else {}
   for name, other in others.items():
     contents[name] = {'maps': other.maps, 'per_defect': other.per_defect}
+    contents[name] |= {'per_category': other.per_category} if other.per_category else {}
   if FULL_BANK in others:
     contents['coreset'] = reduction(evaluation, others[FULL_BANK])
   if checkpoints:

@@ -13,23 +13,30 @@ metrics.json and checkpoints.png. The verdicts in the report are those of the fa
 
   python eval.py --workdir runs/screw
   python eval.py --workdir runs/authors --config configs/mvtec.py:screw --config.data.root=DATA
+
+Of a workdir of all categories (train --config configs/mvtec.py:all) each is measured anew.
 """
 
 import argparse
+import functools
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import ml_collections
+
 from patch_svdd_jax import (
   bank_building,
+  category_table,
   checkpoint_table,
   distributed,
   metrics,
   mvtec_maps,
   results,
 )
-from patch_svdd_jax.commands import console
+from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.evaluation import Evaluation
-from patch_svdd_jax.evaluation_run import load_labelled, measure, read_config
+from patch_svdd_jax.evaluation_run import Measured, load_labelled, measure, read_config
 
 
 def boolean(text: str) -> bool:
@@ -84,6 +91,14 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   print('F1 is at the threshold that is best for these test labels.')
 
 
+def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
+  """One table of categories for the last map, beside the untrained encoder."""
+  name = list(evaluation.maps)[-1]
+  untrained = others.get(results.RANDOM_ENCODER)
+  beside = untrained.per_category[name] if untrained else {}
+  print('\n' + console.table(*category_table.table(evaluation.per_category[name], beside)))
+
+
 def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> None:
   """How much farther the nearest rows of the smaller memory bank are."""
   for name, error in errors.items():
@@ -126,13 +141,13 @@ def print_timing(timing: dict[str, float]) -> None:
   )
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-  """Evaluates, prints, writes."""
-  workdir = options.workdir
-  config = read_config(options.config, rest, workdir)
+def evaluate(
+  options: argparse.Namespace, config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> Measured:
+  """Evaluates one detector, prints, writes."""
   bank_building.check(config.score)
   dataset = load_labelled(config.data)
-  detector, evaluation, others, rows, warnings = measure(
+  measured = measure(
     config,
     workdir,
     dataset,
@@ -142,11 +157,14 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     false_alarm_rate=options.false_alarm_rate,
     pixel_false_alarm_rate=options.pixel_false_alarm_rate,
   )
+  detector, evaluation, others, rows, warnings = measured
   for text in warnings:
     print(f'warning: {text}', file=sys.stderr)
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
   print_tables(evaluation, others)
+  if dataset.categories:
+    print_categories(evaluation, others)
   if rows:
     print_checkpoints(list(evaluation.maps)[-1], rows)
   if results.FULL_BANK in others:
@@ -156,8 +174,20 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
   print(f'written: {workdir / "eval"}: {files}')
   if options.mvtec_maps and distributed.is_first():
-    folder = options.mvtec_maps / dataset.name.rpartition('/')[-1]
+    folder = options.mvtec_maps
+    if not dataset.categories:
+      folder /= dataset.name.rpartition('/')[-1]
     maps = evaluation.scores.maps[detector.last_map]
     mvtec_maps.write(folder, dataset.test.names, maps, dataset.test.sizes)
     print(f'written: {folder}')
+  return measured
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Evaluates the workdir's detector, or those of all categories."""
+  workdir = options.workdir
+  if every_category.is_of_all(workdir):
+    one = functools.partial(evaluate, options)
+    return every_category.measure_all(options.config, rest, workdir, one)
+  evaluate(options, read_config(options.config, rest, workdir), workdir)
   return 0

@@ -252,7 +252,7 @@ def pending(
     UserError: no category has data, or the archive is damaged.
   """
   left = [job for job in jobs if not is_measured(job, record)]
-  held = mvtec.categories_in(data) if left else []
+  held = mvtec.Mvtec.present(data) if left else []
   if left and not set(held) & set(categories):
     raise UserError(
       f'--data {data}: has none of {", ".join(categories)}; give the archive of MVTec AD, or the '

@@ -9,13 +9,21 @@ without, it is the newest.
 
   python train.py --config configs/mvtec.py:screw --config.data.root=DATA --workdir runs/screw
   python train.py --config configs/folder.py:/data/parts --workdir runs/parts
+
+With all categories (configs/mvtec.py:all, or --config.data.category=all) each that is there is
+trained in WORKDIR/CATEGORY and measured, as `eval` does, and WORKDIR gets one table of them,
+categories.md, .csv and .json. The same command goes on with what is left. The category `multiclass`
+trains one model for all of them.
+
+  python train.py --config configs/mvtec.py:all --config.data.root=DATA --workdir runs/mvtec
 """
 
 import argparse
 from collections.abc import Sequence
 
 from patch_svdd_jax import configuration, data
-from patch_svdd_jax.commands import console
+from patch_svdd_jax.commands import console, every_category
+from patch_svdd_jax.data import sources
 from patch_svdd_jax.training_run import StoppedError, check, check_resumable, train
 
 
@@ -30,6 +38,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, fits, saves."""
   config = configuration.override(configuration.read(options.config), rest)
   workdir = options.workdir
+  if sources.names_every(config.data):
+    return every_category.train_all(options, rest, config)
   check(config)
   check_resumable(config, workdir)
   try:

@@ -4,20 +4,13 @@
 """
 
 import dataclasses
-import hashlib
 import pathlib
-import re
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
 
 import ml_collections
 
-from patch_svdd_jax.data import held_out, images, lighting
+from patch_svdd_jax.data import categories, held_out, images, lighting
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
-
-if TYPE_CHECKING:
-  from patch_svdd_jax.data.builder import Builder
 
 __all__ = ['Dataset', 'Split', 'load']
 
@@ -32,7 +25,6 @@ _KEYS = (
   'normal_images',
   'held_out',
 )
-_DEFAULT_PREPARED = '~/.cache/patch_svdd_jax'
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
@@ -42,7 +34,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     config: with the keys
       name: of a published data set, see `catalogue`; 'folder' or 'textures'.
       category: a category of the data set, 'all' where it has none; for 'folder' a sub-folder of
-        root, or '' for root.
+        root, or '' for root; 'multiclass' for all that are there, as one data set.
       root: published: the official archive or the folder it is extracted to, '' once prepared;
         folder: see `layout`; textures: unused.
       prepared: folder for the prepared files; '' for ~/.cache/patch_svdd_jax.
@@ -60,16 +52,41 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     UserError: where a setting or a file is at fault.
   """
   check(config)
-  from patch_svdd_jax.data import prepared  # imports TFDS, which takes a second
+  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
+  name = f'{config.name}/{category}'
+  if category != categories.MULTICLASS:
+    normal, validation, test = _read(config)
+    return assemble(name, normal, test, config, validation)
+  from patch_svdd_jax.data import sources
 
-  builder = prepared.prepare(_builder_factory(config))
-  size = (config.image_size[0], config.image_size[1])
+  present = sources.present(config)
+  parts = [_read(of_category(config, category)) for category in present]
   normal, validation, test = (
+    categories.combine(dict(zip(present, splits, strict=True)))
+    for splits in zip(*parts, strict=True)
+  )
+  dataset = assemble(name, normal, test, config, validation)
+  return dataclasses.replace(dataset, categories=tuple(present))
+
+
+def _read(config: ml_collections.ConfigDict) -> tuple[Split, Split, Split]:
+  """The training, validation and test images of a category, as they were taken but resized."""
+  from patch_svdd_jax.data import prepared, sources  # import TFDS, which takes a second
+
+  builder = prepared.prepare(sources.builder_factory(config))
+  size = (config.image_size[0], config.image_size[1])
+  train, validation, test = (
     prepared.read_split(builder, split, size, config.resize)
     for split in ('train', 'validation', 'test')
   )
-  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
-  return assemble(f'{config.name}/{category}', normal, test, config, validation)
+  return train, validation, test
+
+
+def of_category(config: ml_collections.ConfigDict, category: str) -> ml_collections.ConfigDict:
+  """The same settings for another category."""
+  changed = config.copy_and_resolve_references()
+  changed.category = category
+  return changed
 
 
 def assemble(
@@ -130,43 +147,3 @@ def check(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.data.image_size={tuple(size)}: must be (height, width), both positive integers'
     )
-
-
-def _builder_factory(config: ml_collections.ConfigDict) -> 'Callable[[], Builder]':
-  prepared = pathlib.Path(config.prepared or _DEFAULT_PREPARED).expanduser()
-  category = config.category
-  match config.name:
-    case 'textures':
-      from patch_svdd_jax.data import textures
-
-      _check_category(category, textures.CATEGORIES)
-      return lambda: textures.Textures(config=category, data_dir=prepared)
-    case 'folder':
-      from patch_svdd_jax.data import folder
-
-      source = folder.category_folder(config.root, category)
-      place = prepared / f'folder_{_slug(source)}'
-      return lambda: folder.Folder(folder=source, data_dir=place)
-  from patch_svdd_jax.data import catalogue
-
-  if config.name not in catalogue.BUILDERS:
-    raise UserError(
-      f'config.data.name={config.name!r}: no such data set; choose of '
-      f'{", ".join(catalogue.BUILDERS)}, folder, textures'
-    )
-  published = catalogue.BUILDERS[config.name]
-  _check_category(category, published.counts)
-  return lambda: published(root=config.root, config=category, data_dir=prepared)
-
-
-def _check_category(category: str, known: Collection[str]) -> None:
-  if category not in known:
-    raise UserError(
-      f'config.data.category={category!r}: no such category; choose of {", ".join(known)}'
-    )
-
-
-def _slug(folder: pathlib.Path) -> str:
-  """A file name for a folder that differs for every folder."""
-  digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-  return f'{re.sub(r"[^A-Za-z0-9]+", "_", folder.name)}_{digest}'

@@ -49,8 +49,8 @@ def extract(
       raise UserError(f'{archive}: holds no folder {name!r}; is it the official archive?')
 
 
-def categories(archive: pathlib.Path) -> set[str]:
-  """The names of the folders, at any depth, that hold 'train', in one pass over the archive.
+def categories(archive: pathlib.Path, part: str) -> set[str]:
+  """The names of the folders, at any depth, that hold a `part`, in one pass over the archive.
 
   Raises:
     UserError: where the archive is damaged.
@@ -58,7 +58,7 @@ def categories(archive: pathlib.Path) -> set[str]:
   with _opened(archive) as stream:
     paths = [pathlib.PurePosixPath(member.name) for _, member in _members(stream, archive)]
   pairs = (pair for path in paths for pair in itertools.pairwise(path.parts))
-  return {category for category, top in pairs if top == 'train'}
+  return {category for category, top in pairs if top == part}
 
 
 @contextmanager

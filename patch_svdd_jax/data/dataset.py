@@ -62,7 +62,7 @@ def concatenate(splits: Sequence[Split]) -> Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-  """One category: normal images to train on, and images to score, which may be none at all.
+  """A category, or several as one: normal images to train on, others to score if there are any.
 
   Attributes:
     name: data set and category, such as 'mvtec/screw'.
@@ -70,9 +70,11 @@ class Dataset:
     held_out: other normal images, to judge an encoder by without labels; N = 0 unless
       `config.data.held_out` asks for some.
     test: normal and anomalous images; N = 0 where the category has none.
+    categories: that it combines, see `categories.combine`; none where it is a single one.
   """
 
   name: str
   train: Split
   held_out: Split
   test: Split
+  categories: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from patch_svdd_jax.data import archive, layout
+from patch_svdd_jax.data import layout
 from patch_svdd_jax.data.published import Counts, PublishedBuilder
 
 HOMEPAGE = 'https://www.mvtec.com/company/research/datasets/mvtec-ad'
@@ -35,18 +35,6 @@ _CITATION = """
   doi = {10.1007/s11263-020-01400-4}
 }
 """
-
-
-def categories_in(root: pathlib.Path) -> list[str]:
-  """The categories that an archive, which is read through, or a folder holds.
-
-  Raises:
-    UserError: where the archive is damaged.
-  """
-  if root.is_file():
-    held = archive.categories(root)
-    return [category for category in COUNTS if category in held]
-  return [category for category in COUNTS if (root / category).is_dir()]
 
 
 class Mvtec(PublishedBuilder):

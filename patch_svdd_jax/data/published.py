@@ -71,6 +71,19 @@ class PublishedBuilder(LayoutBuilder):
     self._root = root
     super().__init__(**kwargs)
 
+  @classmethod
+  def present(cls, root: pathlib.Path) -> list[str]:
+    """The categories that an archive, which is read through, or a folder holds.
+
+    Raises:
+      UserError: the archive is damaged.
+    """
+    if root.is_file() and cls.parts:
+      held = archive.categories(root, cls.parts[0])
+    else:
+      held = {place.name for place in root.glob('*') if place.is_dir()}
+    return [category for category in cls.counts if category in held]
+
   @abc.abstractmethod
   def scan(self, root: pathlib.Path) -> layout.Layout:
     """Lists the category's files by their names, below the folder that holds what is published."""

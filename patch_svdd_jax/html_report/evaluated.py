@@ -132,16 +132,15 @@ def headlines(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[
 
 
 def tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Table]:
-  """One table of maps, and one of defect types for the last map, each with what is compared."""
-  name = last(evaluation)
-  of_maps = _rows({'': evaluation.maps} | {o: each.maps for o, each in others.items()})
-  of_types = _rows(
-    {'': evaluation.per_defect[name]}
-    | {other: each.per_defect[name] for other, each in others.items()}
-  )
+  """Of maps, and of categories and defect types for the last map, each with what is compared."""
+  name, compared = last(evaluation), {'': evaluation, **others}
+  of_maps = _rows({of: each.maps for of, each in compared.items()})
+  of_categories = _rows({of: each.per_category.get(name, {}) for of, each in compared.items()})
+  of_types = _rows({of: each.per_defect[name] for of, each in compared.items()})
   title = f'Types of defect, each against all normal images ({name})'
   found = [
     Table('maps', 'Maps', 'map', of_maps, NOTE),
+    Table('categories', f'Categories ({name})', 'category', of_categories),
     Table('defects', title, 'type of defect', of_types),
   ]
   return [table for table in found if table.rows]

@@ -106,11 +106,11 @@ def test_counts_that_differ_are_said(official, load, caplog):
 
 def test_the_categories_of_an_archive_are_those_of_the_folder(official):
   (official / 'marble/train/good').mkdir(parents=True)
-  assert mvtec.categories_in(official) == ['pill', 'screw']
+  assert mvtec.Mvtec.present(official) == ['pill', 'screw']
   for prefix in ('', './', 'mvtec_anomaly_detection/'):
-    assert mvtec.categories_in(pack(official, prefix)) == ['pill', 'screw']
+    assert mvtec.Mvtec.present(pack(official, prefix)) == ['pill', 'screw']
   # The official archive of one category.
-  assert mvtec.categories_in(pack(official / 'screw', 'screw/')) == ['screw']
+  assert mvtec.Mvtec.present(pack(official / 'screw', 'screw/')) == ['screw']
 
 
 def test_roots_that_do_not_hold_the_category(official, load, tmp_path):
@@ -128,7 +128,7 @@ def test_a_damaged_archive_is_named(official, load, part):
   archive = pack(official)
   content = archive.read_bytes()
   archive.write_bytes(content[: int(len(content) * part)])
-  for read in (load, mvtec.categories_in):
+  for read in (load, mvtec.Mvtec.present):
     with pytest.raises(UserError, match=rf'{archive}: is no tar archive or is damaged'):
       read(archive)
 
@@ -139,7 +139,7 @@ def test_a_cut_archive_does_not_pass_for_a_whole_one(official):
   for size in range(0, len(content) * 9 // 10, 41):
     archive.write_bytes(content[:size])
     with pytest.raises(UserError, match='is no tar archive or is damaged'):
-      mvtec.categories_in(archive)
+      mvtec.Mvtec.present(archive)
 
 
 @pytest.mark.parametrize('kind', ['outside', 'link', 'device'])

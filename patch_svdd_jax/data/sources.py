@@ -1,0 +1,99 @@
+"""Which builder a config names, and which of a data set's categories are there."""
+
+import hashlib
+import pathlib
+import re
+from collections.abc import Callable, Collection
+
+import ml_collections
+
+from patch_svdd_jax.data import catalogue, categories, folder, textures
+from patch_svdd_jax.data.builder import Builder
+from patch_svdd_jax.data.published import WHOLE, PublishedBuilder
+from patch_svdd_jax.errors import UserError
+
+_DEFAULT_PREPARED = '~/.cache/patch_svdd_jax'
+
+
+def builder_factory(config: ml_collections.ConfigDict) -> Callable[[], Builder]:
+  """Makes builders of one category.
+
+  Args:
+    config: as for `data.load`.
+
+  Raises:
+    UserError: there is no such data set or category.
+  """
+  place, category = _prepared(config), config.category
+  if config.name == 'textures':
+    _check_category(category, textures.CATEGORIES)
+    return lambda: textures.Textures(config=category, data_dir=place)
+  if config.name == 'folder':
+    source = folder.category_folder(config.root, category)
+    return lambda: folder.Folder(folder=source, data_dir=place / f'folder_{_slug(source)}')
+  builder = _published(config)
+  _check_category(category, builder.counts)
+  return lambda: builder(root=config.root, config=category, data_dir=place)
+
+
+def names_every(config: ml_collections.ConfigDict) -> bool:
+  """Whether it names every category, one by one, of a data set that has some."""
+  if config.category != categories.EVERY:
+    return False
+  return config.name in ('textures', 'folder') or WHOLE not in _published(config).counts
+
+
+def present(config: ml_collections.ConfigDict) -> list[str]:
+  """The categories whose images are there, below its root or, without one, prepared.
+
+  Args:
+    config: as for `data.load`; its category does not matter.
+
+  Raises:
+    UserError: there is none, or no such data set.
+  """
+  if config.name == 'textures':
+    return list(textures.CATEGORIES)
+  root = pathlib.Path(config.root).expanduser()
+  if config.name == 'folder':
+    found = categories.subfolders(folder.category_folder(config.root, ''))
+  elif config.root:
+    found = _published(config).present(root)
+  else:
+    builder = _published(config)
+    found = [
+      name
+      for name in builder.counts
+      if builder(config=name, data_dir=_prepared(config)).is_prepared()
+    ]
+  if not found:
+    place = root if config.root else 'config.data.prepared'
+    raise UserError(f'{place}: holds no category of {config.name}; check config.data.root')
+  return found
+
+
+def _published(config: ml_collections.ConfigDict) -> type[PublishedBuilder]:
+  if config.name not in catalogue.BUILDERS:
+    raise UserError(
+      f'config.data.name={config.name!r}: no such data set; choose of '
+      f'{", ".join(catalogue.BUILDERS)}, folder, textures'
+    )
+  return catalogue.BUILDERS[config.name]
+
+
+def _prepared(config: ml_collections.ConfigDict) -> pathlib.Path:
+  return pathlib.Path(config.prepared or _DEFAULT_PREPARED).expanduser()
+
+
+def _check_category(category: str, known: Collection[str]) -> None:
+  if category not in known:
+    together = f', or {categories.MULTICLASS} for all as one' if len(known) > 1 else ''
+    raise UserError(
+      f'config.data.category={category!r}: no such category; choose of {", ".join(known)}{together}'
+    )
+
+
+def _slug(folder: pathlib.Path) -> str:
+  """A file name for a folder that differs for every folder."""
+  digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+  return f'{re.sub(r"[^A-Za-z0-9]+", "_", folder.name)}_{digest}'
