@@ -77,6 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
   score.neighbours = 1  # a patch's score is the mean distance to so many nearest normal patches
   score.compare = 'patches'  # with normal patches; 'centre': with their mean embedding (Deep SVDD)
   score.batch_size = 8  # images embedded at a time on each device
+  score.tile = 1024  # larger images are embedded in tiles of so many pixels at most; 0: whole
   score.coreset = 1.0  # share of the memory bank that is kept, by k-center greedy; 1 keeps all
   score.bank = ''  # where the memory bank lies: 'device' or 'host'; '': on the devices if it fits
   score.screen = ''  # finds the nearest rows: 'float32', 'bfloat16'; '': what suits the devices

@@ -43,7 +43,11 @@ def build(
   """
   check(config.score)
   shape = architecture.from_config(config.encoder)
-  options = {'batch_size': config.score.batch_size, 'progress': progress}
+  options = {
+    'batch_size': config.score.batch_size,
+    'tile': config.score.tile,
+    'progress': progress,
+  }
   if config.score.compare == 'centre' or lies_on_host(config, images.shape, strides):
     on_host = embedding.embed_to_host(shape, params, mean, images, strides, **options)
     return {k: place(reduce_rows(rows, config, progress), config) for k, rows in on_host.items()}

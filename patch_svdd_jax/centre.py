@@ -34,6 +34,7 @@ def initial(
     images,
     {k: max(1, k // 2 // shape.native_stride) * shape.native_stride for k in shape.scales},
     batch_size=config.score.batch_size,
+    tile=config.score.tile,
   )
   return {
     scale_name(k): embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)

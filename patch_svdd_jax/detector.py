@@ -165,7 +165,7 @@ class Detector:
         f"with config.train.mean='channel'"
       )
     shape = architecture.from_config(self.config.encoder)
-    embed = embedding.make_embed_batch(shape, strides_of(self.config))
+    embed = embedding.make_embed_batch(shape, strides_of(self.config), self.config.score.tile)
     devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
     parts: list[tuple[dict, ...]] = []
@@ -288,7 +288,7 @@ def mean_norm(grid: jax.Array) -> jax.Array:
 
 def digest(images: np.ndarray) -> str:
   """A digest that tells images u8[N, H, W, 3] from others."""
-  return hashlib.blake2b(images.tobytes(), digest_size=16).hexdigest()
+  return hashlib.blake2b(np.ascontiguousarray(images).reshape(-1).data, digest_size=16).hexdigest()
 
 
 def saved_origin(workdir: pathlib.Path) -> Origin | None:

@@ -2,7 +2,7 @@
 
 Images are dealt to the devices in runs, padded so that every device gets as many, and the
 embeddings stay on the device that made them: a memory bank is born sharded. Of several processes
-each embeds the images of its own devices.
+each embeds the images of its own devices. Large images go through the encoder in tiles (tiling.py).
 """
 
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
-from patch_svdd_jax import geometry
+from patch_svdd_jax import geometry, tiling
 from patch_svdd_jax.architecture import Architecture
 from patch_svdd_jax.convolution import valid_conv
 from patch_svdd_jax.devices import DEVICES, DIVIDED, all_devices, local_mesh
@@ -39,29 +39,39 @@ class Embeddings(NamedTuple):
 
 
 def make_encode(
-  architecture: Architecture, strides: Mapping[int, int], convolve: Convolve = valid_conv
+  architecture: Architecture,
+  strides: Mapping[int, int],
+  tile: int = 0,
+  convolve: Convolve = valid_conv,
 ) -> Callable:
-  """Returns encode(params, mean, images u8[B, H, W, 3]) -> f32[B, rows, columns, D] for each K."""
+  """Returns encode(params, mean, images u8[B, H, W, 3]) -> f32[B, rows, columns, D] for each K.
+
+  Images of more than `tile` pixels along a side are encoded in tiles; 0 encodes them whole.
+  """
   encoder = Encoder(architecture, convolve=convolve)
 
   def encode(params: Params, mean: jax.Array, images: jax.Array) -> Any:
     return encoder.apply({'params': params}, standardise(images, mean), strides)
 
-  return encode
+  return tiling.in_tiles(encode, strides, tile)
 
 
-def make_embed_batch(architecture: Architecture, strides: Mapping[int, int]) -> Callable:
+def make_embed_batch(
+  architecture: Architecture, strides: Mapping[int, int], tile: int = 0
+) -> Callable:
   """Returns the pmapped embed(params, mean, images u8[devices, B, H, W, 3]) for queries.
 
   `params` and `mean` are replicated; the result is f32[devices, B, rows, columns, D] for each K.
   """
-  return _embed_batch(architecture, tuple(strides.items()))
+  return _embed_batch(architecture, tuple(strides.items()), tile)
 
 
 @functools.lru_cache(maxsize=8)  # a new function of the same would be compiled anew
-def _embed_batch(architecture: Architecture, strides: tuple[tuple[int, int], ...]) -> Callable:
+def _embed_batch(
+  architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int
+) -> Callable:
   return jax.pmap(
-    make_encode(architecture, dict(strides)),
+    make_encode(architecture, dict(strides), tile),
     DEVICES,
     in_axes=(None, None, 0),
     out_axes=0,
@@ -69,18 +79,18 @@ def _embed_batch(architecture: Architecture, strides: tuple[tuple[int, int], ...
   )
 
 
-def make_fill(architecture: Architecture, strides: Mapping[int, int]) -> Callable:
+def make_fill(architecture: Architecture, strides: Mapping[int, int], tile: int = 0) -> Callable:
   """Returns the pmapped fill(rows, params, mean, images, first) -> rows.
 
   It writes the embeddings of a batch of images into the rows of each device, in place (they are
   donated), from image `first` on.
   """
-  return _fill(architecture, tuple(strides.items()))
+  return _fill(architecture, tuple(strides.items()), tile)
 
 
 @functools.lru_cache(maxsize=8)
-def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...]) -> Callable:
-  encode = make_encode(architecture, dict(strides))
+def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int) -> Callable:
+  encode = make_encode(architecture, dict(strides), tile)
 
   def fill(
     rows: dict[int, jax.Array], params: Params, mean: jax.Array, images: jax.Array, first: jax.Array
@@ -111,6 +121,7 @@ def embed(
   strides: Mapping[int, int],
   *,
   batch_size: int,
+  tile: int = 0,
   progress: Progress = iter,
 ) -> dict[int, Embeddings]:
   """Embeds all patches of all images; what comes out stays on the devices.
@@ -122,6 +133,7 @@ def embed(
     images: u8[N, H, W, 3], N >= 1; the same in every process.
     strides: for each receptive field that is wanted, its stride in pixels.
     batch_size: images embedded at a time on each device.
+    tile: the most pixels along a side that are encoded at a time, 0 for all.
     progress: wraps the iterable of batches.
 
   Returns:
@@ -138,7 +150,7 @@ def embed(
     patches = geometry.patch_count(images.shape[1:3], k, stride)
     shape = (own.size, share, patches, architecture.embed_dim)
     rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, DIVIDED))
-  fill = make_fill(architecture, strides)
+  fill = make_fill(architecture, strides, tile)
   for index in progress(range(batches)):
     first = index * batch
     rows = fill(rows, params, mean, dealt[:, first : first + batch], first)
@@ -164,12 +176,13 @@ def embed_to_host(
   strides: Mapping[int, int],
   *,
   batch_size: int,
+  tile: int = 0,
   progress: Progress = iter,
 ) -> dict[int, np.ndarray]:
   """The same for embeddings that do not fit on the devices: rows f32[N, D] of each scale."""
   own = local_mesh().size
   batch = own * min(batch_size, -(-len(images) // own))
-  embed_batch = make_embed_batch(architecture, strides)
+  embed_batch = make_embed_batch(architecture, strides, tile)
   rows = {}
   for k, stride in strides.items():
     patches = geometry.patch_count(images.shape[1:3], k, stride)

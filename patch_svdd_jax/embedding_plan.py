@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from patch_svdd_jax import architecture, cost, embedding, tpu_plan, train_state
+from patch_svdd_jax import architecture, cost, embedding, tiling, tpu_plan, train_state
 from patch_svdd_jax.detector import strides_of
 from patch_svdd_jax.devices import DIVIDED, EVERYWHERE
 from patch_svdd_jax.tpu_plan import Program
@@ -26,10 +26,10 @@ def compile_for(topology: str, config: ml_collections.ConfigDict, images: int) -
   """
   mesh = tpu_plan.mesh_of(topology)
   shape, strides = architecture.from_config(config.encoder), strides_of(config)
-  size = tuple(config.data.image_size)
+  size, tile = tuple(config.data.image_size), config.score.tile
   mean = size if config.train.mean == 'image' else (1, 1)
   embed = jax.shard_map(
-    embedding.make_encode(shape, strides),
+    embedding.make_encode(shape, strides, tile),
     mesh=mesh,
     in_specs=(EVERYWHERE, EVERYWHERE, DIVIDED),
     out_specs=DIVIDED,
@@ -42,5 +42,10 @@ def compile_for(topology: str, config: ml_collections.ConfigDict, images: int) -
     tpu_plan.described(jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8), mesh, DIVIDED),
   )
   return tpu_plan.compile_program(
-    topology, mesh.size, lowered, flops=count * cost.image_flops(config), compute='float32'
+    topology,
+    mesh.size,
+    lowered,
+    flops=count * cost.image_flops(config),
+    compute='float32',
+    parts=1 if tiling.is_whole(size, tile) else images * tiling.count(size, tile, strides),
   )

@@ -96,6 +96,7 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
     images,
     strides_of(detector.config),
     batch_size=detector.config.score.batch_size,
+    tile=detector.config.score.tile,
   )
   in_bank = len(images) - -(-len(images) // folds)
   for fold in progress(range(folds)):

@@ -41,7 +41,8 @@ def make_score(
     UserError: the memory bank has fewer rows than a score needs.
   """
   config, strides = detector.config, strides_of(detector.config)
-  encode = embedding.make_encode(architecture.from_config(config.encoder), strides, convolve)
+  shape = architecture.from_config(config.encoder)
+  encode = embedding.make_encode(shape, strides, config.score.tile, convolve)
   params, mean = jax.device_get((detector.params, detector.mean))
   banks = {k: plain_search.group(memory_bank.to_rows(detector.banks[k])) for k in strides}
   for k in strides:

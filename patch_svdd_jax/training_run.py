@@ -21,6 +21,7 @@ from patch_svdd_jax import (
   normal_scores,
   selection,
   standardisation,
+  tiling,
   train_state,
   training,
   validation,
@@ -93,6 +94,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   """
   training.check(config)
   bank_building.check(config.score)
+  tiling.check(config.score.tile, strides_of(config))
   normal_scores.check(config.calibration)
 
 

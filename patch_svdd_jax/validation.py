@@ -122,7 +122,8 @@ def make_program(
   single.train.pairs = 'patches'
   single.train.svdd = 'neighbour'
   loss = objective.make_loss(single, count)
-  encode = embedding.make_encode(architecture.from_config(config.encoder), strides)
+  shape = architecture.from_config(config.encoder)
+  encode = embedding.make_encode(shape, strides, config.score.tile)
 
   def program(
     params: Params, keys: jax.Array, held_out: jax.Array, images: jax.Array, mean: jax.Array
