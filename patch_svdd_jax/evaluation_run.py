@@ -21,6 +21,7 @@ from patch_svdd_jax import (
   train_state,
 )
 from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.data import duplicates
 from patch_svdd_jax.detector import Detector, digest, saved_origin
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
@@ -154,7 +155,10 @@ def measure(
   if every_checkpoint:
     rows = measure_checkpoints(config, workdir, dataset, evaluation, progress)
   found = inspection.judge(detector, evaluation.scores, dataset.test, limit) if limit else None
-  warnings = what_to_mind(detector, limit, found) if limit and found else []
+  copies = duplicates.find(dataset)
+  warnings = [duplicates.warn(copies)] if copies else []
+  if limit and found:
+    warnings += what_to_mind(detector, limit, found)
   if distributed.is_first():
     results.write(
       workdir / 'eval',
@@ -168,6 +172,7 @@ def measure(
       threshold=limit.image if limit else None,
       found=found,
       warnings=warnings,
+      copies=copies,
     )
   return Measured(detector, evaluation, others, rows, warnings)
 

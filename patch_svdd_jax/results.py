@@ -13,6 +13,7 @@ import numpy as np
 from patch_svdd_jax import array_files, checkpoint_table, coreset, disk, html_report, report
 from patch_svdd_jax.calibration import Threshold
 from patch_svdd_jax.data import Split
+from patch_svdd_jax.data.duplicates import Duplicate
 from patch_svdd_jax.evaluation import Evaluation
 from patch_svdd_jax.html_report import evaluated
 from patch_svdd_jax.inspection import Inspection
@@ -36,6 +37,7 @@ def summary(
   evaluation: Evaluation,
   others: Mapping[str, Evaluation],
   checkpoints: Sequence[checkpoint_table.Row] = (),
+  copies: Sequence[Duplicate] = (),
 ) -> dict[str, Any]:
   """The contents of metrics.json; of the others, by name, the metrics."""
   contents: dict[str, Any] = {
@@ -51,6 +53,8 @@ def summary(
     contents['coreset'] = reduction(evaluation, others[FULL_BANK])
   if checkpoints:
     contents['checkpoints'] = checkpoint_table.summary(checkpoints)
+  if copies:
+    contents['duplicates'] = [pair._asdict() for pair in copies]
   return to_json(contents)
 
 
@@ -75,6 +79,7 @@ def write(
   threshold: Threshold | None = None,
   found: Inspection | None = None,
   warnings: Sequence[str] = (),
+  copies: Sequence[Duplicate] = (),
 ) -> None:
   """Writes everything into `folder`: report.html, metrics.json, maps.npz and the pictures.
 
@@ -96,6 +101,7 @@ def write(
     threshold: above which an image is an alarm.
     found: what else is known of the images where the detector is calibrated.
     warnings: what a reader should know first.
+    copies: test images that are copies of normal ones.
 
   Raises:
     UserError: a file cannot be written.
@@ -130,7 +136,7 @@ def write(
     if checkpoints:
       disk.write(folder / 'checkpoints.png', checkpoint_table.draw(checkpoints))
     # Last: where metrics.json is, the rest is whole.
-    figures = summary(evaluation, others, checkpoints)
+    figures = summary(evaluation, others, checkpoints, copies)
     disk.write(folder / 'metrics.json', (json.dumps(figures, indent=2) + '\n').encode())
 
 

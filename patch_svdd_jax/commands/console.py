@@ -3,12 +3,14 @@
 import argparse
 import functools
 import pathlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from tqdm import tqdm
 
 from patch_svdd_jax import configuration, memory_bank, nearest
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.embedding import Progress
 
@@ -91,6 +93,12 @@ def print_calibration(detector: Detector) -> None:
   if detector.calibration:
     images = detector.calibration.images
     print(f'calibrated by {images} normal images: false-alarm rates from {1 / (images + 1):.2g} up')
+
+
+def warn_of_duplicates(dataset: Dataset) -> None:
+  """One line where test images are copies of normal ones."""
+  if found := duplicates.find(dataset):
+    print(f'warning: {duplicates.warn(found)}', file=sys.stderr)
 
 
 def aurocs(figures: Mapping[str, float | None] | None) -> str:

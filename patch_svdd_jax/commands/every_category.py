@@ -144,6 +144,7 @@ def train_all(
 
   def do(job: Job) -> Measured | None:
     dataset = data.load(job.config.data)
+    console.warn_of_duplicates(dataset)
     train(job.config, job.workdir, dataset, progress=console.progress, calibrated=True)
     if not len(dataset.test):
       return None

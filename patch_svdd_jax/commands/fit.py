@@ -32,6 +32,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   bank_building.check(config.score)
   normal_scores.check(config.calibration)
   dataset = data.load(config.data)
+  console.warn_of_duplicates(dataset)
   distributed.meet()
   with Checkpoints(workdir) as checkpoints:
     step = checkpoints.chosen

@@ -42,11 +42,13 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return every_category.train_all(options, rest, config)
   check(config)
   check_resumable(config, workdir)
+  dataset = data.load(config.data)
+  console.warn_of_duplicates(dataset)
   try:
     detector, reason = train(
       config,
       workdir,
-      data.load(config.data),
+      dataset,
       progress=console.progress,
       calibrated=True,
     )

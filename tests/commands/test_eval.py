@@ -236,10 +236,17 @@ def test_the_saved_bank_is_used(capsys, place, first, workdir):
     assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
 
 
-def test_other_strides_have_a_bank_of_their_own(capsys, workdir):
+def test_other_strides_have_a_bank_of_their_own(capsys, place, workdir, tmp_path):
+  # One test image is a copy: to evaluate twice takes seconds.
+  parts = shutil.copytree(place / 'parts', tmp_path / 'parts')
+  shutil.copy(parts / 'train/good/2.png', parts / 'test/good/1.png')
   overrides = ['--config.score.strides=(16,8)', '--random_encoder=False']
+  overrides += [f'--config.data.root={parts}', f'--config.data.prepared={tmp_path / "prepared"}']
   status, _, err, metrics = run(capsys, '--workdir', workdir, *overrides)
   assert status == 0
+  assert 'warning: 1 test image is a copy of normal images (test/good/1.png = train/good/2.' in err
+  assert metrics['duplicates'] == [{'test': 'test/good/1.png', 'normal': 'train/good/2.png'}]
+  assert 'test/good/1.png = train/good/2.png' in (workdir / 'eval/report.html').read_text()
   assert 'Embedding normal images' in err
   assert metrics['timing']['bank_rows'] == 4 * FEWER_PATCHES
   # Measuring changes nothing in the workdir: the saved bank is still that of training.
