@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.category = 'brick'  # 'folder': a sub-folder of root, or '' for root itself
   data.root = ''  # 'mvtec', ...: official archive or its extracted folder; 'folder': your folder
   data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
-  data.image_size = (256, 256)  # (height, width), to which every image is resized
+  data.image_size = (256, 256)  # (height, width) of all; 0: by the training images' aspect or size
   data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
   data.normal_images = 0  # how many are trained on, spread evenly over the files; 0: all

@@ -18,7 +18,7 @@ import ml_collections
 from patch_svdd_jax import architecture, sampling, windows
 from patch_svdd_jax.architecture import Architecture
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.geometry import ImageSize
+from patch_svdd_jax.geometry import ImageSize, shorter_side
 
 
 class Points(NamedTuple):
@@ -132,7 +132,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: names the key and what it may be.
   """
-  train, size = config.train, min(config.data.image_size)
+  train, size = config.train, shorter_side(config.data.image_size)
   shape = architecture.from_config(config.encoder)
   largest = shape.scales[0]
   for scale in shape.scales:

@@ -21,7 +21,7 @@ from patch_svdd_jax import (
   train_state,
 )
 from patch_svdd_jax.checkpoints import Checkpoints
-from patch_svdd_jax.data import duplicates
+from patch_svdd_jax.data import duplicates, image_size
 from patch_svdd_jax.detector import Detector, digest, saved_origin
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
@@ -133,6 +133,7 @@ def measure(
     false_alarm_rate: of the report's verdicts, where the detector is calibrated.
     pixel_false_alarm_rate: of the regions that it shows.
   """
+  config = image_size.resolved(config, dataset.train.images.shape[1:3])
   distributed.meet()
   detector = get_detector(config, workdir, dataset, progress)
   limit = None

@@ -4,6 +4,8 @@ A patch is the K x K square whose top left pixel is (i*S, j*S); the grid of an i
 has ((H - K) // S + 1) x ((W - K) // S + 1) patches.
 """
 
+import math
+
 import numpy as np
 
 from patch_svdd_jax.errors import UserError
@@ -39,6 +41,11 @@ def patch_count(image_size: ImageSize, receptive_field: int, stride: int) -> int
   """How many patches an image has; see `grid_shape`."""
   rows, columns = grid_shape(image_size, receptive_field, stride)
   return rows * columns
+
+
+def shorter_side(image_size: ImageSize) -> float:
+  """The shorter side in pixels, of those that are known: 0 is a side that the images will tell."""
+  return min((side for side in image_size if side), default=math.inf)
 
 
 def coverage_weights(extent: int, receptive_field: int, stride: int) -> np.ndarray:

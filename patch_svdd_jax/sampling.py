@@ -13,7 +13,7 @@ import ml_collections
 
 from patch_svdd_jax import windows
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.geometry import ImageSize
+from patch_svdd_jax.geometry import ImageSize, shorter_side
 
 # (row, column) directions of the 8 neighbours, in reading order.
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -140,7 +140,7 @@ def check_pairs(image_size: ImageSize, patch: int, mode: str) -> None:
     raise UserError(f"config.train.position_pairs={mode!r}: give 'clip' or 'valid'")
   # The farthest valid neighbour starts K - 1 pixels away.
   needed = patch + 1 if mode == 'clip' else 2 * patch - 1
-  if min(image_size) < needed:
+  if shorter_side(image_size) < needed:
     raise UserError(
       f'images of {image_size[0]}x{image_size[1]} pixels are too small for {mode!r} pairs of '
       f'{patch}-pixel patches, which need {needed}: enlarge '

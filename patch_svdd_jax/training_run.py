@@ -28,6 +28,7 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.collapse import CollapseWatch
+from patch_svdd_jax.data import image_size
 from patch_svdd_jax.detector import Detector, strides_of
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.monitoring import SilentMonitor, TrainingMonitor
@@ -78,12 +79,18 @@ class StopRequest:
 
 
 def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Refuses to resume with another config than the workdir was started with, shown key by key."""
+  """Refuses to resume with another config than the workdir was started with, shown key by key.
+
+  A side of config.data.image_size that is open yet may be any.
+  """
   if not (workdir / configuration.FILE).exists():
     return
+  before = configuration.load(workdir)
+  sides = zip(config.data.image_size, before.data.image_size, strict=True)
+  config = image_size.resolved(config, [side or own for side, own in sides])
   # A cosine decay ends at the last step: another end is another rate at every step.
   free = FREE if config.train.decay == 'cosine' else (*FREE, 'config.train.steps:')
-  configuration.check_unchanged(configuration.load(workdir), config, workdir, free)
+  configuration.check_unchanged(before, config, workdir, free)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -92,6 +99,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: names the key and what it may be.
   """
+  image_size.check(config.data.image_size)
   training.check(config)
   bank_building.check(config.score)
   tiling.check(config.score.tile, strides_of(config))
@@ -131,6 +139,10 @@ def train(
     UserError: a setting makes no sense for these images, or the run cannot go on.
   """
   normal = dataset.train.images
+  if not all(config.data.image_size):
+    config = image_size.resolved(config, normal.shape[1:3])
+    check(config)
+    check_resumable(config, workdir)
   distributed.meet()
   mean = standardisation.training_mean(normal, config.train.mean)
   validate = validation.make_validation(

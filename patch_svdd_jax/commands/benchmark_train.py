@@ -12,6 +12,7 @@ import ml_collections
 
 from patch_svdd_jax import configuration, figures
 from patch_svdd_jax.commands import console, outputs, plan_tables
+from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Measures, prints, writes."""
   check(options)
   config = configuration.override(configuration.read(options.config), rest)
+  image_size.check_given(config.data.image_size)
   from patch_svdd_jax.benchmarks import hardware, training
 
   with_torch = has_torch()

@@ -10,6 +10,7 @@ import ml_collections
 
 from patch_svdd_jax import configuration, disk
 from patch_svdd_jax.commands import console, outputs, plan_tables
+from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def read(options: argparse.Namespace, rest: Sequence[str]) -> ml_collections.Con
   from patch_svdd_jax import training
 
   config = configuration.override(configuration.read(options.config), rest)
+  image_size.check_given(config.data.image_size)
   training.check(config)
   return config
 

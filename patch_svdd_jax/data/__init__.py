@@ -4,11 +4,14 @@
 """
 
 import dataclasses
+import logging
 import pathlib
+from collections.abc import Sequence
 
 import ml_collections
+import numpy as np
 
-from patch_svdd_jax.data import categories, held_out, images, lighting
+from patch_svdd_jax.data import categories, held_out, image_size, images, lighting
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
 
@@ -38,7 +41,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       root: published: the official archive or the folder it is extracted to, '' once prepared;
         folder: see `layout`; textures: unused.
       prepared: folder for the prepared files; '' for ~/.cache/patch_svdd_jax.
-      image_size: (height, width) in pixels that all images are resized to.
+      image_size: (height, width) in pixels that all images are resized to; what a 0 means, see
+        `image_size`.
       resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
       light: 'kept', or 'standardised' in every image by itself.
       normal_images: how many of those that are not held out are trained on; 0 for all.
@@ -52,34 +56,29 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     UserError: where a setting or a file is at fault.
   """
   check(config)
-  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
-  name = f'{config.name}/{category}'
-  if category != categories.MULTICLASS:
-    normal, validation, test = _read(config)
-    return assemble(name, normal, test, config, validation)
-  from patch_svdd_jax.data import sources
-
-  present = sources.present(config)
-  parts = [_read(of_category(config, category)) for category in present]
-  normal, validation, test = (
-    categories.combine(dict(zip(present, splits, strict=True)))
-    for splits in zip(*parts, strict=True)
-  )
-  dataset = assemble(name, normal, test, config, validation)
-  return dataclasses.replace(dataset, categories=tuple(present))
-
-
-def _read(config: ml_collections.ConfigDict) -> tuple[Split, Split, Split]:
-  """The training, validation and test images of a category, as they were taken but resized."""
   from patch_svdd_jax.data import prepared, sources  # import TFDS, which takes a second
 
-  builder = prepared.prepare(sources.builder_factory(config))
-  size = (config.image_size[0], config.image_size[1])
-  train, validation, test = (
-    prepared.read_split(builder, split, size, config.resize)
-    for split in ('train', 'validation', 'test')
-  )
-  return train, validation, test
+  several = config.category == categories.MULTICLASS
+  names = sources.present(config) if several else [config.category]
+  builders = {
+    name: prepared.prepare(sources.builder_factory(of_category(config, name))) for name in names
+  }
+  size = tuple(config.image_size)
+  if not all(size):
+    own = [prepared.read_sizes(builder, 'train') for builder in builders.values()]
+    size = image_size.resolve(size, np.concatenate(own))
+
+  def read(split: str) -> Split:
+    parts = {
+      name: prepared.read_split(builder, split, size, config.resize)
+      for name, builder in builders.items()
+    }
+    return categories.combine(parts) if several else parts[names[0]]
+
+  normal, validation, test = map(read, ('train', 'validation', 'test'))
+  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
+  dataset = assemble(f'{config.name}/{category}', normal, test, config, validation)
+  return dataclasses.replace(dataset, categories=tuple(names) if several else ())
 
 
 def of_category(config: ml_collections.ConfigDict, category: str) -> ml_collections.ConfigDict:
@@ -105,6 +104,7 @@ def assemble(
     config: as for `load`.
     validation: normal images that are held out instead, if there are any.
   """
+  warn_of_stretched(normal, [part for part in (normal, validation, test) if part])
   if validation and config.held_out:
     train, held = light(normal, config), light(validation, config)
   else:
@@ -112,6 +112,14 @@ def assemble(
   if config.normal_images:
     train = train.take(held_out.evenly(len(train), config.normal_images))
   return Dataset(name=name, train=train, held_out=held, test=light(test, config))
+
+
+def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:
+  """Logs which images of some parts have another aspect ratio than the normal ones."""
+  sizes = np.concatenate([part.sizes for part in parts])
+  names = [name for part in parts for name in part.names]
+  if text := image_size.describe_stretched(normal.sizes, sizes, names):
+    logging.warning('%s', text)
 
 
 def light(split: Split, config: ml_collections.ConfigDict) -> Split:
@@ -142,8 +150,4 @@ def check(config: ml_collections.ConfigDict) -> None:
   if config.normal_images < 0:
     raise UserError(f'config.data.normal_images={config.normal_images}: give at least 1, or 0')
   held_out.check(config.held_out)
-  size = config.image_size
-  if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-    raise UserError(
-      f'config.data.image_size={tuple(size)}: must be (height, width), both positive integers'
-    )
+  image_size.check(config.image_size)

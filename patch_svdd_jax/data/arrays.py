@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import data
-from patch_svdd_jax.data import appearance, images
+from patch_svdd_jax.data import appearance, image_size, images
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
 
@@ -76,5 +76,10 @@ def dataset(given: Sequence[np.ndarray], config: ml_collections.ConfigDict) -> D
   data.check(config)
   if not len(given):
     raise UserError('no images: give at least one normal image, uint8[height, width, 3]')
-  normal = resized(given, config, numbered(len(given)))
+  names = numbered(len(given))
+  if not all(config.image_size):
+    own = [to_rgb(image, name).shape[:2] for image, name in zip(given, names, strict=True)]
+    config = config.copy_and_resolve_references()
+    config.image_size = image_size.resolve(config.image_size, np.array(own))
+  normal = resized(given, config, names)
   return data.assemble('arrays', normal, normal.take(np.arange(0)), config)

@@ -73,6 +73,16 @@ def _remove_leftovers(place: pathlib.Path) -> None:
     shutil.rmtree(folder)
 
 
+def read_sizes(builder: Builder, split: str) -> np.ndarray:
+  """i64[N, 2], the (height, width) of a split's images, from their headers."""
+  if split not in builder.info.splits:
+    return np.zeros((0, 2), np.int64)
+  raw = tfds.decode.SkipDecoding()
+  source: Any = builder.as_data_source(split, decoders={'image': raw, 'mask': raw})
+  found = [images.stored_size(record['image'], record['name'].decode()) for record in source]
+  return np.array([(height, width) for width, height in found], np.int64).reshape(-1, 2)
+
+
 def read_split(builder: Builder, split: str, size: tuple[int, int], resample: str) -> Split:
   """Reads a split and brings its images to one size.
 

@@ -144,6 +144,27 @@ def only_line(text):
   return line
 
 
+def test_the_images_say_their_size_and_the_run_keeps_it(config, finished, tmp_path, capsys):
+  open_side = command(config, tmp_path / 'run', '--config.data.image_size=(40,0)')
+  assert main(open_side) == 0
+  assert configuration.load(tmp_path / 'run') == configuration.load(finished[0])
+  assert Detector.load(tmp_path / 'run').config.data.image_size == (40, 48)
+  # The same command goes on, and so does any whose size comes to the same.
+  assert main(open_side) == 0
+  assert main(command(config, tmp_path / 'run', '--config.data.image_size=(0,0)')) == 0
+  capsys.readouterr()
+  other = command(config, tmp_path / 'run', '--config.data.image_size=(48,0)')
+  assert main(other) == 2
+  assert 'image_size: (40, 48) -> (48, 48)' in only_line(capsys.readouterr().err)
+  # Known when the images are read: half the height leaves none for a pair.
+  small = command(config, tmp_path / 'small', '--config.data.image_size=(0,24)')
+  assert main(small) == 2
+  assert 'images of 0x24 pixels are too small' in only_line(capsys.readouterr().err)
+  small = command(config, tmp_path / 'small', '--config.data.image_size=(0,36)')
+  assert main(small) == 2
+  assert 'images of 30x36 pixels are too small' in only_line(capsys.readouterr().err)
+
+
 def test_a_workdir_gets_config_checkpoints_model_and_metrics(config, finished):
   workdir, printed = finished
   assert names(workdir) == ['checkpoints', 'config.json', 'metrics.jsonl', 'model', 'tensorboard']

@@ -143,7 +143,7 @@ def test_oddities_are_logged_when_preparing(tmp_path, settings, make_category, c
     ({'name': 'mvtec', 'category': 'screws'}, "'screws'.*screw"),
     ({'name': 'textures', 'category': 'sand'}, 'brick, grass, gravel'),
     ({'resize': 'area'}, "config.data.resize='area'.*lanczos"),
-    ({'image_size': (12, 0)}, 'config.data.image_size'),
+    ({'image_size': (12, -1)}, r'config.data.image_size=\(12, -1\)'),
     ({'image_size': (12, 10, 3)}, 'config.data.image_size'),
   ],
 )

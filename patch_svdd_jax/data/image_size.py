@@ -1,0 +1,111 @@
+"""The size that images are resized to: given in pixels, or by the training images' own.
+
+A side of 0 in `config.data.image_size` is open: (512, 0) is 512 pixels high and as wide as the
+training images' aspect ratio makes it, (0, 512) likewise, and (0, 0) is the training images' own
+size. Where they differ, their median counts.
+"""
+
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax.errors import UserError
+
+# By how much aspect ratios may differ before images count as stretched.
+TOLERANCE = 0.03
+
+ImageSize = tuple[int, int]
+
+
+def check(size: Sequence[int]) -> None:
+  """Refuses what is no size.
+
+  Raises:
+    UserError: names the key.
+  """
+  if len(size) != 2 or not all(isinstance(side, int) and side >= 0 for side in size):
+    raise UserError(
+      f'config.data.image_size={tuple(size)}: must be (height, width) in whole pixels, where a 0 '
+      'leaves a side to the training images'
+    )
+
+
+def check_given(size: Sequence[int]) -> None:
+  """Refuses a size with an open side, for who plans before images are read.
+
+  Raises:
+    UserError: names the key.
+  """
+  check(size)
+  if not all(size):
+    raise UserError(f'config.data.image_size={tuple(size)}: give both sides to this command')
+
+
+def resolve(size: Sequence[int], own: np.ndarray) -> ImageSize:
+  """The size with its open sides filled in.
+
+  Args:
+    size: (height, width) in pixels, 0 where a side is open.
+    own: i64[N, 2], (height, width) of the training images.
+
+  Raises:
+    UserError: a side is open, and there are no training images.
+  """
+  height, width = size
+  if height and width:
+    return height, width
+  if not len(own):
+    raise UserError(
+      f'config.data.image_size={tuple(size)}: there are no training images to take the size from; '
+      'give both sides'
+    )
+  if not height and not width:
+    height, width = (round(float(side)) for side in np.median(own, axis=0))
+  elif not width:
+    width = round(height * median_aspect(own))
+  else:
+    height = round(width / median_aspect(own))
+  return max(1, height), max(1, width)
+
+
+def median_aspect(sizes: np.ndarray) -> float:
+  """The median of width / height of sizes i64[N, 2], N >= 1."""
+  return float(np.median(sizes[:, 1] / sizes[:, 0]))
+
+
+def resolved(config: ml_collections.ConfigDict, size: Sequence[int]) -> ml_collections.ConfigDict:
+  """The whole config, with the size (height, width) of its images where a side is open."""
+  if all(config.data.image_size):
+    return config
+  config = config.copy_and_resolve_references()
+  config.data.image_size = (int(size[0]), int(size[1]))
+  return config
+
+
+def describe_stretched(own: np.ndarray, sizes: np.ndarray, names: Sequence[str]) -> str | None:
+  """What to say of images that are of another aspect ratio than the training images.
+
+  All are resized to one size, so what they show is stretched; by more than TOLERANCE is said.
+
+  Args:
+    own: i64[M, 2], (height, width) of the training images.
+    sizes: i64[N, 2], of the images.
+    names: of the images.
+
+  Returns:
+    How many there are, and which is the worst; None where there is none.
+  """
+  if not len(own) or not len(sizes):
+    return None
+  usual = median_aspect(own)
+  stretched = np.maximum(factors := sizes[:, 1] / sizes[:, 0] / usual, 1 / factors)
+  count, worst = int(np.sum(stretched > 1 + TOLERANCE)), int(np.argmax(stretched))
+  if not count:
+    return None
+  height, width = sizes[worst]
+  return (
+    f'{count} of {len(sizes)} images have another aspect ratio than the training images '
+    f'({usual:.4g}, width to height) and are stretched to their size; most of all {names[worst]}, '
+    f'{width} x {height} pixels, {stretched[worst]:.3g} times'
+  )
