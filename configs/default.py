@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
   data.normal_images = 0  # how many are trained on, spread evenly over the files; 0: all
   data.held_out = 0.0  # share of the normal images that only chooses a checkpoint; 0: the newest is
+  data.contamination = 0.0  # defective test images moved among the normal ones, for each of these
 
   config.encoder = encoder = ml_collections.ConfigDict()
   encoder.receptive_field = 32  # K of the lowest level, pixels
@@ -78,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
   score.compare = 'patches'  # with normal patches; 'centre': with their mean embedding (Deep SVDD)
   score.batch_size = 8  # images embedded at a time on each device
   score.tile = 1024  # larger images are embedded in tiles of so many pixels at most; 0: whole
+  score.outliers = 0.0  # share of the memory bank that is dropped, that farthest from other images
   score.coreset = 1.0  # share of the memory bank that is kept, by k-center greedy; 1 keeps all
   score.bank = ''  # where the memory bank lies: 'device' or 'host'; '': on the devices if it fits
   score.screen = ''  # finds the nearest rows: 'float32', 'bfloat16'; '': what suits the devices

@@ -1,13 +1,22 @@
 """From normal images to memory banks: which embeddings are kept, and where they lie."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import architecture, block_sizes, coreset, embedding, geometry, memory_bank
+from patch_svdd_jax import (
+  architecture,
+  block_sizes,
+  coreset,
+  embedding,
+  geometry,
+  memory_bank,
+  outliers,
+)
 from patch_svdd_jax.embedding import Embeddings, Progress
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.memory_bank import HostBank, MemoryBank
@@ -20,6 +29,19 @@ Bank = MemoryBank | HostBank
 COPIES = 3
 
 
+class Built(NamedTuple):
+  """The memory banks of some images.
+
+  Attributes:
+    banks: of each receptive field.
+    dropped: f64[N], the share of each image's patches, of all receptive fields, that are in no bank
+      because they are outlying; None where none were to be dropped.
+  """
+
+  banks: dict[int, Bank]
+  dropped: np.ndarray | None = None
+
+
 def build(
   config: ml_collections.ConfigDict,
   params: Params,
@@ -27,7 +49,7 @@ def build(
   images: np.ndarray,
   strides: Mapping[int, int],
   progress: Progress = iter,
-) -> dict[int, Bank]:
+) -> Built:
   """Embeds all patches of normal images into the memory bank of each receptive field.
 
   Args:
@@ -36,7 +58,8 @@ def build(
     mean: f32[H, W, 3] or f32[1, 1, 3], replicated.
     images: u8[N, H, W, 3].
     strides: of each receptive field, in pixels.
-    progress: wraps the iterables of batches, and of the rows that are chosen.
+    progress: wraps the iterables of batches, of what finds outliers, and of the rows that are
+      chosen.
 
   Raises:
     UserError: config.score asks for what there is not.
@@ -48,15 +71,24 @@ def build(
     'tile': config.score.tile,
     'progress': progress,
   }
-  if config.score.compare == 'centre' or lies_on_host(config, images.shape, strides):
+  if (
+    config.score.compare == 'centre'
+    or config.score.outliers
+    or lies_on_host(config, images.shape, strides)
+  ):
     on_host = embedding.embed_to_host(shape, params, mean, images, strides, **options)
-    return {k: place(reduce_rows(rows, config, progress), config) for k, rows in on_host.items()}
+    reduced = {k: reduce_rows(rows, len(images), config, progress) for k, rows in on_host.items()}
+    inliers = [each.inliers for each in reduced.values()]
+    return Built(
+      {k: place(each.rows, config) for k, each in reduced.items()},
+      dropped_shares(inliers) if config.score.outliers else None,
+    )
   embeddings = embedding.embed(shape, params, mean, images, strides, **options)
   banks: dict[int, Bank] = {}
   for k in list(embeddings):
     # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.
     banks[k] = arrange(embeddings.pop(k), config, progress)
-  return banks
+  return Built(banks)
 
 
 def check(score: ml_collections.ConfigDict) -> None:
@@ -69,13 +101,16 @@ def check(score: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.score.coreset={score.coreset}: a share of the bank, above 0, at most 1'
     )
+  if not 0 <= score.outliers < 1:
+    raise UserError(f'config.score.outliers={score.outliers}: a share of the bank, 0 to below 1')
   if score.neighbours < 1:
     raise UserError(f'config.score.neighbours={score.neighbours}: give at least 1')
   if score.compare not in ('patches', 'centre'):
     raise UserError(f"config.score.compare={score.compare!r}: must be 'patches' or 'centre'")
-  if score.compare == 'centre' and (score.neighbours > 1 or score.coreset < 1):
+  if score.compare == 'centre' and (score.neighbours > 1 or score.coreset < 1 or score.outliers):
     raise UserError(
-      "config.score.compare='centre' has one row: leave config.score.neighbours and coreset at 1"
+      "config.score.compare='centre' has one row: leave config.score.neighbours and coreset at 1, "
+      'outliers at 0'
     )
   if score.screen not in ('', 'float32', 'bfloat16'):
     raise UserError(f"config.score.screen={score.screen!r}: must be '', 'float32' or 'bfloat16'")
@@ -114,19 +149,37 @@ def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress:
   return memory_bank.from_rows(np.asarray(rows), dtype=screen_type(config))
 
 
+class Reduced(NamedTuple):
+  """What is kept of some rows: the rows f32[M, D], and bool[N, P], which are no outliers."""
+
+  rows: np.ndarray
+  inliers: np.ndarray
+
+
 def reduce_rows(
-  rows: np.ndarray, config: ml_collections.ConfigDict, progress: Progress
-) -> np.ndarray:
-  """The rows f32[N, D] on the host that are kept."""
-  if config.score.compare == 'centre':
-    return rows.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
-  if config.score.coreset == 1:
-    return rows
-  count = rows_kept(len(rows), config)
-  kept = coreset.select(
-    rows, count, seed=config.seed, at_once=chunk_size(rows.shape[1]), progress=progress
+  rows: np.ndarray, images: int, config: ml_collections.ConfigDict, progress: Progress
+) -> Reduced:
+  """The rows f32[N * P, D], on the host, of so many images that are kept."""
+  of_image = rows.reshape(images, -1, rows.shape[-1])
+  inliers = outliers.inliers(
+    of_image, config.score.outliers, lambda part, screen: place(part, config, screen), progress
   )
-  return rows[np.sort(kept.indices)]
+  if not inliers.all():
+    rows = of_image[inliers]
+  if config.score.compare == 'centre':
+    rows = rows.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+  elif config.score.coreset < 1:
+    count = rows_kept(len(rows), config)
+    kept = coreset.select(
+      rows, count, seed=config.seed, at_once=chunk_size(rows.shape[1]), progress=progress
+    )
+    rows = rows[np.sort(kept.indices)]
+  return Reduced(rows, inliers)
+
+
+def dropped_shares(inliers: Sequence[np.ndarray]) -> np.ndarray:
+  """The share of each image's patches that are outlying, f64[N], from bool[N, P] of each scale."""
+  return 1 - np.concatenate(inliers, axis=1).mean(axis=1)
 
 
 def place(

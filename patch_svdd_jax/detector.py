@@ -115,6 +115,8 @@ class Detector:
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
     banks: the memory bank of each receptive field, on the devices or on the host.
     calibration: by normal images that are not in the banks; None before `normal_scores.calibrate`.
+    dropped: f64[N], the share of each normal image's patches that are in no bank because they are
+      outlying (config.score.outliers): defects, perhaps. None where none were to be dropped.
   """
 
   origin: Origin
@@ -122,6 +124,7 @@ class Detector:
   mean: jax.Array
   banks: Mapping[int, Bank]
   calibration: Calibration | None = None
+  dropped: np.ndarray | None = None
 
   @property
   def config(self) -> ml_collections.ConfigDict:
@@ -148,8 +151,9 @@ class Detector:
     params = replicate(params)
     mean = jnp.asarray(standardisation.training_mean(images, config.train.mean))
     mean = replicate(mean)
-    banks = bank_building.build(config, params, mean, images, strides_of(config), progress)
-    return cls(Origin(config, step, digest(images)), params, mean, banks)
+    built = bank_building.build(config, params, mean, images, strides_of(config), progress)
+    origin = Origin(config, step, digest(images))
+    return cls(origin, params, mean, built.banks, dropped=built.dropped)
 
   def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
     """Scores images u8[N, H, W, 3] of the size it was fitted on (any size, with a channel mean).
@@ -254,6 +258,8 @@ class Detector:
     arrays['banks'] = {scale_name(k): memory_bank.to_rows(bank) for k, bank in self.banks.items()}
     if self.calibration:
       arrays['calibration'] = dataclasses.asdict(self.calibration)
+    if self.dropped is not None:
+      arrays['dropped'] = self.dropped
     about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
     with disk.explained(workdir / FOLDER), manager(workdir) as models:
@@ -277,7 +283,8 @@ class Detector:
     }
     params, mean = replicate((arrays['params'], arrays['mean']))
     saved = arrays.get('calibration')
-    return cls(origin, params, mean, banks, Calibration(**saved) if saved else None)
+    calibrated = Calibration(**saved) if saved else None
+    return cls(origin, params, mean, banks, calibrated, arrays.get('dropped'))
 
 
 @jax.jit

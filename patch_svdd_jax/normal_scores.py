@@ -124,7 +124,7 @@ def refit(
   for k, bank in detector.banks.items():
     of_image = rows[k].reshape(count, -1, rows[k].shape[-1])
     reduced = bank_building.reduce_rows(
-      of_image[kept].reshape(-1, of_image.shape[-1]), detector.config, iter
+      of_image[kept].reshape(-1, of_image.shape[-1]), len(kept), detector.config, iter
     )
-    banks[k] = bank_building.place(reduced, detector.config, bank.screen)
+    banks[k] = bank_building.place(reduced.rows, detector.config, bank.screen)
   return dataclasses.replace(detector, banks=banks)

@@ -28,7 +28,7 @@ def score_config(**score):
 def build(images=IMAGES, **score):
   config = score_config(**score)
   params, mean = replicate((random_params(config), MEAN))
-  return bank_building.build(config, params, mean, images, STRIDES)
+  return bank_building.build(config, params, mean, images, STRIDES).banks
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +79,7 @@ def test_the_seed_draws_the_first():
   config = score_config(coreset=0.02)
   kept = []
   for config.seed in range(8):
-    kept.append(bank_building.reduce_rows(rows, config, iter).item())
+    kept.append(bank_building.reduce_rows(rows, 1, config, iter).rows.item())
   expected = [rows[coreset.select(rows, 1, seed=seed).indices].item() for seed in range(8)]
   assert kept == expected
   assert len(set(kept)) > 4
@@ -154,6 +154,9 @@ def test_the_screen_s_type(bank, screen, dtype):
     ('coreset', -0.5, 'above 0, at most 1'),
     ('coreset', 1.5, 'above 0, at most 1'),
     ('coreset', float('nan'), 'above 0, at most 1'),
+    ('outliers', -0.1, 'share of the bank, 0 to below 1'),
+    ('outliers', 1.0, 'share of the bank, 0 to below 1'),
+    ('outliers', float('nan'), 'share of the bank, 0 to below 1'),
     ('screen', 'float16', "must be '', 'float32' or 'bfloat16'"),
     ('bank', 'disk', "must be '', 'device' or 'host'"),
     ('neighbours', 0, 'at least 1'),
@@ -164,6 +167,25 @@ def test_what_means_nothing_is_refused(name, value, allowed):
   message = rf'^config\.score\.{name}={value!r}: [^\n]*{allowed}[^\n]*$'
   with pytest.raises(UserError, match=message):
     build(**{name: value})
+
+
+def test_a_centre_has_no_outliers():
+  with pytest.raises(UserError, match=r'has one row: leave [^\n]* outliers at 0'):
+    build(compare='centre', outliers=0.1)
+
+
+def test_outliers_are_dropped_at_each_scale(rows):
+  config = score_config(outliers=0.2)
+  params, mean = replicate((random_params(config), MEAN))
+  built = bank_building.build(config, params, mean, IMAGES, STRIDES)
+  sizes = {32: 30 - 6, 16: 315 - 63}
+  for k, bank in built.banks.items():
+    assert isinstance(bank, MemoryBank)
+    assert bank.size == sizes[k]
+    everywhere = {row.tobytes() for row in rows[k]}
+    assert all(row.tobytes() in everywhere for row in memory_bank.to_rows(bank))
+  assert built.dropped.shape == (5,)
+  np.testing.assert_allclose(built.dropped.sum() * (6 + 63), 6 + 63)
 
 
 def test_a_centre_has_no_neighbours():

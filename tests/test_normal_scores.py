@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from patch_svdd_jax import anomaly_map, architecture, embedding, normal_scores
+from patch_svdd_jax import anomaly_map, architecture, embedding, memory_bank, normal_scores
 from patch_svdd_jax.data import Split, appearance, held_out
 from patch_svdd_jax.detector import Detector, strides_of
 from patch_svdd_jax.errors import UserError
@@ -101,6 +101,18 @@ def test_enough_held_out_images_are_scored_by_the_detector_itself(detector, monk
   assert found.levels[0] == expected.maps['product'].min()
 
 
+def test_outliers_are_dropped_from_the_bank_without_the_fold(detector):
+  """As they are from the detector's own: of the same rows the same are dropped."""
+  config = detector.config.copy_and_resolve_references()
+  config.score.outliers = 0.2
+  dropping = Detector.fit(config, detector.params, TRAIN.images, step=0)
+  rows = {k: memory_bank.to_rows(bank) for k, bank in detector.banks.items()}
+  found = normal_scores.refit(dropping, rows, np.arange(9), 9)
+  for k, bank in dropping.banks.items():
+    assert bank.size == len(rows[k]) - round(0.2 * len(rows[k]))
+    np.testing.assert_array_equal(memory_bank.to_rows(found.banks[k]), memory_bank.to_rows(bank))
+
+
 def test_statistics_are_those_of_all_normal_images(detector, calibrated):
   found = calibrated.calibration.statistics
   grey = np.concatenate([TRAIN.images, HELD_OUT.images]).mean(-1)
@@ -141,8 +153,12 @@ def test_a_single_image_calibrates_nothing(detector):
 def test_it_is_saved_with_the_model(detector, calibrated, tmp_path):
   detector.save(tmp_path)
   assert Detector.load(tmp_path).calibration is None
-  calibrated.save(tmp_path)
-  found, expected = Detector.load(tmp_path).calibration, calibrated.calibration
+  assert Detector.load(tmp_path).dropped is None
+  dropped = np.linspace(0, 1, 9)
+  dataclasses.replace(calibrated, dropped=dropped).save(tmp_path)
+  loaded, expected = Detector.load(tmp_path), calibrated.calibration
+  np.testing.assert_array_equal(loaded.dropped, dropped)
+  found = loaded.calibration
   for name in ('scores', 'levels', 'shares'):
     assert getattr(found, name).dtype == np.float64
     np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -6,6 +6,7 @@ import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from tqdm import tqdm
 
 from patch_svdd_jax import configuration, memory_bank, nearest
@@ -13,6 +14,9 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.embedding import Progress
+
+# Images that are named as suspicious.
+SUSPECTS = 5
 
 
 def progress(title: str, unit: str = 'batch') -> Progress:
@@ -80,12 +84,22 @@ def folder(text: str) -> pathlib.Path:
 def print_banks(detector: Detector) -> None:
   """One line about each memory bank: its size, where it lies, how it is searched."""
   score = detector.config.score
+  without = f', without the {score.outliers:.3g} that was most outlying' if score.outliers else ''
   for k, bank in detector.banks.items():
     sizes = nearest.sizes_for(bank, score.query_block, score.bank_block)
     print(
-      f'K={k}: {memory_bank.describe(bank)}; {sizes.queries:,} queries x {sizes.rows:,} rows '
-      'at a time'
+      f'K={k}: {memory_bank.describe(bank)}{without}; {sizes.queries:,} queries x '
+      f'{sizes.rows:,} rows at a time'
     )
+
+
+def print_suspects(detector: Detector, names: Sequence[str]) -> None:
+  """One line about the normal images, by name, that most outlying patches came from."""
+  if detector.dropped is None:
+    return
+  first = np.argsort(-detector.dropped, kind='stable')[:SUSPECTS]
+  listed = ', '.join(f'{names[index]} ({detector.dropped[index]:.0%})' for index in first)
+  print(f'training images with the largest shares of outlying patches, worth a look: {listed}')
 
 
 def print_calibration(detector: Detector) -> None:

@@ -41,6 +41,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     config, params, workdir, dataset, step=step or 0, progress=console.progress, calibrated=True
   )
   console.print_banks(detector)
+  console.print_suspects(detector, dataset.train.names)
   console.print_calibration(detector)
   print(f'written: {workdir}')
   return 0

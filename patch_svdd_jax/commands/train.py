@@ -56,6 +56,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     print(stopped)
     return stopped.status
   console.print_banks(detector)
+  console.print_suspects(detector, dataset.train.names)
   console.print_calibration(detector)
   print(f'the detector is {reason}')
   print(f'{workdir}: {config.train.steps} steps; eval --workdir {workdir} measures it')

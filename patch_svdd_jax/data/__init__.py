@@ -11,7 +11,14 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.data import categories, held_out, image_size, images, lighting
+from patch_svdd_jax.data import (
+  categories,
+  contamination,
+  held_out,
+  image_size,
+  images,
+  lighting,
+)
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
 
@@ -27,6 +34,7 @@ _KEYS = (
   'light',
   'normal_images',
   'held_out',
+  'contamination',
 )
 
 
@@ -48,6 +56,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       normal_images: how many of those that are not held out are trained on; 0 for all.
       held_out: share of the normal images that is kept from training, see `held_out.divide`; where
         the data set has validation images, any share but 0 means these.
+      contamination: defective test images for each normal one that are put among these, see
+        `contamination.mix`.
 
   Returns:
     The training, held-out and test images.
@@ -105,6 +115,7 @@ def assemble(
     validation: normal images that are held out instead, if there are any.
   """
   warn_of_stretched(normal, [part for part in (normal, validation, test) if part])
+  normal, test = contamination.mix(normal, test, config.contamination)
   if validation and config.held_out:
     train, held = light(normal, config), light(validation, config)
   else:
@@ -150,4 +161,5 @@ def check(config: ml_collections.ConfigDict) -> None:
   if config.normal_images < 0:
     raise UserError(f'config.data.normal_images={config.normal_images}: give at least 1, or 0')
   held_out.check(config.held_out)
+  contamination.check(config.contamination)
   image_size.check(config.image_size)

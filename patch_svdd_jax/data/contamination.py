@@ -1,0 +1,52 @@
+"""Defects among the normal images, put there on purpose: what a dirty training set costs."""
+
+import numpy as np
+
+from patch_svdd_jax.data.dataset import Split, concatenate
+from patch_svdd_jax.data.held_out import evenly
+from patch_svdd_jax.errors import UserError
+
+
+def check(share: float) -> None:
+  """Refuses what is no share.
+
+  Raises:
+    UserError: names the key.
+  """
+  if not 0 <= share < 1:
+    raise UserError(
+      f'config.data.contamination={share:g}: defective images for each normal one, 0 to below 1'
+    )
+
+
+def mix(normal: Split, test: Split, share: float) -> tuple[Split, Split]:
+  """Moves defective test images among N normal ones: share * N rounded, but at least one.
+
+  Which ones depends on the sets and the share alone, on no seed: they are spread evenly over the
+  defective files, so over the types of defects, and then over the normal images, so that a share
+  that is held out has some of them too. They are no longer tested ("no overlap" in SoftPatch).
+
+  Args:
+    normal: N images.
+    test: images to score.
+    share: 0 moves none.
+
+  Raises:
+    UserError: there are not as many defective test images, or none would be left.
+  """
+  check(share)
+  if not share:
+    return normal, test
+  defective = np.flatnonzero(test.labels)
+  count = max(1, int(share * len(normal) + 0.5))
+  if count >= len(defective):
+    raise UserError(
+      f'config.data.contamination={share:g} of {len(normal)} normal images takes {count} of the '
+      f'{len(defective)} defective test images, so that none is left to test: give less, or 0'
+    )
+  moved = defective[evenly(len(defective), count)]
+  both = concatenate([normal, test.take(moved)])
+  # Each stands behind the normal image in the middle of its run.
+  places = np.concatenate([np.arange(len(normal)), evenly(len(normal), count) + 0.5])
+  mixed = both.take(np.argsort(places, kind='stable'))
+  return mixed, test.take(np.setdiff1d(np.arange(len(test)), moved))
