@@ -27,6 +27,7 @@ def settings(tmp_path):
         'resize': 'bicubic',
         'light': 'kept',
         'normal_images': 0,
+        'contamination': 0.0,
         'held_out': 0.0,
       }
     )
