@@ -10,7 +10,7 @@ Each is named with its scale, as 'position_accuracy/k64':
   distance of the training images' patches to their mean. A scale's embeddings may be of any size.
 
 The cost is bounded: no more than `config.checkpoint.validation_images` images of either kind are
-looked at.
+looked at, and of large ones only as many as have PATCHES patches at a scale together.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 from jax import lax
 
-from patch_svdd_jax import architecture, embedding, losses, objective
+from patch_svdd_jax import architecture, embedding, geometry, losses, objective
 from patch_svdd_jax.convolution import PRECISION
 from patch_svdd_jax.data.held_out import evenly
 from patch_svdd_jax.errors import UserError
@@ -29,6 +29,9 @@ from patch_svdd_jax.train_state import Params, scale_name, setting
 
 # Pairs of each kind at each scale, and how many of them are embedded at a time.
 PAIRS, PAIRS_TOGETHER = 512, 64
+
+# Of either kind of images at a scale, at most: 16 images of 1024 x 1024 pixels at a stride of 4.
+PATCHES = 2**20
 
 # Patches that are compared with all of the bank at a time.
 QUERIES_TOGETHER = 128
@@ -46,6 +49,17 @@ def check(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.checkpoint.validation_images={config.checkpoint.validation_images}: give at least 1'
     )
+
+
+def images_looked_at(
+  config: ml_collections.ConfigDict, strides: dict[int, int], size: geometry.ImageSize
+) -> int:
+  """How many images of a size (height, width) of either kind are looked at, if there are as many.
+
+  Their embeddings lie on one device, and each patch is compared with each.
+  """
+  patches = max(geometry.patch_count(size, k, stride) for k, stride in strides.items())
+  return min(config.checkpoint.validation_images, max(1, PATCHES // patches))
 
 
 def make_validation(
@@ -73,7 +87,7 @@ def make_validation(
   if not len(held_out):
     return lambda _: {}
   check(config)
-  wanted = config.checkpoint.validation_images
+  wanted = images_looked_at(config, strides, images.shape[1:3])
   held_out, images = (part[evenly(len(part), wanted)] for part in (held_out, images))
   device = jax.local_devices()[0]
   keys = jax.random.split(jax.random.key(0), PAIRS)

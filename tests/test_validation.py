@@ -182,3 +182,9 @@ def test_no_images_to_look_at_is_refused():
   config.checkpoint.validation_images = 0
   with pytest.raises(UserError, match=r'config\.checkpoint\.validation_images=0: give at least 1'):
     training.check(config)
+
+
+@pytest.mark.parametrize(('side', 'count'), [(256, 16), (1024, 16), (2048, 4), (8192, 1)])
+def test_of_large_images_fewer_are_looked_at(side, count):
+  config = default.get_config()
+  assert validation.images_looked_at(config, {64: 16, 32: 4}, (side, side)) == count
