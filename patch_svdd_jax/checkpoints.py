@@ -39,6 +39,7 @@ class Checkpoints:
 
   def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    disk.check_text(self.folder)
     with disk.explained(self.folder):
       self._manager = ocp.CheckpointManager(
         self.folder,

@@ -262,6 +262,7 @@ class Detector:
       arrays['dropped'] = self.dropped
     about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
+    disk.check_text(workdir.absolute())
     with disk.explained(workdir / FOLDER), manager(workdir) as models:
       # Numbered by saves, not by steps: one of the same step must not go before this is whole.
       models.save((models.latest_step() or 0) + 1, args=items, force=True)

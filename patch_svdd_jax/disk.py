@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
+import hashlib
 import os
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import IO
 
 from absl import logging
 
@@ -13,6 +16,11 @@ from patch_svdd_jax.errors import UserError
 
 # No space left, over the quota, over the largest size of a file.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Bytes of a file's name on nearly all file systems.
+LONGEST_NAME = 255
+# What a network file system may say that has no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+LOCK = '.lock'
 
 
 @contextlib.contextmanager
@@ -58,7 +66,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     UserError: it cannot be written; what was there before still is.
   """
-  unfinished = path.with_name(f'{path.name}.tmp')
+  unfinished = path.with_name(fitting(path.name, '.tmp'))
   with explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -70,10 +78,82 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         unfinished.unlink()
 
 
+def check_text(folder: pathlib.Path) -> None:
+  """Refuses a folder whose path is not UTF-8, which orbax and tensorstore cannot write to.
+
+  Raises:
+    UserError: names it.
+  """
+  try:
+    str(folder).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f'{folder}: its name is not UTF-8: rename it, or name another folder'
+    ) from error
+
+
+def fitting(name: str, ending: str) -> str:
+  """A file's name with an ending; where both are too long, the name's start and a digest of it."""
+  encoded = os.fsencode(name)
+  if len(encoded) + len(ending) <= LONGEST_NAME:
+    return name + ending
+  ending = f'~{hashlib.sha256(encoded).hexdigest()[:16]}{ending}'
+  # Cut between characters, not within one.
+  return encoded[: LONGEST_NAME - len(ending)].decode(errors='ignore') + ending
+
+
 def write(path: pathlib.Path, contents: bytes) -> None:
   """Writes a file, as of `whole`."""
   with whole(path) as unfinished:
     unfinished.write_bytes(contents)
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps a folder, which is made where it is missing, from other processes that ask for it so.
+
+  The system lets go of it when the process ends, however it does. Where a file system has no locks,
+  nothing is kept.
+
+  Raises:
+    UserError: another process has it, or it cannot be written.
+  """
+  missing = [place for place in (folder, *folder.parents) if not place.exists()]
+  with explained(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    file = _lock(folder)
+  try:
+    yield
+  finally:
+    with contextlib.suppress(OSError):
+      (folder / LOCK).unlink()
+    file.close()
+    # Those in which nothing was written.
+    with contextlib.suppress(OSError):
+      for place in missing:
+        place.rmdir()
+
+
+def _lock(folder: pathlib.Path) -> IO[str]:
+  while True:
+    file = (folder / LOCK).open('a')
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # One that let go of it in between has removed the file.
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+          return file
+    except BlockingIOError as error:
+      file.close()
+      raise UserError(
+        f'{folder} is being written by another run: wait for its end, or name another folder'
+      ) from error
+    except OSError as error:
+      if error.errno in NO_LOCKS:
+        return file
+      file.close()
+      raise
+    file.close()
 
 
 def check_writable(path: pathlib.Path) -> None:
@@ -84,7 +164,7 @@ def check_writable(path: pathlib.Path) -> None:
   """
   if path.is_dir():
     raise UserError(f'cannot write {path}: it is a folder')
-  unfinished = path.with_name(f'{path.name}.tmp')
+  unfinished = path.with_name(fitting(path.name, '.tmp'))
   with explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished.touch()

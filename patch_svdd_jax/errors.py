@@ -9,3 +9,8 @@ class UserError(Exception):
   """
 
   status = 2
+
+
+def one_line(text: str) -> str:
+  """A text that may quote any file's name, with what would break its line escaped."""
+  return ''.join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -115,7 +115,11 @@ class Predictions:
   def finish(self) -> None:
     """Writes the table, and gives the lines their name."""
     with disk.explained(self.folder):
-      with disk.whole(self.folder / TABLE) as table, table.open('w', newline='') as sheet:
+      with (
+        disk.whole(self.folder / TABLE) as table,
+        # A name on disk need not be UTF-8; as in the lines, it is escaped.
+        table.open('w', newline='', encoding='utf-8', errors='backslashreplace') as sheet,
+      ):
         writer = csv.DictWriter(sheet, COLUMNS)
         writer.writeheader()
         writer.writerows(map(row, self.read()))

@@ -291,7 +291,8 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-  """The text, or as much of its end as there is room for."""
+  """The text, or as much of its end as there is room for; what cannot be drawn is replaced."""
+  text = ''.join(each if each.isprintable() else '\ufffd' for each in text)
   if font.getlength(text) <= room:
     return text
   while text and font.getlength(f'…{text}') > room:
@@ -304,7 +305,7 @@ def _relative_path(name: str) -> pathlib.PurePosixPath:
   path = pathlib.PurePosixPath(name)
   if path.is_absolute() or '..' in path.parts:
     raise ValueError(f'the image name {name!r} leads out of the folder of pictures')
-  return path if path.suffix == '.png' else path.with_name(f'{path.name}.png')
+  return path if path.suffix == '.png' else path.with_name(disk.fitting(path.name, '.png'))
 
 
 def _write(path: pathlib.Path, picture: Image.Image) -> None:

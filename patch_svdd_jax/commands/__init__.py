@@ -1,14 +1,17 @@
 """The command line: `patch-svdd COMMAND`, one file a command."""
 
 import argparse
+import contextlib
 import functools
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from patch_svdd_jax import __version__
-from patch_svdd_jax.errors import UserError
+from patch_svdd_jax import __version__, disk
+from patch_svdd_jax.errors import UserError, one_line
 
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
@@ -48,10 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       module = importlib.import_module(f'{__name__}.{name.replace("-", "_")}')
       subparser.description = module.__doc__
       module.add_arguments(subparser)
-      subparser.set_defaults(run=module.run)
+      subparser.set_defaults(module=module)
   options, rest = parser.parse_known_args(arguments)
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    # As standard error: a name on disk need not be UTF-8, and is printed all the same.
+    sys.stdout.reconfigure(errors='backslashreplace')
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
-  run = functools.partial(options.run, options, rest)
+  run = functools.partial(alone, options.module, options, rest)
   if getattr(options, 'distributed', False):
     from patch_svdd_jax import distributed  # imports jax
 
@@ -59,12 +65,29 @@ def main(argv: Sequence[str] | None = None) -> int:
   return answer(run)
 
 
+def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """The status of a command, whose `output_folder`, where it has one, no other run may write to."""
+  with contextlib.ExitStack() as kept:
+    if hasattr(module, 'output_folder') and is_first(options):
+      kept.enter_context(disk.locked(module.output_folder(options)))
+    return module.run(options, rest)
+
+
+def is_first(options: argparse.Namespace) -> bool:
+  """As of `distributed`, without jax where there is but one process."""
+  if not getattr(options, 'distributed', False):
+    return True
+  from patch_svdd_jax import distributed
+
+  return distributed.is_first()
+
+
 def answer(run: Callable[[], int]) -> int:
   """The status that `run` returns, or that of its error, in one line."""
   try:
     return run()
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {one_line(str(error))}', file=sys.stderr)
     return error.status
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)

@@ -153,6 +153,11 @@ def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
   return text
 
 
+def output_folder(options: argparse.Namespace) -> pathlib.Path:
+  """What one run at a time may write to."""
+  return options.workdir
+
+
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Fits, measures, writes."""
   config = configuration.override(configuration.read(options.config), rest)

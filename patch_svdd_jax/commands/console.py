@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,6 +114,11 @@ def warn_of_duplicates(dataset: Dataset) -> None:
   """One line where test images are copies of normal ones."""
   if found := duplicates.find(dataset):
     print(f'warning: {duplicates.warn(found)}', file=sys.stderr)
+
+
+def figure(value: float) -> str:
+  """A metric with four digits; a dash for NaN, where it needs both classes."""
+  return '-' if math.isnan(value) else f'{value:.4f}'
 
 
 def aurocs(figures: Mapping[str, float | None] | None) -> str:

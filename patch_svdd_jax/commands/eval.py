@@ -77,7 +77,7 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   """One table of maps, and one of defect types for the last map."""
 
   def row(name: str, figures: dict[str, float]) -> list[str]:
-    return [name, *(f'{figures[metric]:.4f}' for metric in metrics.TITLES)]
+    return [name, *(console.figure(figures[metric]) for metric in metrics.TITLES)]
 
   rows = [row(name, figures) for name, figures in evaluation.maps.items()]
   for other, compared in others.items():
@@ -120,7 +120,7 @@ def print_checkpoints(name: str, rows: Sequence[checkpoint_table.Row]) -> None:
   lines = [
     [
       str(row.step),
-      *(f'{row.figures[metric]:.4f}' for metric in shown),
+      *(console.figure(row.figures[metric]) for metric in shown),
       '' if row.score is None else f'{row.score:.3f}',
       ', '.join(row.marks),
     ]
@@ -181,6 +181,12 @@ def evaluate(
     mvtec_maps.write(folder, dataset.test.names, maps, dataset.test.sizes)
     print(f'written: {folder}')
   return measured
+
+
+def output_folder(options: argparse.Namespace) -> pathlib.Path:
+  """What one run at a time may write to."""
+  workdir: pathlib.Path = options.workdir
+  return workdir if every_category.is_of_all(workdir) else workdir / 'eval'
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

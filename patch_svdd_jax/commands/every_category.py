@@ -96,9 +96,9 @@ def write(workdir: pathlib.Path, entries: dict[str, Entry]) -> str:
   text = '\n\n'.join([console.table(*shown), *category_table.notes(entries)])
   if distributed.is_first():
     contents = json.dumps(results.to_json(entries), indent=2) + '\n'
-    disk.write(workdir / FILE, contents.encode())
-    disk.write(workdir / TABLE, f'{text}\n'.encode())
-    disk.write(workdir / SHEET, category_table.to_csv(entries).encode())
+    disk.write(workdir / FILE, contents.encode(errors='backslashreplace'))
+    disk.write(workdir / TABLE, f'{text}\n'.encode(errors='backslashreplace'))
+    disk.write(workdir / SHEET, category_table.to_csv(entries).encode(errors='backslashreplace'))
   return text
 
 

@@ -9,6 +9,7 @@ come without images. The detector that was there is replaced once the new one is
 """
 
 import argparse
+import pathlib
 from collections.abc import Sequence
 
 from patch_svdd_jax import bank_building, data, distributed, normal_scores
@@ -23,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   console.add_config_argument(parser, required=False)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
   console.add_distributed_argument(parser)
+
+
+def output_folder(options: argparse.Namespace) -> pathlib.Path:
+  """What one run at a time may write to."""
+  return options.workdir
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

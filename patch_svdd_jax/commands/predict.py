@@ -70,6 +70,11 @@ class Tally:
     return f'{self.scored / seconds:.3g} images/s, devices busy {self.busy / seconds:.0%}'
 
 
+def output_folder(options: argparse.Namespace) -> pathlib.Path:
+  """What one run at a time may write to."""
+  return options.output
+
+
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Predicts, writes, sums up."""
   if rest:

@@ -271,6 +271,11 @@ def pending(
   return ready
 
 
+def output_folder(options: argparse.Namespace) -> pathlib.Path:
+  """What one run at a time may write to."""
+  return options.workdir
+
+
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Measures what is left, writes, prints."""
   workdir = options.workdir

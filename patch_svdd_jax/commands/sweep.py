@@ -283,6 +283,11 @@ def complete(
   return 0
 
 
+def output_folder(options: argparse.Namespace) -> pathlib.Path:
+  """What one run at a time may write to."""
+  return options.workdir
+
+
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, evaluates, writes."""
   config = configuration.override(configuration.read(options.config), rest)

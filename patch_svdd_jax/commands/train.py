@@ -19,6 +19,7 @@ trains one model for all of them.
 """
 
 import argparse
+import pathlib
 from collections.abc import Sequence
 
 from patch_svdd_jax import configuration, data
@@ -32,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   console.add_config_argument(parser, required=True)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of this run')
   console.add_distributed_argument(parser)
+
+
+def output_folder(options: argparse.Namespace) -> pathlib.Path:
+  """What one run at a time may write to."""
+  return options.workdir
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

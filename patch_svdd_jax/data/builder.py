@@ -1,5 +1,6 @@
 """What the TFDS builders share: the features, and writing ArrayRecord files as a stream."""
 
+import os
 import pathlib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,8 +38,9 @@ def example(image: bytes, mask: bytes, *, has_mask: bool, defect: str, name: str
     'mask': mask,
     'has_mask': has_mask,
     'label': label,
-    'defect': defect,
-    'name': name,
+    # Names on disk need not be UTF-8.
+    'defect': os.fsencode(defect),
+    'name': os.fsencode(name),
   }
 
 

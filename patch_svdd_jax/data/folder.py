@@ -1,6 +1,7 @@
 """Any folder in the layout of MVTec AD as a TFDS builder."""
 
 import functools
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -43,7 +44,9 @@ class Folder(LayoutBuilder):
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self._dataset_info(description=f'Images of {self._folder}.')
+    # A name on disk need not be UTF-8, a description must.
+    place = os.fsencode(self._folder).decode(errors='replace')
+    return self._dataset_info(description=f'Images of {place}.')
 
   @functools.cached_property
   def fingerprint(self) -> str:

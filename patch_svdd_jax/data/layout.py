@@ -10,6 +10,7 @@ A mask may also bear its image's name without '_mask'.
 import collections
 import dataclasses
 import hashlib
+import os
 import pathlib
 import re
 from collections.abc import Callable
@@ -91,9 +92,9 @@ def fingerprint(layout: Layout) -> str:
   """Changes whenever a file is added, removed, renamed, resized or written anew."""
   digest = hashlib.sha256()
   for item in layout.train + layout.validation + layout.test:
-    digest.update(f'{item.name}\0{_state(item.image)}\0'.encode())
+    digest.update(os.fsencode(f'{item.name}\0{_state(item.image)}\0'))
     for mask in item.masks:
-      digest.update(f'{mask.name}\0{_state(mask)}\0'.encode())
+      digest.update(os.fsencode(f'{mask.name}\0{_state(mask)}\0'))
   return digest.hexdigest()
 
 

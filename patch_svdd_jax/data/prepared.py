@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import fcntl
+import os
 import pathlib
 import shutil
 import tempfile
@@ -123,14 +124,14 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
       done, total=len(source), desc=f'Loading {split}', unit='image', delay=0.5, leave=False
     )
     records = list(bar)
-  defects = tuple(record['defect'].decode() for record in records)
+  defects = tuple(os.fsdecode(record['defect']) for record in records)
   return Split(
     images=pixels,
     masks=masks,
     has_mask=np.array([record['has_mask'] for record in records], bool),
     labels=np.array([defect != layout.GOOD for defect in defects], bool),
     defects=defects,
-    names=tuple(record['name'].decode() for record in records),
+    names=tuple(os.fsdecode(record['name']) for record in records),
     sizes=sizes,
     appearance=looks,
   )

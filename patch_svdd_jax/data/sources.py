@@ -1,6 +1,7 @@
 """Which builder a config names, and which of a data set's categories are there."""
 
 import hashlib
+import os
 import pathlib
 import re
 from collections.abc import Callable, Collection
@@ -95,5 +96,5 @@ def _check_category(category: str, known: Collection[str]) -> None:
 
 def _slug(folder: pathlib.Path) -> str:
   """A file name for a folder that differs for every folder."""
-  digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+  digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
   return f'{re.sub(r"[^A-Za-z0-9]+", "_", folder.name)}_{digest}'
