@@ -5,6 +5,7 @@ Each category has a workdir of its own, WORKDIR/CATEGORY. WORKDIR gets categorie
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import sys
@@ -96,7 +97,8 @@ def write(workdir: pathlib.Path, entries: dict[str, Entry]) -> str:
   text = '\n\n'.join([console.table(*shown), *category_table.notes(entries)])
   if distributed.is_first():
     contents = json.dumps(results.to_json(entries), indent=2) + '\n'
-    disk.write(workdir / FILE, contents.encode(errors='backslashreplace'))
+    disk.write(workdir / FILE, contents.encode())
+    # A name on disk need not be UTF-8.
     disk.write(workdir / TABLE, f'{text}\n'.encode(errors='backslashreplace'))
     disk.write(workdir / SHEET, category_table.to_csv(entries).encode(errors='backslashreplace'))
   return text
@@ -114,7 +116,8 @@ def go_through(
   for number, job in enumerate(left, 1):
     print(f'{number} of {len(left)}: {job.category}', file=sys.stderr)
     try:
-      entries[job.category] = entry_of(job, do(job))
+      with disk.locked(job.workdir) if distributed.is_first() else contextlib.nullcontext():
+        entries[job.category] = entry_of(job, do(job))
     except StoppedError as stopped:
       print(stopped)
       return stopped.status
@@ -145,7 +148,10 @@ def train_all(
   def do(job: Job) -> Measured | None:
     dataset = data.load(job.config.data)
     console.warn_of_duplicates(dataset)
-    train(job.config, job.workdir, dataset, progress=console.progress, calibrated=True)
+    detector, _ = train(
+      job.config, job.workdir, dataset, progress=console.progress, calibrated=True
+    )
+    console.print_suspects(detector, dataset.train.names)
     if not len(dataset.test):
       return None
     return measure(job.config, job.workdir, dataset, progress=console.progress, random_encoder=True)
