@@ -160,7 +160,9 @@ def test_what_they_all_keep_is_a_share_of_the_embeddings(runs):
     {row.tobytes() for row in found[f'{bank} embeddings']} for bank in ('copied', 'divided')
   )
   assert len(found['divided embeddings']) == 5 * 7 * 9
-  assert len(kept) == len(found['copied embeddings']) == round(5 * 7 * 9 / 4)
+  # A quarter of what is left without a tenth.
+  left = 5 * 7 * 9 - round(0.1 * 5 * 7 * 9)
+  assert len(kept) == len(found['copied embeddings']) == round(left / 4)
   assert kept < embeddings
 
 

@@ -56,8 +56,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       normal_images: how many of those that are not held out are trained on; 0 for all.
       held_out: share of the normal images that is kept from training, see `held_out.divide`; where
         the data set has validation images, any share but 0 means these.
-      contamination: defective test images for each normal one that are put among these, see
-        `contamination.mix`.
+      contamination: defective test images for each normal one that is trained on, which are moved
+        among these, see `contamination.mix`.
 
   Returns:
     The training, held-out and test images.
@@ -115,14 +115,14 @@ def assemble(
     validation: normal images that are held out instead, if there are any.
   """
   warn_of_stretched(normal, [part for part in (normal, validation, test) if part])
-  normal, test = contamination.mix(normal, test, config.contamination)
   if validation and config.held_out:
     train, held = light(normal, config), light(validation, config)
   else:
     train, held = held_out.divide(light(normal, config), config.held_out)
   if config.normal_images:
     train = train.take(held_out.evenly(len(train), config.normal_images))
-  return Dataset(name=name, train=train, held_out=held, test=light(test, config))
+  train, test = contamination.mix(train, light(test, config), config.contamination)
+  return Dataset(name=name, train=train, held_out=held, test=test)
 
 
 def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:

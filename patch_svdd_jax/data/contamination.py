@@ -23,11 +23,11 @@ def mix(normal: Split, test: Split, share: float) -> tuple[Split, Split]:
   """Moves defective test images among N normal ones: share * N rounded, but at least one.
 
   Which ones depends on the sets and the share alone, on no seed: they are spread evenly over the
-  defective files, so over the types of defects, and then over the normal images, so that a share
-  that is held out has some of them too. They are no longer tested ("no overlap" in SoftPatch).
+  defective files, so over the types of defects, and over the normal images. They are no longer
+  tested ("no overlap" in SoftPatch).
 
   Args:
-    normal: N images.
+    normal: N images to train on.
     test: images to score.
     share: 0 moves none.
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import ml_collections
 import numpy as np
 import pytest
 
+from patch_svdd_jax import data
 from patch_svdd_jax.data import contamination
 from patch_svdd_jax.errors import UserError
 from tests.data.test_held_out import numbers_of, split_of
@@ -44,6 +46,13 @@ def test_spread_over_both(splits):
 def test_how_many(splits, share, count):
   normal, test = contamination.mix(*splits, share)
   assert (len(normal), normal.labels.sum(), len(test)) == (20 + count, count, 12 - count)
+
+
+def test_only_what_is_trained_on_is_contaminated(splits):
+  settings = {'held_out': 0.1, 'normal_images': 10, 'light': 'kept', 'contamination': 0.2}
+  dataset = data.assemble('parts', *splits, ml_collections.ConfigDict(settings))
+  assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (12, 2, 10)
+  assert (dataset.train.labels.sum(), dataset.held_out.labels.sum()) == (2, 0)
 
 
 @pytest.mark.parametrize(
