@@ -7,7 +7,7 @@ import numpy as np
 
 from patch_svdd_jax import calibration, regions, shift
 from patch_svdd_jax.calibration import Threshold
-from patch_svdd_jax.data import Split, appearance
+from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.detector import Detector, Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.regions import Region
@@ -118,13 +118,18 @@ def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> In
   alarms = image_scores > limit.image.value
   looks = dict(zip(appearance.NAMES, split.appearance.T, strict=True))
   statistics = looks | scores.norms
+  warnings = shift.outside(found.statistics, statistics)
+  if image_size.ASPECT in found.statistics:
+    aspect = float(np.median(found.statistics[image_size.ASPECT]))
+    stretched = image_size.describe_each(aspect, split.sizes)
+    warnings = [texts + other for texts, other in zip(warnings, stretched, strict=True)]
   return Inspection(
     scores=image_scores,
     maps=maps,
     p_values=found.p_values(image_scores),
     alarms=alarms,
     regions=find_regions(maps, alarms, limit.pixel.value, split.sizes),
-    warnings=tuple(shift.outside(found.statistics, statistics)),
+    warnings=tuple(warnings),
     statistics=statistics,
   )
 

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import architecture, bank_building, calibration, embedding
-from patch_svdd_jax.data import Split, appearance
+from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.data.held_out import evenly
 from patch_svdd_jax.data.layout import natural_key
@@ -66,7 +66,7 @@ def calibrate(
   found = calibration.calibrate(
     np.concatenate([part.images[name] for part in parts]),
     np.concatenate([part.maps[name] for part in parts]),
-    looks | norms,
+    looks | norms | {image_size.ASPECT: image_size.aspects(normal.sizes)},
   )
   return dataclasses.replace(detector, calibration=found)
 

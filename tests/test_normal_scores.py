@@ -117,7 +117,8 @@ def test_statistics_are_those_of_all_normal_images(detector, calibrated):
   found = calibrated.calibration.statistics
   grey = np.concatenate([TRAIN.images, HELD_OUT.images]).mean(-1)
   np.testing.assert_allclose(found['brightness'], grey.mean((1, 2)), rtol=1e-5)
-  assert set(found) == {*appearance.NAMES, 'embedding norm k16', 'embedding norm k8'}
+  norms = {'embedding norm k16', 'embedding norm k8'}
+  assert set(found) == {*appearance.NAMES, *norms, 'aspect ratio'}
   scores = detector.score(TRAIN.images)
   assert scores.norms['embedding norm k8'].shape == (9,)
   assert np.isin(np.float32(scores.norms['embedding norm k8']), found['embedding norm k8']).any()

@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from patch_svdd_jax import html_report, inspection, prediction_pictures, predictions, shift
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.data import Split, image_stream
+from patch_svdd_jax.data import Split, image_size, image_stream
 from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detector import Detector
 from patch_svdd_jax.errors import UserError
@@ -96,6 +97,11 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   highest = predicted.HighestScores(colours)
   with Predictions(options.output, made_with) as results:
     texts = predict(detector, limit, sources, results, options.pictures, highest, tally)
+    warnings = [*limit.warnings, *([shift.warn(texts)] if texts else [])]
+    other_shapes = stretched(detector, results)
+    if other_shapes:
+      print(f'warning: {other_shapes}', file=sys.stderr)
+      warnings.append(other_shapes)
     page = predicted.make(
       results.read(),
       highest,
@@ -104,7 +110,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       title=title(options.images),
       map_name=detector.last_map,
       threshold=limit.image,
-      warnings=[*limit.warnings, *([shift.warn(texts)] if texts else [])],
+      warnings=warnings,
     )
     html_report.write(options.output / 'report.html', page)
     results.finish()
@@ -113,6 +119,17 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     print(tally.speed())
   print(f'written: {options.output}: report.html, results.jsonl, results.csv')
   return 1 if tally.failures else 0
+
+
+def stretched(detector: Detector, results: Predictions) -> str | None:
+  """What to say of images of another aspect ratio than the normal ones, if there are any."""
+  normal = inspection.calibrated(detector).statistics.get(image_size.ASPECT)
+  sizes = {each['image']: each['size'][::-1] for each in results.read() if 'size' in each}
+  if normal is None or not sizes:
+    return None
+  return image_size.describe_stretched(
+    float(np.median(normal)), np.array(list(sizes.values())), list(sizes)
+  )
 
 
 def title(places: Sequence[pathlib.Path]) -> str:

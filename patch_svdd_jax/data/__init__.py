@@ -127,9 +127,12 @@ def assemble(
 
 def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:
   """Logs which images of some parts have another aspect ratio than the normal ones."""
+  if not len(normal):
+    return
   sizes = np.concatenate([part.sizes for part in parts])
   names = [name for part in parts for name in part.names]
-  if text := image_size.describe_stretched(normal.sizes, sizes, names):
+  aspect = image_size.median_aspect(normal.sizes)
+  if text := image_size.describe_stretched(aspect, sizes, names):
     logging.warning('%s', text)
 
 

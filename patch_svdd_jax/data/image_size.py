@@ -12,6 +12,9 @@ import numpy as np
 
 from patch_svdd_jax.errors import UserError
 
+# The name of width / height among the statistics that a calibration keeps of normal images.
+ASPECT = 'aspect ratio'
+
 # By how much aspect ratios may differ before images count as stretched.
 TOLERANCE = 0.03
 
@@ -69,9 +72,14 @@ def resolve(size: Sequence[int], own: np.ndarray) -> ImageSize:
   return max(1, height), max(1, width)
 
 
+def aspects(sizes: np.ndarray) -> np.ndarray:
+  """Width / height, f64[N], of sizes (height, width) i64[N, 2]."""
+  return sizes[:, 1] / sizes[:, 0]
+
+
 def median_aspect(sizes: np.ndarray) -> float:
   """The median of width / height of sizes i64[N, 2], N >= 1."""
-  return float(np.median(sizes[:, 1] / sizes[:, 0]))
+  return float(np.median(aspects(sizes)))
 
 
 def resolved(config: ml_collections.ConfigDict, size: Sequence[int]) -> ml_collections.ConfigDict:
@@ -83,29 +91,43 @@ def resolved(config: ml_collections.ConfigDict, size: Sequence[int]) -> ml_colle
   return config
 
 
-def describe_stretched(own: np.ndarray, sizes: np.ndarray, names: Sequence[str]) -> str | None:
+def stretch(aspect: float, sizes: np.ndarray) -> np.ndarray:
+  """By how much images of sizes i64[N, 2] are stretched to an aspect ratio, f64[N], at least 1."""
+  factors = aspects(sizes) / aspect
+  return np.maximum(factors, 1 / factors)
+
+
+def describe_each(aspect: float, sizes: np.ndarray) -> list[tuple[str, ...]]:
+  """What to say of each image of sizes i64[N, 2], if it is stretched; see `describe_stretched`."""
+  return [
+    (f'stretched {factor:.3g} times: aspect ratio {own:.4g}, of normal images {aspect:.4g}',)
+    if factor > 1 + TOLERANCE
+    else ()
+    for own, factor in zip(aspects(sizes), stretch(aspect, sizes), strict=True)
+  ]
+
+
+def describe_stretched(aspect: float, sizes: np.ndarray, names: Sequence[str]) -> str | None:
   """What to say of images that are of another aspect ratio than the training images.
 
   All are resized to one size, so what they show is stretched; by more than TOLERANCE is said.
 
   Args:
-    own: i64[M, 2], (height, width) of the training images.
-    sizes: i64[N, 2], of the images.
+    aspect: of the training images, width / height.
+    sizes: i64[N, 2], (height, width) of the images in pixels.
     names: of the images.
 
   Returns:
     How many there are, and which is the worst; None where there is none.
   """
-  if not len(own) or not len(sizes):
-    return None
-  usual = median_aspect(own)
-  stretched = np.maximum(factors := sizes[:, 1] / sizes[:, 0] / usual, 1 / factors)
-  count, worst = int(np.sum(stretched > 1 + TOLERANCE)), int(np.argmax(stretched))
+  factors = stretch(aspect, sizes)
+  count = int(np.sum(factors > 1 + TOLERANCE))
   if not count:
     return None
+  worst = int(np.argmax(factors))
   height, width = sizes[worst]
   return (
     f'{count} of {len(sizes)} images have another aspect ratio than the training images '
-    f'({usual:.4g}, width to height) and are stretched to their size; most of all {names[worst]}, '
-    f'{width} x {height} pixels, {stretched[worst]:.3g} times'
+    f'({aspect:.4g}, width to height) and are stretched to their size; most of all {names[worst]}, '
+    f'{width} x {height} pixels, {factors[worst]:.3g} times'
   )

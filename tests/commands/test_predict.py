@@ -202,6 +202,20 @@ def test_images_in_other_light_are_warned_of_as_a_batch(model, tmp_path, capsys)
   assert all(text.startswith('brightness') for text in warnings)
 
 
+def test_images_of_another_shape_are_named(model, tmp_path, capsys):
+  wide = np.asarray(Image.fromarray(photograph(1)).resize((96, 40)))
+  for name, pixels in (('usual.png', photograph(2)), ('wide.png', wide)):
+    (tmp_path / 'new').mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(tmp_path / 'new' / name)
+  assert main(command(model, tmp_path / 'found', tmp_path / 'new', pictures='none')) == 0
+  expected = '1 of 2 images have another aspect ratio than the training images (1.2, '
+  assert expected in capsys.readouterr().err
+  assert expected in (tmp_path / 'found' / 'report.html').read_text()
+  found = results(tmp_path / 'found')
+  assert any(text.startswith('stretched 2 times') for text in found['wide.png']['warnings'])
+  assert not any(text.startswith('stretched') for text in found['usual.png']['warnings'])
+
+
 def test_what_it_refuses(model, parts, tmp_path, capsys):
   for places, rate, text in (
     ([parts / 'nothing'], '0.1', 'no such file or folder'),
