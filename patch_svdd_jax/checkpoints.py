@@ -2,18 +2,22 @@
 
 A checkpoint is a folder `<step>` with the items 'encoder' (parameters), 'trainer' (the rest of the
 train state) and 'metrics' (the statistics of the held-out images, where there are any). Orbax
-writes under another name and renames, so a folder with a number is complete.
+writes under another name and renames, so a folder with a number is complete. What happened to it
+since is known by its digests: training goes on from the newest one that is whole.
 """
 
+import contextlib
+import logging
 import pathlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from patch_svdd_jax import disk, selection
+from patch_svdd_jax import disk, distributed, integrity, selection
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.train_state import Params, TrainState
 
@@ -34,13 +38,17 @@ def describe_mismatch(expected: Any, found: Any) -> str | None:
   return None
 
 
+def _damaged(folder: pathlib.Path, found: str) -> str:
+  return f'{folder} is damaged ({found}): put a copy in its place, or remove it and run train again'
+
+
 class Checkpoints:
   """The checkpoints of one workdir; the newest `keep` and the chosen one are kept."""
 
   def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     disk.check_text(self.folder)
-    with disk.explained(self.folder):
+    with disk.explained(self.folder), self._statistics_named():
       self._manager = ocp.CheckpointManager(
         self.folder,
         item_handlers={name: ocp.StandardCheckpointHandler() for name in ('encoder', 'trainer')},
@@ -56,6 +64,17 @@ class Checkpoints:
           enable_async_checkpointing=False,
         ),
       )
+
+  @contextlib.contextmanager
+  def _statistics_named(self) -> Iterator[None]:
+    """Names the checkpoint whose statistics orbax, which reads those of all, cannot read."""
+    try:
+      yield
+    except ValueError as error:
+      for folder in self.folder.glob('[0-9]*'):
+        if found := integrity.damage(folder):
+          raise UserError(_damaged(folder, found)) from error
+      raise
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -99,16 +118,21 @@ class Checkpoints:
     arguments = {name: ocp.args.StandardSave(jax.device_get(item)) for name, item in items.items()}
     with disk.explained(self.folder):
       self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=statistics, force=True)
+      if distributed.is_first():
+        integrity.seal(self.folder / str(step))
 
   def restore(self, like: TrainState) -> TrainState | None:
-    """The newest train state, or None where there is no checkpoint yet.
+    """The newest whole train state, or None where there is no checkpoint yet.
+
+    Newer ones that are damaged lose their names.
 
     Args:
       like: a state of the shapes that the config asks for.
 
     Raises:
-      UserError: the checkpoint has other shapes, or holds an encoder alone.
+      UserError: the checkpoint has other shapes, or holds an encoder alone; none is whole.
     """
+    self._set_damaged_aside()
     if self.latest is None:
       return None
     # As numpy arrays, whole in every process; orbax binds jax's to a device, for which the train
@@ -133,9 +157,49 @@ class Checkpoints:
     """
     return self._restore('encoder', like, step)
 
+  def _set_damaged_aside(self) -> None:
+    damaged = {}
+    for step in reversed(self.steps):
+      found = integrity.damage(self.folder / str(step))
+      if found is None:
+        break
+      damaged[step] = found
+    if not damaged:
+      return
+    if len(damaged) == len(self.steps):
+      # Renamed, the next run would start from the beginning, and say nothing.
+      step, found = next(iter(damaged.items()))
+      raise UserError(
+        f'{self.folder / str(step)} is damaged ({found}) and no other is whole: put a copy in its '
+        'place, or train in another --workdir'
+      )
+    # Every process has looked before the first one renames.
+    distributed.meet()
+    for step, found in damaged.items():
+      folder = self.folder / str(step)
+      logging.warning('warning: %s is damaged (%s): going on from an older one', folder, found)
+      if distributed.is_first():
+        with disk.explained(folder):
+          folder.rename(self.folder / f'damaged_{step}_{time.time_ns()}')
+    distributed.meet()
+    self._manager.reload()
+
   def _restore(self, item: str, like: Any, step: int | None) -> Any:
     if step is None:
       raise UserError(f'no checkpoint in {self.folder}: train first, or check --workdir')
+    folder = self.folder / str(step)
+    if found := integrity.damage(folder):
+      raise UserError(_damaged(folder, found))
+    try:
+      return self._read(item, like, step)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+      # Without digests it is for orbax to find out.
+      reason = str(error).partition('\n')[0]
+      raise UserError(
+        f'{folder} cannot be read ({reason}): remove it and run train again'
+      ) from error
+
+  def _read(self, item: str, like: Any, step: int) -> Any:
     folder, saved = self.folder / str(step), self._manager.item_metadata(step)
     if saved is None or saved.get(item) is None:
       raise UserError(

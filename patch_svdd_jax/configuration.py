@@ -286,9 +286,9 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
   """
   path = workdir / FILE
   try:
-    text = path.read_text()
+    text = path.read_bytes()
   except OSError as error:
     raise UserError(
       f'{path}: {error.strerror}; --workdir must name a folder that train or import-authors made'
     ) from error
-  return from_json(text, str(path))
+  return from_json(text.decode(errors='replace'), str(path))

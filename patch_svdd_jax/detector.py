@@ -21,7 +21,9 @@ from patch_svdd_jax import (
   bank_building,
   configuration,
   disk,
+  distributed,
   embedding,
+  integrity,
   memory_bank,
   nearest,
   standardisation,
@@ -265,7 +267,10 @@ class Detector:
     disk.check_text(workdir.absolute())
     with disk.explained(workdir / FOLDER), manager(workdir) as models:
       # Numbered by saves, not by steps: one of the same step must not go before this is whole.
-      models.save((models.latest_step() or 0) + 1, args=items, force=True)
+      number = (models.latest_step() or 0) + 1
+      models.save(number, args=items, force=True)
+      if distributed.is_first():
+        integrity.seal(workdir / FOLDER / str(number))
 
   @classmethod
   def load(cls, workdir: pathlib.Path) -> 'Detector':
@@ -310,9 +315,19 @@ def saved_origin(workdir: pathlib.Path) -> Origin | None:
 
 
 def restore(workdir: pathlib.Path, **item: Any) -> Any:
-  """One item of the saved detector."""
+  """One item of the saved detector.
+
+  Raises:
+    UserError: it is damaged.
+  """
   (name,) = item
   with manager(workdir) as models:
+    place = workdir / FOLDER / str(models.latest_step())
+    if found := integrity.damage(place):
+      raise UserError(
+        f'{place} is damaged ({found}): remove {workdir / FOLDER}, and `patch-svdd fit` makes it '
+        'anew'
+      )
     return models.restore(models.latest_step(), args=ocp.args.Composite(**item))[name]
 
 

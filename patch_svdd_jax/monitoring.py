@@ -1,5 +1,6 @@
 """How training goes: a progress bar, metrics as JSON lines, and TensorBoard events."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -18,19 +19,29 @@ def keep_until(path: pathlib.Path, step: int) -> None:
   """Drops the lines after `step`, which a run that resumes there will write again."""
   if not path.exists():
     return
-  kept = [line for line in whole_lines(path) if json.loads(line)['step'] <= step]
+  kept = [line for line, values in whole_lines(path) if values['step'] <= step]
   disk.write(path, ''.join(kept).encode())
 
 
-def whole_lines(path: pathlib.Path) -> list[str]:
-  """The lines of a file; one without its end was cut off when a process was killed."""
-  return [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')]
+def whole_lines(path: pathlib.Path) -> list[tuple[str, dict[str, float]]]:
+  """The lines of a file and what they say.
+
+  One without its end was cut off when a process was killed; one that is no JSON was garbled by the
+  disk. Neither is worth refusing to train.
+  """
+  found = []
+  for line in path.read_text(errors='replace').split('\n')[:-1]:
+    with contextlib.suppress(ValueError):
+      values = json.loads(line)
+      if isinstance(values, dict) and 'step' in values:
+        found.append((f'{line}\n', values))
+  return found
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, float]]:
   """The lines that were recorded; none where nothing was."""
   path = workdir / METRICS
-  return [json.loads(line) for line in whole_lines(path)] if path.exists() else []
+  return [values for _, values in whole_lines(path)] if path.exists() else []
 
 
 class MetricsFiles:

@@ -76,19 +76,21 @@ class Predictions:
     self._file.close()
 
   def _whole_lines(self, made_with: dict[str, Any]) -> None:
-    """Cuts off a line without its end, which was being written when the process was killed."""
+    """Cuts the file off where a line has no end or is garbled: its process or its disk failed."""
     if not self._partial.exists():
       return
     with self._partial.open('rb+') as file:
       first = file.readline()
-      if first.endswith(b'\n') and json.loads(first) != made_with:
+      if first.endswith(b'\n') and parse(first) != made_with:
         raise UserError(
           f'{self._partial} was begun with another model or other rates: remove it, or give '
           'another --output'
         )
       end = len(first) if first.endswith(b'\n') else 0
       for line in file:
-        end += len(line) if line.endswith(b'\n') else 0
+        if not (line.endswith(b'\n') and isinstance(parse(line), dict)):
+          break
+        end += len(line)
       file.truncate(end)
 
   def _write(self, value: dict[str, Any]) -> None:
@@ -126,6 +128,14 @@ class Predictions:
       with disk.whole(self.folder / LINES) as lines, lines.open('w') as file:
         file.writelines(json.dumps(each) + '\n' for each in self.read())
       self._partial.unlink()
+
+
+def parse(line: bytes) -> Any:
+  """What a line says; None where it is no JSON."""
+  try:
+    return json.loads(line)
+  except ValueError:
+    return None
 
 
 def row(each: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from tqdm import tqdm
 
 from patch_svdd_jax.data import appearance, images, layout
@@ -38,7 +39,7 @@ def prepare(make_builder: Callable[[], Builder]) -> Builder:
   Raises:
     UserError: where the source is at fault or the prepared files cannot be written.
   """
-  builder = make_builder()
+  builder = _opened(make_builder)
   if builder.is_current():
     return builder
   place = pathlib.Path(builder.data_dir)
@@ -55,6 +56,16 @@ def prepare(make_builder: Callable[[], Builder]) -> Builder:
       'another folder'
     ) from error
   return builder
+
+
+def _opened(make_builder: Callable[[], Builder]) -> Builder:
+  try:
+    return make_builder()
+  except json_format.ParseError as error:
+    raise UserError(
+      f'a prepared data set is damaged ({error}): remove its folder from config.data.prepared, and '
+      'it is prepared anew'
+    ) from error
 
 
 @contextlib.contextmanager
@@ -95,6 +106,9 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
 
   Returns:
     The split, in the order of its files.
+
+  Raises:
+    UserError: the prepared files are damaged.
   """
   # Decoding is ours: TFDS decodes with OpenCV where that is installed, to other pixels.
   raw = tfds.decode.SkipDecoding()
@@ -123,7 +137,13 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
     bar = tqdm(
       done, total=len(source), desc=f'Loading {split}', unit='image', delay=0.5, leave=False
     )
-    records = list(bar)
+    try:
+      records = list(bar)
+    # Whatever the reader, or Pillow, says of bytes that are not those that were written.
+    except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
+      raise UserError(
+        f'{builder.data_dir} is damaged ({error}): remove that folder, and it is prepared anew'
+      ) from error
   defects = tuple(os.fsdecode(record['defect']) for record in records)
   return Split(
     images=pixels,

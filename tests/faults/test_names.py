@@ -67,7 +67,7 @@ def test_an_error_that_quotes_a_name_stays_in_its_line(tmp_path, capsys):
   assert main(programs.predict('model', tmp_path / 'found', tmp_path / 'no\nsuch \x1b[31mü')) == 2
   line = programs.error_line(capsys.readouterr().err)
   assert line == f'error: {tmp_path}/no\\nsuch \\x1b[31mü: no such file or folder'
-  assert one_line('ü 名 fine') == 'ü 名 fine'
+  assert one_line('ü 名, fine') == 'ü 名, fine'
 
 
 def test_a_workdir_that_is_not_utf8_is_refused(tmp_path, capsys):
