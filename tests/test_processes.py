@@ -289,6 +289,7 @@ def test_two_processes_evaluate_as_one(finished, quick_compilation):
   np.testing.assert_allclose(np.load(two / 'eval' / 'maps.npz')['k16'], maps['k16'], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_lost_process_and_a_signal_end_all_and_the_same_command_goes_on(
   finished, train, quick_compilation, tmp_path
 ):

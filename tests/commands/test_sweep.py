@@ -311,6 +311,7 @@ def get_rows(config):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_third_row_changes_no_table(config, tmp_path, monkeypatch, capsys):
   (tmp_path / 'three.py').write_text(THREE)
   arguments = command(config, tmp_path / 'killed', '--ablation', str(tmp_path / 'three.py'))
