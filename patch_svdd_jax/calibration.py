@@ -108,13 +108,14 @@ def calibrate(
     maps: f[n, H, W], their maps.
     statistics: of normal images, for `shift`.
   """
-  values = np.sort(np.asarray(maps, np.float64), axis=None)
+  values = np.sort(maps, axis=None)  # of large images too many to be copied as float64
   count = len(values)
   ranks = np.minimum(np.arange(1, KEPT + 1), count)  # from the highest
   ranks = np.unique(np.concatenate([ranks, np.geomspace(1, count, KEPT).astype(int)]))
   levels = np.unique(values[count - ranks])
   shares = (count - np.searchsorted(values, levels)) / count
-  return Calibration(np.sort(np.asarray(scores, np.float64)), levels, shares, statistics)
+  scores = np.sort(np.asarray(scores, np.float64))
+  return Calibration(scores, levels.astype(np.float64), shares, statistics)
 
 
 def describe(threshold: Threshold, rate: float, images: int, what: str) -> str | None:

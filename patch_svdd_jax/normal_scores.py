@@ -54,18 +54,20 @@ def calibrate(
     return detector
   if len(held_out) >= ENOUGH:
     chosen = held_out.images[evenly(len(held_out), settings.images)]
-    parts = [detector.score(chosen, progress)]
+    scored = iter([detector.score(chosen, progress)])
   else:
-    parts = list(cross_fit(detector, normal.images, progress))
+    scored = cross_fit(detector, normal.images, progress)
   name = detector.last_map
+  # Of each part only this: the maps of all scales of all images would be several times as much.
+  parts = [(part.images[name], part.maps[name], part.norms) for part in scored]
+  scores, maps = (np.concatenate([part[index] for part in parts]) for index in range(2))
   norms = {
-    key: np.concatenate([part.norms[key] for part in parts]).astype(np.float64)
-    for key in parts[0].norms
+    key: np.concatenate([part[2][key] for part in parts]).astype(np.float64) for key in parts[0][2]
   }
   looks = dict(zip(appearance.NAMES, normal.appearance.T.astype(np.float64), strict=True))
   found = calibration.calibrate(
-    np.concatenate([part.images[name] for part in parts]),
-    np.concatenate([part.maps[name] for part in parts]),
+    scores,
+    maps,
     looks | norms | {image_size.ASPECT: image_size.aspects(normal.sizes)},
   )
   return dataclasses.replace(detector, calibration=found)
