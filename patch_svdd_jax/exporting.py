@@ -38,7 +38,7 @@ def to_stablehlo(detector: Detector, limit: Limits | None) -> bytes:
     UserError: the detector cannot be exported.
   """
   check_size(detector)
-  score = jax.jit(portable.make_score(detector, limit))
+  score = jax.jit(portable.make_score(detector, limit, tile=detector.config.score.tile))
   (batch,) = jax.export.symbolic_shape('batch')
   images = jax.ShapeDtypeStruct((batch, *detector.config.data.image_size, 3), jnp.uint8)
   return bytes(jax.export.export(score, platforms=PLATFORMS)(images).serialize())
@@ -55,6 +55,7 @@ def to_onnx(detector: Detector, limit: Limits | None) -> bytes:
     import jax2onnx
   except ImportError as error:
     raise UserError("jax2onnx is missing: pip install 'patch_svdd_jax[onnx]'") from error
+  # Whole images: the converter cannot nest the loop over tiles in that over images.
   score = portable.make_score(detector, limit, convolve=plain_conv)
   shape = (*detector.config.data.image_size, 3)
   one = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)

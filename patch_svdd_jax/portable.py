@@ -24,7 +24,7 @@ Results = dict[str, jax.Array]
 
 
 def make_score(
-  detector: Detector, limit: Limits | None, convolve: Convolve = valid_conv
+  detector: Detector, limit: Limits | None, convolve: Convolve = valid_conv, tile: int = 0
 ) -> Callable[[jax.Array], Results]:
   """Returns score(images u8[B, H, W, 3]), for images of `config.data.image_size` in RGB order.
 
@@ -36,13 +36,14 @@ def make_score(
     detector: any.
     limit: above which images and pixels are anomalous; None where it is not calibrated.
     convolve: what the encoder convolves with.
+    tile: the most pixels along a side that are encoded at a time, 0 for all.
 
   Raises:
     UserError: the memory bank has fewer rows than a score needs.
   """
   config, strides = detector.config, strides_of(detector.config)
   shape = architecture.from_config(config.encoder)
-  encode = embedding.make_encode(shape, strides, config.score.tile, convolve)
+  encode = embedding.make_encode(shape, strides, tile, convolve)
   params, mean = jax.device_get((detector.params, detector.mean))
   banks = {k: plain_search.group(memory_bank.to_rows(detector.banks[k])) for k in strides}
   for k in strides:
