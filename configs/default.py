@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.normal_images = 0  # how many are trained on, spread evenly over the files; 0: all
   data.held_out = 0.0  # share of the normal images that only chooses a checkpoint; 0: the newest is
   data.contamination = 0.0  # defective test images moved among the normal ones, for each of these
+  data.contamination_overlap = False  # whether these are tested all the same
 
   config.encoder = encoder = ml_collections.ConfigDict()
   encoder.receptive_field = 32  # K of the lowest level, pixels

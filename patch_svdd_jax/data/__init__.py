@@ -35,6 +35,7 @@ _KEYS = (
   'normal_images',
   'held_out',
   'contamination',
+  'contamination_overlap',
 )
 
 
@@ -58,6 +59,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         the data set has validation images, any share but 0 means these.
       contamination: defective test images for each normal one that is trained on, which are moved
         among these, see `contamination.mix`.
+      contamination_overlap: whether the moved ones are tested all the same.
 
   Returns:
     The training, held-out and test images.
@@ -121,8 +123,10 @@ def assemble(
     train, held = held_out.divide(light(normal, config), config.held_out)
   if config.normal_images:
     train = train.take(held_out.evenly(len(train), config.normal_images))
-  train, test = contamination.mix(train, light(test, config), config.contamination)
-  return Dataset(name=name, train=train, held_out=held, test=test)
+  test = light(test, config)
+  train, rest = contamination.mix(train, test, config.contamination)
+  tested = test if config.contamination_overlap else rest
+  return Dataset(name=name, train=train, held_out=held, test=tested)
 
 
 def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:

@@ -23,13 +23,15 @@ def mix(normal: Split, test: Split, share: float) -> tuple[Split, Split]:
   """Moves defective test images among N normal ones: share * N rounded, but at least one.
 
   Which ones depends on the sets and the share alone, on no seed: they are spread evenly over the
-  defective files, so over the types of defects, and over the normal images. They are no longer
-  tested ("no overlap" in SoftPatch).
+  defective files, so over the types of defects, and over the normal images.
 
   Args:
     normal: N images to train on.
     test: images to score.
     share: 0 moves none.
+
+  Returns:
+    The images to train on, and the test images that were not moved ("no overlap" in SoftPatch).
 
   Raises:
     UserError: there are not as many defective test images, or none would be left.

@@ -28,6 +28,7 @@ def settings(tmp_path):
         'light': 'kept',
         'normal_images': 0,
         'contamination': 0.0,
+        'contamination_overlap': False,
         'held_out': 0.0,
       }
     )

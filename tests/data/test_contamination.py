@@ -48,10 +48,12 @@ def test_how_many(splits, share, count):
   assert (len(normal), normal.labels.sum(), len(test)) == (20 + count, count, 12 - count)
 
 
-def test_only_what_is_trained_on_is_contaminated(splits):
-  settings = {'held_out': 0.1, 'normal_images': 10, 'light': 'kept', 'contamination': 0.2}
+@pytest.mark.parametrize(('overlap', 'tested'), [(False, 10), (True, 12)])
+def test_only_what_is_trained_on_is_contaminated(splits, overlap, tested):
+  settings = {'held_out': 0.1, 'normal_images': 10, 'light': 'kept'}
+  settings |= {'contamination': 0.2, 'contamination_overlap': overlap}
   dataset = data.assemble('parts', *splits, ml_collections.ConfigDict(settings))
-  assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (12, 2, 10)
+  assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (12, 2, tested)
   assert (dataset.train.labels.sum(), dataset.held_out.labels.sum()) == (2, 0)
 
 

@@ -32,6 +32,7 @@ def loaded(tmp_path_factory):
       'normal_images': 0,
       'held_out': 0.0,
       'contamination': 0.0,
+      'contamination_overlap': False,
     }
   )
   sets = {}
