@@ -34,6 +34,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command; returns the exit status: 0, or another after one line about what is wrong."""
   arguments = list(sys.argv[1:] if argv is None else argv)
+  # Before anything else is imported: what finds a handler there adds none of its own.
+  logging.basicConfig(level=logging.WARNING, format='warning: %(message)s')
   # Found before argparse: a command's modules are imported only when it is called.
   chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
   parser = argparse.ArgumentParser(
@@ -56,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   if isinstance(sys.stdout, io.TextIOWrapper):
     # As standard error: a name on disk need not be UTF-8, and is printed all the same.
     sys.stdout.reconfigure(errors='backslashreplace')
-  logging.basicConfig(level=logging.WARNING, format='%(message)s')
   run = functools.partial(alone, options.module, options, rest)
   if getattr(options, 'distributed', False):
     from patch_svdd_jax import distributed  # imports jax
