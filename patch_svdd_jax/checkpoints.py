@@ -115,7 +115,9 @@ class Checkpoints:
   def _save(self, step: int, items: Mapping[str, Any], statistics: dict[str, float] | None) -> None:
     # As numpy arrays: of jax's that lie on several devices orbax has each write a slice, for which
     # it compiles programs in the middle of a run.
-    arguments = {name: ocp.args.StandardSave(jax.device_get(item)) for name, item in items.items()}
+    items = jax.device_get(items)
+    disk.check_room(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
+    arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     with disk.explained(self.folder):
       self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=statistics, force=True)
       if distributed.is_first():

@@ -268,6 +268,8 @@ class Detector:
     with disk.explained(workdir / FOLDER), manager(workdir) as models:
       # Numbered by saves, not by steps: one of the same step must not go before this is whole.
       number = (models.latest_step() or 0) + 1
+      size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(arrays))
+      disk.check_room(workdir / FOLDER, size)
       models.save(number, args=items, force=True)
       if distributed.is_first():
         integrity.seal(workdir / FOLDER / str(number))

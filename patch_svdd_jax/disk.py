@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator
 from typing import IO
 
@@ -40,15 +41,33 @@ def explained(place: pathlib.Path) -> Iterator[None]:
     if number is None:
       raise
     if number in FULL:
-      raise UserError(
-        f'no space left on the disk of {place}: free some and run the same command again; what is '
-        'already there is whole'
-      ) from error
+      raise UserError(no_space(place)) from error
     in_the_way = number in (errno.EEXIST, errno.ENOTDIR)
     reason = 'a file has the name of a folder' if in_the_way else os.strerror(number)
     raise UserError(f'cannot write {place}: {reason}') from error
   finally:
     logging.set_verbosity(verbosity)
+
+
+def no_space(place: pathlib.Path) -> str:
+  """What to say where the disk of a file or folder is full."""
+  return (
+    f'no space left on the disk of {place}: free some and run the same command again; what is '
+    'already there is whole'
+  )
+
+
+def check_room(folder: pathlib.Path, size: int) -> None:
+  """Refuses to begin what the disk of a folder, which is there, has no room for.
+
+  Orbax reports a full disk from many threads, of which those that come late print tracebacks.
+
+  Raises:
+    UserError: there are fewer bytes than `size` and some for what describes them.
+  """
+  with explained(folder):
+    if shutil.disk_usage(folder).free < 1.1 * size + 2**20:
+      raise UserError(no_space(folder))
 
 
 def error_number(error: Exception) -> int | None:

@@ -4,15 +4,20 @@ import contextlib
 import json
 import pathlib
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from patch_svdd_jax import disk
 
 METRICS = 'metrics.jsonl'
 EVENTS = 'tensorboard'
+# Seconds after which events are put on disk.
+FLUSH_SECONDS = 60
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:
@@ -50,7 +55,14 @@ class MetricsFiles:
   def __init__(self, workdir: pathlib.Path, first_step: int, pairs_per_step: int):
     keep_until(workdir / METRICS, first_step)
     self._lines = (workdir / METRICS).open('a')
-    self._events = SummaryWriter(str(workdir / EVENTS), purge_step=first_step + 1)
+    (workdir / EVENTS).mkdir(exist_ok=True)
+    # Without the thread of a SummaryWriter, which dies of a full disk and lets its caller wait.
+    self._events = EventsWriter(str(workdir / EVENTS / 'events'), f'.{first_step}')
+    self._flushed = time.monotonic()
+    # TensorBoard drops what a run that was killed has written from this step on.
+    start = SessionLog(status=SessionLog.START)
+    event = Event(wall_time=time.time(), step=first_step + 1, session_log=start)
+    self._events.write_event(event)
     self.workdir = workdir
     self.step = first_step
     self._pairs_per_step = pairs_per_step
@@ -68,12 +80,18 @@ class MetricsFiles:
     self._lines.write(json.dumps({'step': step, **values}) + '\n')
     self._lines.flush()
     for name, value in values.items():
-      self._events.add_scalar(name, value, step)
+      event = Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
+      self._events.write_event(event)
+    if time.monotonic() - self._flushed > FLUSH_SECONDS:
+      self._events.flush()
+      self._flushed = time.monotonic()
 
   def close(self) -> None:
     """Closes both files."""
-    self._lines.close()
-    self._events.close()
+    try:
+      self._lines.close()
+    finally:
+      self._events.close()
 
 
 class ProgressBar:

@@ -5,6 +5,7 @@ with; the file gets its name when all images are there. A run that was stopped g
 last whole line.
 """
 
+import contextlib
 import csv
 import json
 import pathlib
@@ -66,14 +67,23 @@ class Predictions:
       folder.mkdir(parents=True, exist_ok=True)
       self._whole_lines(made_with)
       self._file = self._partial.open('a')
-      if not self._partial.stat().st_size:
-        self._write(made_with)
+    if not self._partial.stat().st_size:
+      try:
+        self.add([made_with])
+      except UserError:
+        self._close()
+        raise
 
   def __enter__(self) -> 'Predictions':
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._file.close()
+    self._close()
+
+  def _close(self) -> None:
+    # What a full disk has refused it is offered again, and refuses again: that was said.
+    with contextlib.suppress(OSError):
+      self._file.close()
 
   def _whole_lines(self, made_with: dict[str, Any]) -> None:
     """Cuts the file off where a line has no end or is garbled: its process or its disk failed."""
@@ -93,9 +103,6 @@ class Predictions:
         end += len(line)
       file.truncate(end)
 
-  def _write(self, value: dict[str, Any]) -> None:
-    self._file.write(json.dumps(value) + '\n')
-
   def add(self, records: list[dict[str, Any]]) -> None:
     """Writes lines, which are on disk when this returns.
 
@@ -104,12 +111,11 @@ class Predictions:
     """
     with disk.explained(self.folder):
       for each in records:
-        self._write(each)
+        self._file.write(json.dumps(each) + '\n')
       self._file.flush()
 
   def read(self) -> Iterator[dict[str, Any]]:
     """The lines that are there."""
-    self._file.flush()
     with self._partial.open() as file:
       next(file)
       yield from map(json.loads, file)

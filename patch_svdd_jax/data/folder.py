@@ -21,7 +21,8 @@ def category_folder(root: str, category: str) -> pathlib.Path:
   """
   if not root:
     raise UserError('config.data.root is empty; set it to a folder that holds train/good')
-  folder = (pathlib.Path(root).expanduser() / category).resolve()
+  # Unlike Path.resolve, it takes a link that leads in a circle for a file that is not there.
+  folder = pathlib.Path(os.path.realpath(pathlib.Path(root).expanduser() / category))
   if not folder.is_dir():
     raise UserError(
       f'{folder}: is no folder; set config.data.root to a folder that holds train/good, '
