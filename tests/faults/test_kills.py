@@ -1,0 +1,192 @@
+"""Killed twenty times at random moments, a command ends as one that was never disturbed."""
+
+import json
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from patch_svdd_jax import configuration, integrity, train_state
+from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax.commands import main
+from patch_svdd_jax.detector import Detector
+from tests.faults import programs
+from tests.runs import assert_same_bits
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+RUN = 'import sys; from patch_svdd_jax.commands import main; sys.exit(main(sys.argv[1:]))'
+
+
+@pytest.fixture(scope='module')
+def environment(only_quick_compilation):
+  return programs.variables(only_quick_compilation)
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  return programs.write(tmp_path_factory.mktemp('kills') / 'parts', good=2, bad=2)
+
+
+@pytest.fixture(scope='module')
+def trained(root):
+  assert main(programs.train(root, root.parent / 'trained')) == 0
+  return root.parent / 'trained'
+
+
+def kill_again_and_again(arguments, folder, environment, start_over=()):
+  """Kills a command at random moments, until it was killed so often; then it may finish.
+
+  What it had reached at each kill is told by the files there were. A run that finishes before its
+  turn to be killed is put back: what `start_over` names is removed.
+
+  Returns:
+    The different states that kills have met.
+  """
+  moments, met, kills = random.Random(0), set(), 0
+  begun = time.monotonic()
+  with programs.start(RUN, arguments, environment) as process:
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+  longest = time.monotonic() - begun
+  for place in start_over:
+    shutil.rmtree(place, ignore_errors=True)
+  while kills < KILLS:
+    # The first moments are imports: later ones, where there are files, are met more often.
+    with programs.start(RUN, arguments, environment) as process:
+      try:
+        errors = process.communicate(timeout=longest * moments.uniform(0.2, 1.05))[1]
+      except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    if process.returncode == -signal.SIGKILL:
+      kills += 1
+      met.add(reached(folder))
+      check_whole(folder)
+    else:
+      assert process.returncode == 0, errors
+      for place in start_over:
+        shutil.rmtree(place, ignore_errors=True)
+  with programs.start(RUN, arguments, environment) as process:
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+  return met
+
+
+def reached(folder):
+  """Which files there are, by their names alone."""
+  return tuple(sorted({str(path.relative_to(folder)) for path in folder.glob('*/*')}))
+
+
+def check_whole(folder):
+  """Whatever has its final name can be read."""
+  for path in folder.rglob('*'):
+    # Orbax names its unfinished folders so.
+    if not path.is_file() or 'tmp' in str(path.relative_to(folder)):
+      continue
+    if path.suffix == '.json' and 'checkpoints' not in path.parts:
+      json.loads(path.read_bytes())
+    if path.suffix == '.npz':
+      with np.load(path) as arrays:
+        assert [arrays[name].shape for name in arrays.files]
+    if path.suffix == '.png':
+      assert path.read_bytes().endswith(b'IEND\xaeB`\x82')
+    if path.suffix == '.html':
+      assert path.read_bytes().rstrip().endswith(b'</html>')
+  for sealed in folder.rglob(integrity.FILE):
+    assert integrity.damage(sealed.parent) is None
+
+
+def newest_state(workdir):
+  with Checkpoints(workdir) as checkpoints:
+    return checkpoints.restore(train_state.init_state(configuration.load(workdir)))
+
+
+def test_train(root, environment, tmp_path):
+  data = f'--config.data.prepared={tmp_path / "prepared"}'
+  arguments = programs.train(root, tmp_path / 'run', data)
+  places = [tmp_path / 'run', tmp_path / 'prepared']
+  met = kill_again_and_again(arguments, tmp_path, environment, places)
+  # Undisturbed, in a process of its own too: compiled elsewhere it could differ by a bit.
+  again = programs.train(root, tmp_path / 'undisturbed', data)
+  with programs.start(RUN, again, environment) as process:
+    assert process.wait() == 0
+  ours, whole = tmp_path / 'run', tmp_path / 'undisturbed'
+  assert_same_bits(newest_state(ours), newest_state(whole))
+  assert programs.metrics(ours) == programs.metrics(whole)
+  one, other = Detector.load(ours), Detector.load(whole)
+  assert_same_bits(one.params, other.params)
+  np.testing.assert_array_equal(one.calibration.levels, other.calibration.levels)
+  assert len(met) >= 3, met
+
+
+def test_eval(trained, environment, tmp_path):
+  workdir = shutil.copytree(trained, tmp_path / 'run')
+  met = kill_again_and_again(programs.evaluate(workdir), tmp_path, environment, [workdir / 'eval'])
+  whole = shutil.copytree(trained, tmp_path / 'undisturbed')
+  with programs.start(RUN, programs.evaluate(whole), environment) as process:
+    assert process.wait() == 0
+  with np.load(workdir / 'eval/maps.npz') as ours, np.load(whole / 'eval/maps.npz') as theirs:
+    assert ours.files == theirs.files
+    for name in ours.files:
+      np.testing.assert_array_equal(ours[name], theirs[name])
+  figures = [json.loads((each / 'eval/metrics.json').read_text()) for each in (workdir, whole)]
+  assert figures[0]['maps'] == figures[1]['maps']
+  assert files_of(workdir / 'eval') == files_of(whole / 'eval')
+  assert len(met) >= 2, met
+
+
+def test_sweep(root, environment, tmp_path):
+  def arguments(workdir):
+    config = ['--config', programs.config_for(root), '--workdir', str(workdir)]
+    return ['sweep', *config, '--seeds', '2']
+
+  met = kill_again_and_again(
+    arguments(tmp_path / 'sweep'), tmp_path, environment, [tmp_path / 'sweep']
+  )
+  with programs.start(RUN, arguments(tmp_path / 'whole'), environment) as process:
+    assert process.wait() == 0
+  ours, whole = (
+    json.loads((tmp_path / name / 'sweep.json').read_text())['groups']
+    for name in ('sweep', 'whole')
+  )
+  assert without_cost(ours) == without_cost(whole)
+  assert len(met) >= 3, met
+
+
+def test_predict(trained, environment, tmp_path):
+  images = tmp_path / 'images'
+  for index in range(200):
+    programs.save(images / f'{index}.png', programs.noise(9, index))
+  met = kill_again_and_again(
+    [*programs.predict(trained, tmp_path / 'found', images), '--pictures', 'all'],
+    tmp_path,
+    environment,
+    [tmp_path / 'found'],
+  )
+  whole = tmp_path / 'whole'
+  arguments = [*programs.predict(trained, whole, images), '--pictures', 'all']
+  with programs.start(RUN, arguments, environment) as process:
+    assert process.wait() == 0
+  for name in ('results.jsonl', 'results.csv'):
+    assert (tmp_path / 'found' / name).read_bytes() == (whole / name).read_bytes()
+  for kind in ('masks', 'overlays'):
+    for path in (whole / kind).iterdir():
+      assert (tmp_path / 'found' / kind / path.name).read_bytes() == path.read_bytes()
+  assert len(met) >= 2, met
+
+
+def without_cost(value):
+  if isinstance(value, dict):
+    return {name: without_cost(item) for name, item in value.items() if name != 'cost'}
+  return value
+
+
+def files_of(folder: pathlib.Path):
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())

@@ -1,0 +1,28 @@
+"""docs/robustness.md names tests that there are."""
+
+import ast
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_every_test_that_the_table_names_exists():
+  rows = [
+    line
+    for line in (ROOT / 'docs' / 'robustness.md').read_text().splitlines()
+    if line.startswith('| ') and not line.startswith(('| fault', '| ---'))
+  ]
+  assert len(rows) > 30
+  for row in rows:
+    [(file, name, slow)] = re.findall(r'`([\w/]+\.py)::(\w+)`( \*slow\*)? \|$', row)
+    tree = ast.parse((ROOT / 'tests' / file).read_text())
+    functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef)}
+    assert name in functions, row
+    marked = [*map(ast.unparse, functions[name].decorator_list)]
+    marked += [ast.unparse(each.value) for each in tree.body if is_mark(each)]
+    assert any('mark.slow' in mark for mark in marked) == bool(slow), row
+
+
+def is_mark(statement):
+  return isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == 'pytestmark'
