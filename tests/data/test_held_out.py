@@ -18,7 +18,7 @@ def split_of(count):
     labels=numbers % 5 == 0,
     defects=tuple(f'defect {number}' for number in numbers),
     names=tuple(f'train/good/{number:03}.png' for number in numbers),
-    sizes=np.stack([numbers, numbers + 1], axis=1),
+    sizes=np.stack([numbers + 1, numbers + 2], axis=1),
     appearance=np.repeat(numbers[:, None], 4, axis=1).astype(np.float32),
   )
 
@@ -31,7 +31,7 @@ def numbers_of(split):
   np.testing.assert_array_equal(split.labels, numbers % 5 == 0)
   assert split.defects == tuple(f'defect {number}' for number in numbers)
   assert split.names == tuple(f'train/good/{number:03}.png' for number in numbers)
-  np.testing.assert_array_equal(split.sizes, np.stack([numbers, numbers + 1], axis=1))
+  np.testing.assert_array_equal(split.sizes, np.stack([numbers + 1, numbers + 2], axis=1))
   np.testing.assert_array_equal(split.appearance, np.repeat(numbers[:, None], 4, axis=1))
   return numbers.tolist()
 

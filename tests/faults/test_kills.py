@@ -1,6 +1,8 @@
 """Killed twenty times at random moments, a command ends as one that was never disturbed."""
 
+import contextlib
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -40,48 +42,83 @@ def trained(root):
   return root.parent / 'trained'
 
 
-def kill_again_and_again(arguments, folder, environment, start_over=()):
+def kill_again_and_again(arguments, folder, environment, start_over):
   """Kills a command at random moments, until it was killed so often; then it may finish.
 
-  What it had reached at each kill is told by the files there were. A run that finishes before its
-  turn to be killed is put back: what `start_over` names is removed.
+  Every other kill comes at a random time, the others when so many files were written: nearly all of
+  the time goes by before anything is. A run that finishes before its turn to be killed is put back.
+
+  Args:
+    arguments: of the command.
+    folder: where it writes.
+    environment: of its processes.
+    start_over: folders that are removed so that it begins anew.
 
   Returns:
-    The different states that kills have met.
+    The different states that kills have met: which files there were.
   """
-  moments, met, kills = random.Random(0), set(), 0
-  begun = time.monotonic()
-  with programs.start(RUN, arguments, environment) as process:
-    errors = process.communicate()[1]
-    assert process.returncode == 0, errors
-  longest = time.monotonic() - begun
-  for place in start_over:
-    shutil.rmtree(place, ignore_errors=True)
-  while kills < KILLS:
-    # The first moments are imports: later ones, where there are files, are met more often.
-    with programs.start(RUN, arguments, environment) as process:
-      try:
-        errors = process.communicate(timeout=longest * moments.uniform(0.2, 1.05))[1]
-      except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    if process.returncode == -signal.SIGKILL:
-      kills += 1
-      met.add(reached(folder))
-      check_whole(folder)
-    else:
-      assert process.returncode == 0, errors
-      for place in start_over:
-        shutil.rmtree(place, ignore_errors=True)
-  with programs.start(RUN, arguments, environment) as process:
-    errors = process.communicate()[1]
-    assert process.returncode == 0, errors
+  moments, met = random.Random(0), set()
+  before, begun = stamps(folder), time.monotonic()
+  finish(arguments, environment)
+  longest, files = time.monotonic() - begun, len(written(folder, before))
+  remove(start_over)
+  for number in range(KILLS):
+    status = None
+    while status != -signal.SIGKILL:
+      before = stamps(folder)
+      with programs.start(RUN, arguments, environment) as process:
+        if number % 2:
+          wait(process, longest * moments.uniform(0.2, 0.9))
+        else:
+          wait_for_files(process, folder, before, moments.randint(1, files))
+        process.kill()
+        errors = process.communicate()[1]
+        status = process.returncode
+      if status != -signal.SIGKILL:
+        assert status == 0, errors
+        remove(start_over)
+    met.add(tuple(sorted(stamps(folder))))
+    check_whole(folder)
+  finish(arguments, environment)
   return met
 
 
-def reached(folder):
-  """Which files there are, by their names alone."""
-  return tuple(sorted({str(path.relative_to(folder)) for path in folder.glob('*/*')}))
+def finish(arguments, environment):
+  with programs.start(RUN, arguments, environment) as process:
+    errors = process.communicate()[1]
+  assert process.returncode == 0, errors
+
+
+def remove(places):
+  for place in places:
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def wait(process, seconds):
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    process.wait(seconds)
+
+
+def wait_for_files(process, folder, before, count):
+  while process.poll() is None and len(written(folder, before)) < count:
+    time.sleep(0.002)
+
+
+def stamps(folder):
+  """When each file was written, by its name."""
+  found = {}
+  for place, _, names in os.walk(folder):
+    for name in names:
+      # It may lose its name meanwhile.
+      with contextlib.suppress(FileNotFoundError):
+        path = os.path.join(place, name)
+        found[os.path.relpath(path, folder)] = os.stat(path).st_mtime_ns
+  return found
+
+
+def written(folder, before):
+  """The files that are new or others than before."""
+  return stamps(folder).items() - before.items()
 
 
 def check_whole(folder):
@@ -123,7 +160,7 @@ def test_train(root, environment, tmp_path):
   one, other = Detector.load(ours), Detector.load(whole)
   assert_same_bits(one.params, other.params)
   np.testing.assert_array_equal(one.calibration.levels, other.calibration.levels)
-  assert len(met) >= 3, met
+  assert len(met) >= 5, met
 
 
 def test_eval(trained, environment, tmp_path):
@@ -139,7 +176,7 @@ def test_eval(trained, environment, tmp_path):
   figures = [json.loads((each / 'eval/metrics.json').read_text()) for each in (workdir, whole)]
   assert figures[0]['maps'] == figures[1]['maps']
   assert files_of(workdir / 'eval') == files_of(whole / 'eval')
-  assert len(met) >= 2, met
+  assert len(met) >= 5, met
 
 
 def test_sweep(root, environment, tmp_path):
@@ -157,7 +194,7 @@ def test_sweep(root, environment, tmp_path):
     for name in ('sweep', 'whole')
   )
   assert without_cost(ours) == without_cost(whole)
-  assert len(met) >= 3, met
+  assert len(met) >= 5, met
 
 
 def test_predict(trained, environment, tmp_path):
@@ -179,7 +216,7 @@ def test_predict(trained, environment, tmp_path):
   for kind in ('masks', 'overlays'):
     for path in (whole / kind).iterdir():
       assert (tmp_path / 'found' / kind / path.name).read_bytes() == path.read_bytes()
-  assert len(met) >= 2, met
+  assert len(met) >= 5, met
 
 
 def without_cost(value):
