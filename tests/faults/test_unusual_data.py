@@ -160,6 +160,7 @@ def make_clocks_jump(monkeypatch):
   monkeypatch.setattr(datetime, 'datetime', Clock)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
   root = programs.write(tmp_path / 'parts')
   workdirs = [tmp_path / 'steady', tmp_path / 'jumping']
