@@ -199,7 +199,7 @@ def test_sweep(root, environment, tmp_path):
 
 def test_predict(trained, environment, tmp_path):
   images = tmp_path / 'images'
-  for index in range(200):
+  for index in range(80):
     programs.save(images / f'{index}.png', programs.noise(9, index))
   met = kill_again_and_again(
     [*programs.predict(trained, tmp_path / 'found', images), '--pictures', 'all'],
