@@ -31,7 +31,8 @@ class Evaluation:
 
   Attributes:
     maps: metrics by map and name, as `maps['k64']['image_auroc']`.
-    per_defect: the same for each defect type against all normal test images, by map and type.
+    per_defect: the same for each defect type against all normal test images, where they are of
+      several categories those of its own, by map and type.
     per_category: the same for each category by itself, by map and category, where the images are of
       several.
     timing: seconds and speeds of the stages.
@@ -62,10 +63,12 @@ def evaluate(
   for name in scores.maps:
     overall[name], per_defect[name] = measure(scores, split, name, slice(None))
     if categories:
-      per_category[name] = {
-        category: measure(scores, split, name, indices(split.names, category))[0]
+      found = {
+        category: measure(scores, split, name, indices(split.names, category))
         for category in categories
       }
+      per_category[name] = {category: figures for category, (figures, _) in found.items()}
+      per_defect[name] = {k: figures for _, types in found.values() for k, figures in types.items()}
   seconds = time.perf_counter() - start
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):

@@ -137,7 +137,8 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Tab
   of_maps = _rows({of: each.maps for of, each in compared.items()})
   of_categories = _rows({of: each.per_category.get(name, {}) for of, each in compared.items()})
   of_types = _rows({of: each.per_defect[name] for of, each in compared.items()})
-  title = f'Types of defect, each against all normal images ({name})'
+  beside = "its category's" if evaluation.per_category else 'all'
+  title = f'Types of defect, each against {beside} normal images ({name})'
   found = [
     Table('maps', 'Maps', 'map', of_maps, NOTE),
     Table('categories', f'Categories ({name})', 'category', of_categories),

@@ -177,11 +177,17 @@ def test_one_model_for_all(place, tmp_path, capsys):
   metrics = json.loads((workdir / 'eval/metrics.json').read_text())
   with np.load(workdir / 'eval/maps.npz') as arrays:
     names, labels, scores = arrays['names'], arrays['labels'], arrays['k8_score']
+    defects = arrays['defects']
   for category in PRESENT:
     own = np.char.startswith(names, f'{category}/')
     assert own.sum() == 5
     auroc = roc_auc_score(labels[own], scores[own])
     assert metrics['per_category']['k8'][category]['image_auroc'] == pytest.approx(auroc, abs=1e-12)
+    # A defect is compared with normal images of its own category.
+    among = own & ((defects == 'good') | (defects == f'{category}/scratch'))
+    auroc = roc_auc_score(labels[among], scores[among])
+    found = metrics['per_defect']['k8'][f'{category}/scratch']['image_auroc']
+    assert found == pytest.approx(auroc, abs=1e-12)
   assert metrics['random_encoder']['per_category']['k8'].keys() == set(PRESENT)
   assert (maps / 'screw/test/good/000.tiff').exists()
   report = (workdir / 'eval/report.html').read_text()
