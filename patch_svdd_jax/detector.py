@@ -30,6 +30,7 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.bank_building import Bank
 from patch_svdd_jax.calibration import Calibration
+from patch_svdd_jax.data import image_size
 from patch_svdd_jax.devices import local_mesh, replicate
 from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
@@ -150,6 +151,7 @@ class Detector:
     progress: Progress = iter,
   ) -> 'Detector':
     """Embeds all patches of the normal images u8[N, H, W, 3] into memory banks."""
+    config = image_size.resolved(config, images.shape[1:3])
     params = replicate(params)
     mean = jnp.asarray(standardisation.training_mean(images, config.train.mean))
     mean = replicate(mean)

@@ -344,3 +344,11 @@ def test_no_detector(tmp_path):
   with pytest.raises(UserError, match=r'no fitted detector in .*missing/model: train first'):
     Detector.load(missing)
   assert not missing.exists()
+
+
+def test_an_open_size_is_kept_as_that_of_the_images():
+  config = tiny_config()
+  config.data.image_size = (0, SIZE[1])
+  found = Detector.fit(config, random_params(config), random_images(0, 2), step=0)
+  assert tuple(found.config.data.image_size) == SIZE
+  assert tuple(config.data.image_size) == (0, SIZE[1])

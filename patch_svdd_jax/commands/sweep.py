@@ -46,6 +46,7 @@ from patch_svdd_jax import (
 )
 from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import console, record_file
+from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
 from patch_svdd_jax.evaluation_run import fit_and_evaluate, get_detector, load_labelled
@@ -301,6 +302,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     vary=options.vary,
     ablation=options.ablation,
   )
+  for group in groups:
+    image_size.check_given(group.config.data.image_size)
   at_once = max(len(group.members) for group in groups)
   if options.members_at_once is not None:
     at_once = sweep_plan.whole_number('--members-at-once', options.members_at_once)

@@ -91,7 +91,7 @@ def read_sizes(builder: Builder, split: str) -> np.ndarray:
     return np.zeros((0, 2), np.int64)
   raw = tfds.decode.SkipDecoding()
   source: Any = builder.as_data_source(split, decoders={'image': raw, 'mask': raw})
-  found = [images.stored_size(record['image'], record['name'].decode()) for record in source]
+  found = [images.stored_size(record['image'], os.fsdecode(record['name'])) for record in source]
   return np.array([(height, width) for width, height in found], np.int64).reshape(-1, 2)
 
 
