@@ -14,9 +14,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from patch_svdd_jax import disk
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 
 FILE = 'config.json'
 
@@ -275,7 +275,7 @@ def from_json(text: str, source: str) -> ml_collections.ConfigDict:
 
 def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes the config into the workdir, which is made where it is missing."""
-  disk.write(workdir / FILE, to_json(config).encode())
+  files.write(workdir / FILE, to_json(config).encode())
 
 
 def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:

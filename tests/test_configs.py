@@ -5,10 +5,12 @@ import pathlib
 
 import pytest
 
-from patch_svdd_jax import architecture, configuration, data, training
+from patch_svdd_jax import configuration, data
 from patch_svdd_jax.configs import default, mvtec
 from patch_svdd_jax.data.mvtec import COUNTS
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture
+from patch_svdd_jax.training import loop
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 FILES = sorted(FOLDER.glob('[!_]*.py'))
@@ -27,7 +29,7 @@ def test_a_valid_config(path):
   assert len(config.score.strides) == len(config.encoder.scales)
   shape = architecture.from_config(config.encoder)
   assert all(stride % shape.native_stride == 0 for stride in config.score.strides)
-  training.check(config)
+  loop.check(config)
   # What a workdir keeps of it is the same config.
   text = configuration.to_json(config)
   assert configuration.from_json(text, '').to_dict() == config.to_dict()
@@ -47,7 +49,7 @@ def test_a_docstring_with_its_command(path, tmp_path, monkeypatch):
   assert pathlib.Path(name.partition(':')[0]).name == path.name
   monkeypatch.chdir(tmp_path)
   config = configuration.override(configuration.read(name), overrides)
-  training.check(config)
+  loop.check(config)
 
 
 def test_the_authors_settings():

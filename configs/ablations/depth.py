@@ -4,8 +4,8 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import architecture
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture
 
 
 def get_rows(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:

@@ -13,14 +13,14 @@ from typing import NamedTuple, Protocol
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import train_state
 from patch_svdd_jax.baselines import deep_svdd, settings
 from patch_svdd_jax.baselines.deep_svdd import DeepSvdd
 from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.baselines.raw_patches import RawPatches
-from patch_svdd_jax.detector import Detector
-from patch_svdd_jax.embedding import Progress
-from patch_svdd_jax.evaluation import Scorer
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.evaluation.evaluate import Scorer
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.training import train_state
 
 
 class System(Scorer, Protocol):

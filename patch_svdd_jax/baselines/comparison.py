@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from patch_svdd_jax.figures import encode
+from patch_svdd_jax.system.figures import encode
 
 METRICS = {
   'image_auroc': 'image AUROC',

@@ -20,15 +20,15 @@ from flax import linen as nn
 from flax import traverse_util
 from jax import lax
 
-from patch_svdd_jax import standardisation
 from patch_svdd_jax.baselines import saved, scoring, settings
-from patch_svdd_jax.convolution import PRECISION, valid_conv
 from patch_svdd_jax.data.images import resize_image
-from patch_svdd_jax.detector import Scores
-from patch_svdd_jax.embedding import Progress, pad_images
-from patch_svdd_jax.encoders import leaky_relu
+from patch_svdd_jax.detection.detector import Scores
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.train_state import Params
+from patch_svdd_jax.models import mean_image
+from patch_svdd_jax.models.convolution import PRECISION, valid_conv
+from patch_svdd_jax.models.embedding import Progress, pad_images
+from patch_svdd_jax.models.encoder import leaky_relu
+from patch_svdd_jax.training.train_state import Params
 
 SIDE = 64
 CHANNELS = (16, 32, 64)
@@ -101,7 +101,7 @@ def squared_distances(
   params: Params, centre: jax.Array, mean: jax.Array, images: jax.Array
 ) -> jax.Array:
   """|phi(x) - c|^2 of images u8[B, SIDE, SIDE, 3], f32[B]."""
-  z: Any = BiasFreeEncoder().apply({'params': params}, standardisation.standardise(images, mean))
+  z: Any = BiasFreeEncoder().apply({'params': params}, mean_image.standardise(images, mean))
   return jnp.sum((z - centre[None]) ** 2, axis=1)
 
 
@@ -199,7 +199,7 @@ def in_batches(apply: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> 
 
 @jax.jit
 def _embed(params: Params, mean: jax.Array, images: jax.Array) -> Any:
-  return BiasFreeEncoder().apply({'params': params}, standardisation.standardise(images, mean))
+  return BiasFreeEncoder().apply({'params': params}, mean_image.standardise(images, mean))
 
 
 _squared_distances = jax.jit(squared_distances)
@@ -242,7 +242,7 @@ class DeepSvdd:
     baseline = config.baseline
     settings.check(baseline)
     images = resize(images)
-    mean = standardisation.training_mean(images, 'channel')
+    mean = mean_image.training_mean(images, 'channel')
     params = init_encoder(config.seed)
     centre = initial_centre(params, mean, images)
     state = DeepSvddState(

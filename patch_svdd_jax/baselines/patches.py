@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from patch_svdd_jax import geometry
+from patch_svdd_jax.models import geometry
 
 
 def image_rows(images: np.ndarray) -> np.ndarray:

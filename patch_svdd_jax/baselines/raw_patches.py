@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import bank_building, memory_bank, nearest
-from patch_svdd_jax.bank_building import Bank
 from patch_svdd_jax.baselines import patches, pca, saved, scoring, settings
 from patch_svdd_jax.baselines.pca import Pca
-from patch_svdd_jax.detector import Scores
-from patch_svdd_jax.embedding import Progress
+from patch_svdd_jax.detection import bank_building
+from patch_svdd_jax.detection.bank_building import Bank
+from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.search import memory_bank, nearest
 
 
 def embed(reduction: Pca, images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray:

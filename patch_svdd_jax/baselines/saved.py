@@ -8,9 +8,10 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import array_files, configuration
-from patch_svdd_jax.detector import FOLDER
+from patch_svdd_jax import configuration
+from patch_svdd_jax.detection.detector import FOLDER
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import npz
 
 FILE = 'arrays.npz'
 
@@ -20,7 +21,7 @@ def write(
 ) -> None:
   """Writes the config and the arrays; the arrays last."""
   configuration.save(config, workdir)
-  array_files.write(workdir / FOLDER / FILE, arrays)
+  npz.write(workdir / FOLDER / FILE, arrays)
 
 
 def read(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict[str, np.ndarray]]:
@@ -33,7 +34,7 @@ def read(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict[str, np
   if not path.exists():
     raise UserError(f'no fitted baseline in {path.parent}: run `patch-svdd baselines` first')
   try:
-    arrays = array_files.read(path)
+    arrays = npz.read(path)
   except (OSError, ValueError, zipfile.BadZipFile) as error:
     raise UserError(f'{path} cannot be read ({error}): remove it and fit again') from error
   return configuration.load(workdir), arrays

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from patch_svdd_jax import anomaly_map
-from patch_svdd_jax.detector import Scores, timed
-from patch_svdd_jax.embedding import Progress, pad_images
-from patch_svdd_jax.train_state import scale_name
+from patch_svdd_jax.detection import anomaly_map
+from patch_svdd_jax.detection.detector import Scores, timed
+from patch_svdd_jax.models.embedding import Progress, pad_images
+from patch_svdd_jax.training.train_state import scale_name
 
 # The name of the map of a system that scores whole images.
 IMAGE = 'image'

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from patch_svdd_jax.devices import DEVICES, local_mesh
+from patch_svdd_jax.system.sharding import DEVICES, local_mesh
 
 DTYPES = {'f32': jnp.float32, 'bf16': jnp.bfloat16}
 # A product is large enough when it takes so many seconds, or has so many rows and columns.

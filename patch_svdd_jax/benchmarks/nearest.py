@@ -11,12 +11,12 @@ import numpy as np
 from jax import lax
 from scipy.spatial import distance
 
-from patch_svdd_jax import memory_bank, nearest
 from patch_svdd_jax.benchmarks import timing
 from patch_svdd_jax.benchmarks.hardware import Product
 from patch_svdd_jax.benchmarks.peers import Peer, Search
-from patch_svdd_jax.embedding import Progress
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.search import memory_bank, nearest
 
 OURS = 'patch_svdd_jax'
 PLAIN = 'plain scan'

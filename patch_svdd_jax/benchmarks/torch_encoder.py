@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax import geometry
-from patch_svdd_jax.architecture import Architecture
 from patch_svdd_jax.benchmarks import hardware
-from patch_svdd_jax.encoders import LEAK, POSITIONS, PositionClassifier, fine_strides
+from patch_svdd_jax.models import geometry
+from patch_svdd_jax.models.architecture import Architecture
+from patch_svdd_jax.models.encoder import LEAK, POSITIONS, PositionClassifier, fine_strides
 
 # Patches of each scale, f32[4B, K, K, 3]: the first and second of position pairs, then of neighbour
 # pairs; and i64[B], the positions.

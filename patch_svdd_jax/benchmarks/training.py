@@ -10,24 +10,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import (
-  architecture,
-  batches,
-  block_sizes,
-  cost,
-  devices,
-  embedding,
-  standardisation,
-  train_state,
-  train_step,
-  training,
-)
 from patch_svdd_jax.benchmarks import timing, torch_encoder
 from patch_svdd_jax.benchmarks.hardware import Product
-from patch_svdd_jax.compiled import is_out_of_memory, memory_of
-from patch_svdd_jax.detector import strides_of
-from patch_svdd_jax.embedding import Progress
-from patch_svdd_jax.encoders import POSITIONS
+from patch_svdd_jax.detection.detector import strides_of
+from patch_svdd_jax.models import architecture, embedding, flops, mean_image
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models.encoder import POSITIONS
+from patch_svdd_jax.search import block_sizes
+from patch_svdd_jax.system import sharding
+from patch_svdd_jax.system.compiled_memory import is_out_of_memory, memory_of
+from patch_svdd_jax.training import batches, loop, train_state, train_step
 
 # Training images, of random pixels: what is in them does not change the time.
 IMAGES = 64
@@ -108,12 +100,12 @@ def prepare_step(config: ml_collections.ConfigDict) -> Contender:
   # Steps past the last one do nothing.
   config = config.copy_and_resolve_references()
   config.train.steps = np.iinfo(np.int32).max
-  mesh = devices.all_devices()
+  mesh = sharding.all_devices()
   size = tuple(config.data.image_size)
   images = np.random.default_rng(0).integers(256, size=(IMAGES, *size, 3), dtype=np.uint8)
-  mean = standardisation.training_mean(images, config.train.mean)
-  inputs = training.place_inputs(config, images, mean, mesh)
-  state = devices.place(train_state.init_state(config), mesh)
+  mean = mean_image.training_mean(images, config.train.mean)
+  inputs = loop.place_inputs(config, images, mean, mesh)
+  state = sharding.place(train_state.init_state(config), mesh)
   step = train_step.make_train_step(config, IMAGES, mesh)
   compiled = compile_fitting(step.lower(state, *inputs))
   dispatched: list[float] = []
@@ -129,8 +121,8 @@ def prepare_step(config: ml_collections.ConfigDict) -> Contender:
   return Contender(
     call=call,
     steps=config.train.steps_per_call,
-    pairs=training.pairs_per_step(config),
-    flops=cost.step_flops(config),
+    pairs=loop.pairs_per_step(config),
+    flops=flops.step_flops(config),
     # It counts a loop's body once: what is one part of one step's batch.
     compiler_flops=flops_of(compiled) * mesh.size * config.train.accumulate,
     memory=sum(memory_of(compiled)),
@@ -144,12 +136,12 @@ def prepare_embedding(config: ml_collections.ConfigDict) -> Contender:
   Raises:
     OutOfMemoryError: it would need more memory than there is.
   """
-  local = devices.local_mesh()
+  local = sharding.local_mesh()
   size = tuple(config.data.image_size)
   images = np.random.default_rng(0).integers(256, size=(local.size, 1, *size, 3), dtype=np.uint8)
-  mean = standardisation.training_mean(images[:, 0], config.train.mean)
-  arguments = devices.replicate((train_state.init_encoder(config), jnp.asarray(mean)))
-  on_devices = devices.place(images, local, devices.DIVIDED)
+  mean = mean_image.training_mean(images[:, 0], config.train.mean)
+  arguments = sharding.replicate((train_state.init_encoder(config), jnp.asarray(mean)))
+  on_devices = sharding.place(images, local, sharding.DIVIDED)
   # What pmap returns can be lowered; its annotation does not say so.
   embed: Any = embedding.make_embed_batch(
     architecture.from_config(config.encoder), strides_of(config)
@@ -167,7 +159,7 @@ def prepare_embedding(config: ml_collections.ConfigDict) -> Contender:
     call=call,
     steps=local.size,
     pairs=0,
-    flops=cost.image_flops(config),
+    flops=flops.image_flops(config),
     compiler_flops=flops_of(compiled),
     memory=sum(memory_of(compiled)),
     dispatched=dispatched,
@@ -189,8 +181,8 @@ def prepare_torch_step(config: ml_collections.ConfigDict) -> Contender:
   return Contender(
     call=lambda: step(batch),
     steps=1,
-    pairs=training.pairs_per_step(config),
-    flops=cost.step_flops(config),
+    pairs=loop.pairs_per_step(config),
+    flops=flops.step_flops(config),
     compiler_flops=None,
     memory=None,
     dispatched=[],
@@ -205,7 +197,7 @@ def prepare_torch_embedding(config: ml_collections.ConfigDict) -> Contender:
     call=lambda: embed(image),
     steps=1,
     pairs=0,
-    flops=cost.image_flops(config),
+    flops=flops.image_flops(config),
     compiler_flops=None,
     memory=None,
     dispatched=[],
@@ -333,7 +325,7 @@ def step_contenders(
     chosen = config.copy_and_resolve_references()
     chosen.train.pairs = kind
     chosen = batches.resize(chosen, batch)
-    training.check(chosen)
+    loop.check(chosen)
     return lambda: prepare_one(chosen)
 
   found = {kind: prepare(prepare_step, kind) for kind in kinds}

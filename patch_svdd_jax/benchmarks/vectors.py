@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from patch_svdd_jax import architecture, embedding, geometry, standardisation, train_state
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.detector import strides_of
-from patch_svdd_jax.devices import replicate
-from patch_svdd_jax.embedding import Progress
+from patch_svdd_jax.detection.detector import strides_of
+from patch_svdd_jax.models import architecture, embedding, geometry, mean_image
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.system.sharding import replicate
+from patch_svdd_jax.training import train_state
 
 # (queries f32[Q, D], rows f32[N, D])
 Vectors = tuple[np.ndarray, np.ndarray]
@@ -62,7 +63,7 @@ def embeddings(queries: int, rows: int, dim: int, progress: Progress = iter) -> 
   params, mean = replicate(
     (
       train_state.init_encoder(config),
-      jnp.asarray(standardisation.training_mean(bank_images, config.train.mean)),
+      jnp.asarray(mean_image.training_mean(bank_images, config.train.mean)),
     )
   )
   found = embedding.embed(

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from patch_svdd_jax import __version__, disk
+from patch_svdd_jax import __version__
 from patch_svdd_jax.errors import UserError, one_line
+from patch_svdd_jax.system import files
 
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(errors='backslashreplace')
   run = functools.partial(alone, options.module, options, rest)
   if getattr(options, 'distributed', False):
-    from patch_svdd_jax import distributed  # imports jax
+    from patch_svdd_jax.system import distributed  # imports jax
 
     return distributed.leave(answer(functools.partial(distributed.together, run)))
   return answer(run)
@@ -70,7 +71,7 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
   """The status of a command, whose `output_folder`, where it has one, no other run may write to."""
   with contextlib.ExitStack() as kept:
     if hasattr(module, 'output_folder') and is_first(options):
-      kept.enter_context(disk.locked(module.output_folder(options)))
+      kept.enter_context(files.locked(module.output_folder(options)))
     return module.run(options, rest)
 
 
@@ -78,7 +79,7 @@ def is_first(options: argparse.Namespace) -> bool:
   """As of `distributed`, without jax where there is but one process."""
   if not getattr(options, 'distributed', False):
     return True
-  from patch_svdd_jax import distributed
+  from patch_svdd_jax.system import distributed
 
   return distributed.is_first()
 

@@ -25,21 +25,17 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import (
-  baselines,
-  configuration,
-  data,
-  disk,
-  results,
-)
+from patch_svdd_jax import baselines, configuration, data
 from patch_svdd_jax.baselines import comparison
 from patch_svdd_jax.commands import console, record_file
-from patch_svdd_jax.detector import strides_of
+from patch_svdd_jax.detection.detector import strides_of
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
-from patch_svdd_jax.evaluation_run import load_labelled
-from patch_svdd_jax.training_run import StoppedError, check_resumable, train
-from patch_svdd_jax.training_run import check as check_training
+from patch_svdd_jax.experiments.evaluation_run import load_labelled
+from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
+from patch_svdd_jax.experiments.training_run import check as check_training
+from patch_svdd_jax.reporting import evaluation_files
+from patch_svdd_jax.system import files
 
 FILE, TABLE, SHEET, BARS = 'baselines.json', 'baselines.md', 'baselines.csv', 'baselines.png'
 
@@ -129,9 +125,9 @@ def complete(
     print(stopped)
     return {'fit_seconds': before + time.perf_counter() - start}, stopped.status
   seconds = before + time.perf_counter() - start
-  evaluation = evaluate(system, dataset.test, console.progress('Scoring'))
-  entry = results.summary(evaluation, {}) | {'fit_seconds': seconds}
-  disk.write(workdir / 'metrics.json', (json.dumps(entry, indent=2) + '\n').encode())
+  evaluation = evaluate.evaluate(system, dataset.test, console.progress('Scoring'))
+  entry = evaluation_files.summary(evaluation, {}) | {'fit_seconds': seconds}
+  files.write(workdir / 'metrics.json', (json.dumps(entry, indent=2) + '\n').encode())
   return entry, 0
 
 
@@ -147,9 +143,9 @@ def one_line(error: Exception) -> str:
 def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
   """Writes the table, the sheet and the bars; returns the table."""
   text = '\n\n'.join([console.table(*comparison.table(entries)), *comparison.errors(entries)])
-  disk.write(workdir / TABLE, f'{text}\n'.encode())
-  disk.write(workdir / SHEET, comparison.to_csv(entries).encode())
-  disk.write(workdir / BARS, comparison.draw(entries, 'png'))
+  files.write(workdir / TABLE, f'{text}\n'.encode())
+  files.write(workdir / SHEET, comparison.to_csv(entries).encode())
+  files.write(workdir / BARS, comparison.draw(entries, 'png'))
   return text
 
 
@@ -166,7 +162,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   record = record_file.read(workdir / FILE, config, 'systems', 'baselines')
   pending = [name for name in names if not comparison.finished(record.get(name, {}))]
   dataset = load_labelled(config.data)
-  disk.check_writable(workdir / FILE)
+  files.check_writable(workdir / FILE)
   for number, name in enumerate(pending, 1):
     print(f'{number} of {len(pending)}: {name}', file=sys.stderr)
     before = record.get(name, {}).get('fit_seconds', 0.0)

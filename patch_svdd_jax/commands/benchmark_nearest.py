@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from patch_svdd_jax import figures
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import figures
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import ml_collections
 
-from patch_svdd_jax import configuration, figures
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import figures
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

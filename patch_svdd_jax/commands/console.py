@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from patch_svdd_jax import configuration, memory_bank, nearest
+from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset, duplicates
-from patch_svdd_jax.detector import Detector
-from patch_svdd_jax.embedding import Progress
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.search import memory_bank, nearest
 
 # Images that are named as suspicious.
 SUSPECTS = 5

@@ -13,9 +13,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from patch_svdd_jax import curves
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.reporting import learning_curves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +29,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if rest:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   outputs.check(options)
-  groups = curves.group([curves.read(workdir) for workdir in options.workdirs])
-  entries = curves.summary(groups)
+  groups = learning_curves.group([learning_curves.read(workdir) for workdir in options.workdirs])
+  entries = learning_curves.summary(groups)
   print(console.table(*table(entries)))
-  outputs.write(options, entries, functools.partial(curves.draw, groups))
+  outputs.write(options, entries, functools.partial(learning_curves.draw, groups))
   return 0
 
 

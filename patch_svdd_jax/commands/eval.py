@@ -25,18 +25,13 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from patch_svdd_jax import (
-  bank_building,
-  category_table,
-  checkpoint_table,
-  distributed,
-  metrics,
-  mvtec_maps,
-  results,
-)
 from patch_svdd_jax.commands import console, every_category
-from patch_svdd_jax.evaluation import Evaluation
-from patch_svdd_jax.evaluation_run import Measured, load_labelled, measure, read_config
+from patch_svdd_jax.detection import bank_building
+from patch_svdd_jax.evaluation import metrics, mvtec_maps
+from patch_svdd_jax.evaluation.evaluate import Evaluation
+from patch_svdd_jax.experiments.evaluation_run import Measured, load_labelled, measure, read_config
+from patch_svdd_jax.reporting import category_table, checkpoint_table, evaluation_files
+from patch_svdd_jax.system import distributed
 
 
 def boolean(text: str) -> bool:
@@ -94,7 +89,7 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
 def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
   """One table of categories for the last map, beside the untrained encoder."""
   name = list(evaluation.maps)[-1]
-  untrained = others.get(results.RANDOM_ENCODER)
+  untrained = others.get(evaluation_files.RANDOM_ENCODER)
   beside = untrained.per_category[name] if untrained else {}
   print('\n' + console.table(*category_table.table(evaluation.per_category[name], beside)))
 
@@ -167,8 +162,11 @@ def evaluate(
     print_categories(evaluation, others)
   if rows:
     print_checkpoints(list(evaluation.maps)[-1], rows)
-  if results.FULL_BANK in others:
-    print_reduction(config.score.coreset, results.reduction(evaluation, others[results.FULL_BANK]))
+  if evaluation_files.FULL_BANK in others:
+    print_reduction(
+      config.score.coreset,
+      evaluation_files.reduction(evaluation, others[evaluation_files.FULL_BANK]),
+    )
   console.print_banks(detector)
   print_timing(evaluation.timing)
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'

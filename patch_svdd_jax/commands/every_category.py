@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import category_table, configuration, data, disk, distributed, results
+from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.data.categories import EVERY
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.evaluation_run import Measured, measure, read_config
-from patch_svdd_jax.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.experiments.evaluation_run import Measured, measure, read_config
+from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.reporting import category_table, evaluation_files
+from patch_svdd_jax.system import distributed, files
 
 FILE, TABLE, SHEET = 'categories.json', 'categories.md', 'categories.csv'
 
@@ -87,7 +89,7 @@ def entry_of(job: Job, measured: Measured | None) -> Entry:
   figures: Entry = {'config': job.config.to_dict()}
   if measured:
     figures |= {'step': measured.detector.origin.step}
-    figures |= results.summary(measured.evaluation, measured.others, measured.rows)
+    figures |= evaluation_files.summary(measured.evaluation, measured.others, measured.rows)
   return figures
 
 
@@ -96,11 +98,11 @@ def write(workdir: pathlib.Path, entries: dict[str, Entry]) -> str:
   shown = category_table.table(category_table.figures(entries), category_table.untrained(entries))
   text = '\n\n'.join([console.table(*shown), *category_table.notes(entries)])
   if distributed.is_first():
-    contents = json.dumps(results.to_json(entries), indent=2) + '\n'
-    disk.write(workdir / FILE, contents.encode())
+    contents = json.dumps(evaluation_files.to_json(entries), indent=2) + '\n'
+    files.write(workdir / FILE, contents.encode())
     # A name on disk need not be UTF-8.
-    disk.write(workdir / TABLE, f'{text}\n'.encode(errors='backslashreplace'))
-    disk.write(workdir / SHEET, category_table.to_csv(entries).encode(errors='backslashreplace'))
+    files.write(workdir / TABLE, f'{text}\n'.encode(errors='backslashreplace'))
+    files.write(workdir / SHEET, category_table.to_csv(entries).encode(errors='backslashreplace'))
   return text
 
 
@@ -116,7 +118,7 @@ def go_through(
   for number, job in enumerate(left, 1):
     print(f'{number} of {len(left)}: {job.category}', file=sys.stderr)
     try:
-      with disk.locked(job.workdir) if distributed.is_first() else contextlib.nullcontext():
+      with files.locked(job.workdir) if distributed.is_first() else contextlib.nullcontext():
         entries[job.category] = entry_of(job, do(job))
     except StoppedError as stopped:
       print(stopped)

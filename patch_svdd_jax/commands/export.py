@@ -19,10 +19,11 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from patch_svdd_jax import disk, exporting, inspection
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection import export, inspection
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Loads, exports, writes."""
   if rest:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
-  disk.check_writable(options.output)
+  files.check_writable(options.output)
   detector = Detector.load(options.model)
   limit = None
   if detector.calibration:
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   else:
     print('warning: the detector is not calibrated: scores and maps only', file=sys.stderr)
   onnx = options.output.suffix == '.onnx'
-  contents = (exporting.to_onnx if onnx else exporting.to_stablehlo)(detector, limit)
-  disk.write(options.output, contents)
+  contents = (export.to_onnx if onnx else export.to_stablehlo)(detector, limit)
+  files.write(options.output, contents)
   print(f'written: {options.output}, {len(contents) / 1e6:,.1f} MB')
   return 0

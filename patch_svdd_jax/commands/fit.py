@@ -12,11 +12,13 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from patch_svdd_jax import bank_building, data, distributed, normal_scores
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import data
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.evaluation_run import read_config, restore_encoder
-from patch_svdd_jax.training_run import fit_detector
+from patch_svdd_jax.detection import bank_building, calibration_scores
+from patch_svdd_jax.experiments.evaluation_run import read_config, restore_encoder
+from patch_svdd_jax.experiments.training_run import fit_detector
+from patch_svdd_jax.system import distributed
+from patch_svdd_jax.training.checkpoints import Checkpoints
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   workdir = options.workdir
   config = read_config(options.config, rest, workdir)
   bank_building.check(config.score)
-  normal_scores.check(config.calibration)
+  calibration_scores.check(config.calibration)
   dataset = data.load(config.data)
   console.warn_of_duplicates(dataset)
   distributed.meet()

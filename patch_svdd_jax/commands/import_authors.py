@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from patch_svdd_jax import authors_weights, configuration
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import authors_weights
+from patch_svdd_jax.training.checkpoints import Checkpoints
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

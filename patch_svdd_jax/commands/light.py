@@ -11,11 +11,12 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from patch_svdd_jax import configuration, data, light_sensitivity
+from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.light_sensitivity import Sensitivity
+from patch_svdd_jax.evaluation import light_sensitivity
+from patch_svdd_jax.evaluation.light_sensitivity import Sensitivity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from patch_svdd_jax import disk
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 
 SUFFIXES = ('.png', '.svg', '.pdf')
 
@@ -35,13 +35,13 @@ def check(options: argparse.Namespace) -> None:
     raise UserError(f'--plot {options.plot}: must end in .png, .svg or .pdf')
   for path in (options.json, options.plot):
     if path:
-      disk.check_writable(path)
+      files.check_writable(path)
 
 
 def write_json(path: pathlib.Path | None, contents: Any) -> None:
   """Writes what `check` or `disk.check_writable` let pass, if asked for, and says so."""
   if path:
-    disk.write(path, (json.dumps(contents, indent=2) + '\n').encode())
+    files.write(path, (json.dumps(contents, indent=2) + '\n').encode())
     print(f'written: {path}')
 
 
@@ -49,5 +49,5 @@ def write(options: argparse.Namespace, contents: Any, draw: Callable[[str], byte
   """Writes what was asked for, and says so; `draw` makes a plot of a kind, as 'png'."""
   write_json(options.json, contents)
   if options.plot:
-    disk.write(options.plot, draw(options.plot.suffix[1:]))
+    files.write(options.plot, draw(options.plot.suffix[1:]))
     print(f'written: {options.plot}')

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import configuration, disk
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 
 if TYPE_CHECKING:
-  from patch_svdd_jax.tpu_plan import Program
+  from patch_svdd_jax.tpu_planning.aot import Program
 
 TRAIN = """Says what the train step takes on TPUs, on a machine that has none.
 
@@ -81,7 +82,8 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Compiles the train step, prints, writes."""
-  from patch_svdd_jax import cost, training_plan
+  from patch_svdd_jax.models import flops
+  from patch_svdd_jax.tpu_planning import training_plan
 
   if options.images < 1:
     raise UserError(f'--images {options.images}: give at least 1')
@@ -90,7 +92,7 @@ def run_train(options: argparse.Namespace, rest: Sequence[str]) -> int:
   def compile_for(topology: str, pairs: int) -> 'Program':
     return training_plan.compile_for(topology, config, pairs, options.images)
 
-  each = cost.step_flops(config) / config.train.batch_size
+  each = flops.step_flops(config) / config.train.batch_size
   return show(
     options,
     config,
@@ -105,12 +107,13 @@ def run_train(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def run_embed(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Compiles the embedding pass, prints, writes."""
-  from patch_svdd_jax import cost, embedding_plan
+  from patch_svdd_jax.models import flops
+  from patch_svdd_jax.tpu_planning import embedding_plan
 
   config = read(options, rest)
   wanted = options.images_per_chip
   size = tuple(config.data.image_size)
-  each = cost.image_flops(config)
+  each = flops.image_flops(config)
 
   def compile_for(topology: str, images: int) -> 'Program':
     return embedding_plan.compile_for(topology, config, images)
@@ -127,11 +130,11 @@ def run_embed(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def read(options: argparse.Namespace, rest: Sequence[str]) -> ml_collections.ConfigDict:
   """The config, of which all is refused that no run can use."""
-  from patch_svdd_jax import training
+  from patch_svdd_jax.training import loop
 
   config = configuration.override(configuration.read(options.config), rest)
   image_size.check_given(config.data.image_size)
-  training.check(config)
+  loop.check(config)
   return config
 
 
@@ -153,15 +156,15 @@ def show(
     compile_for: compiles the program.
     about: what the FLOPs are.
   """
-  from patch_svdd_jax import tpu_plan
+  from patch_svdd_jax.tpu_planning import aot
 
   if each < 1:
     raise UserError(f'--{unit} {each}: give at least 1')
   topologies = list(dict.fromkeys(options.topology))
   for topology in topologies:
-    tpu_plan.check_topology(topology)
+    aot.check_topology(topology)
   if options.json:
-    disk.check_writable(options.json)
+    files.check_writable(options.json)
   rows: list[Row] = []
   bar = console.progress('Compiling', unit='topology')
   for index in bar(range(len(topologies))):
@@ -169,7 +172,7 @@ def show(
     found = None
     if options.largest:
       compile_at = functools.partial(compile_for, topologies[index])
-      found = tpu_plan.largest(compile_at, program, each, COMPILATIONS)
+      found = aot.largest(compile_at, program, each, COMPILATIONS)
     rows.append(Row(program, each, found))
   print(console.table(*table(rows, unit)))
   print(about)

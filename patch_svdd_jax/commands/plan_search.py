@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from patch_svdd_jax import disk
 from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 
 if TYPE_CHECKING:
-  from patch_svdd_jax.search_plan import Plan, Work
+  from patch_svdd_jax.tpu_planning.search_plan import Plan, Work
 
 
 DESCRIPTION = """Says what the exact search takes on TPUs, on a machine that has none.
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Compiles, prints, writes."""
-  from patch_svdd_jax import search_plan
+  from patch_svdd_jax.tpu_planning import search_plan
 
   if rest:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   for topology in options.topology:
     search_plan.check(topology, work)
   if options.json:
-    disk.check_writable(options.json)
+    files.check_writable(options.json)
   topologies = list(dict.fromkeys(options.topology))
   bar = console.progress('Compiling', unit='topology')
   plans = [
@@ -82,7 +82,7 @@ def table(plans: Sequence['Plan']) -> tuple[list[str], list[list[str]]]:
 
 def notes(work: 'Work', plans: Sequence['Plan']) -> str:
   """What the figures are."""
-  from patch_svdd_jax.search_plan import SIZES
+  from patch_svdd_jax.tpu_planning.search_plan import SIZES
 
   lines = [
     f'{work.queries:,} queries (one image) x {work.bank_rows:,} rows x {work.dim} dimensions, '

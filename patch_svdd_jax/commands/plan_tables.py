@@ -2,7 +2,7 @@
 
 import argparse
 
-from patch_svdd_jax.compiled import Memory
+from patch_svdd_jax.system.compiled_memory import Memory
 
 
 def add_topology_argument(parser: argparse.ArgumentParser) -> None:

@@ -25,16 +25,17 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from patch_svdd_jax import html_report, inspection, prediction_pictures, predictions, shift
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import Split, image_size, image_stream
 from patch_svdd_jax.data.layout import natural_key
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection import distribution_shift, inspection
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.html_report import predicted
-from patch_svdd_jax.inspection import Inspection, Limits
-from patch_svdd_jax.prediction_pictures import Which
-from patch_svdd_jax.predictions import Predictions
+from patch_svdd_jax.reporting import html, prediction_overlays, predictions
+from patch_svdd_jax.reporting.html import predicted
+from patch_svdd_jax.reporting.prediction_overlays import Which
+from patch_svdd_jax.reporting.predictions import Predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,11 +94,11 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     'pictures': options.pictures,
   }
   tally = Tally()
-  colours = prediction_pictures.colour_limits(inspection.calibrated(detector), limit.pixel.value)
+  colours = prediction_overlays.colour_limits(inspection.calibrated(detector), limit.pixel.value)
   highest = predicted.HighestScores(colours)
   with Predictions(options.output, made_with) as results:
     texts = predict(detector, limit, sources, results, options.pictures, highest, tally)
-    warnings = [*limit.warnings, *([shift.warn(texts)] if texts else [])]
+    warnings = [*limit.warnings, *([distribution_shift.warn(texts)] if texts else [])]
     other_shapes = stretched(detector, results)
     if other_shapes:
       print(f'warning: {other_shapes}', file=sys.stderr)
@@ -112,7 +113,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       threshold=limit.image,
       warnings=warnings,
     )
-    html_report.write(options.output / 'report.html', page)
+    html.write(options.output / 'report.html', page)
     results.finish()
   print(f'{tally.images} images: {tally.alarms} alarms, {tally.failures} could not be read')
   if tally.scored:
@@ -151,7 +152,7 @@ def predict(
   Returns:
     How images differed last, as a batch, from the normal ones; nothing where they did not.
   """
-  latest, done = shift.Window(inspection.calibrated(detector).statistics), set()
+  latest, done = distribution_shift.Window(inspection.calibrated(detector).statistics), set()
   texts: list[str] = []
   for record in results.read():
     done.add(record['image'])
@@ -174,7 +175,7 @@ def predict(
       bar.set_postfix_str(f'{tally.alarms} alarms')
 
     def draw(split: Split, found: Inspection) -> None:
-      prediction_pictures.write(
+      prediction_overlays.write(
         results.folder, split, found, limit.pixel.value, highest.limits, pictures
       )
       highest.take(split, found)
@@ -191,12 +192,12 @@ def predict(
   return texts
 
 
-def watch(latest: shift.Window, found: Inspection) -> list[str]:
+def watch(latest: distribution_shift.Window, found: Inspection) -> list[str]:
   """What is new of how the latest images differ from the normal ones, which it says."""
   before = latest.texts
   if not latest.take(found.statistics) or not latest.texts or before:
     return []
-  tqdm.write(f'warning: {shift.warn(latest.texts)}', file=sys.stderr)
+  tqdm.write(f'warning: {distribution_shift.warn(latest.texts)}', file=sys.stderr)
   return latest.texts
 
 

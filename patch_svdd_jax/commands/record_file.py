@@ -7,8 +7,10 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import configuration, disk, results
+from patch_svdd_jax import configuration
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.reporting import evaluation_files
+from patch_svdd_jax.system import files
 
 
 def read(
@@ -44,5 +46,7 @@ def read(
 
 def write(path: pathlib.Path, config: ml_collections.ConfigDict, contents: dict[str, Any]) -> None:
   """Writes the record: the config, and sections by name."""
-  text = json.dumps(results.to_json({'config': config.to_dict()} | contents), indent=2) + '\n'
-  disk.write(path, text.encode())
+  text = (
+    json.dumps(evaluation_files.to_json({'config': config.to_dict()} | contents), indent=2) + '\n'
+  )
+  files.write(path, text.encode())

@@ -26,15 +26,19 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import bank_building, configuration, disk, paper, reproduction, results
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.import_authors import import_weights
 from patch_svdd_jax.commands.reproduce_record import FILE, Record, read, render, write
 from patch_svdd_jax.data import mvtec
-from patch_svdd_jax.detector import strides_of
+from patch_svdd_jax.detection import bank_building
+from patch_svdd_jax.detection.detector import strides_of
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.evaluation_run import Measured, load_labelled, measure
-from patch_svdd_jax.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.experiments import paper_results, reproduction
+from patch_svdd_jax.experiments.evaluation_run import Measured, load_labelled, measure
+from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.reporting import evaluation_files
+from patch_svdd_jax.system import files
 
 # Where the authors' repository has the weights of a category.
 WEIGHTS = 'enchier.pkl'
@@ -84,7 +88,7 @@ def chosen(names: Sequence[str] | None) -> list[str]:
   Raises:
     UserError: there is no such category.
   """
-  known = list(paper.RESULTS)
+  known = list(paper_results.RESULTS)
   for name in names or ():
     if name not in known:
       raise UserError(f'--categories {name}: no such category; choose of {", ".join(known)}')
@@ -205,7 +209,9 @@ def figures(measured: Measured) -> dict[str, Any]:
   """The entry of what was measured: of the product of the maps, or of the only one."""
   name, metrics = list(measured.evaluation.maps.items())[-1]
   entry = {'status': reproduction.MEASURED, 'map': name, 'step': measured.detector.origin.step}
-  return entry | results.to_json({metric: metrics[metric] for metric in reproduction.METRICS})
+  return entry | evaluation_files.to_json(
+    {metric: metrics[metric] for metric in reproduction.METRICS}
+  )
 
 
 def run_authors(job: Job) -> dict[str, Any]:
@@ -282,10 +288,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   categories = chosen(options.categories)
   jobs = plan(categories, options, rest)
   given = ' '.join([options.train, *rest]) if options.train else ''
-  record = read(workdir, configs_for(next(iter(paper.RESULTS)), options, rest), given)
+  record = read(workdir, configs_for(next(iter(paper_results.RESULTS)), options, rest), given)
   check_weights(jobs, record, workdir)
   ready = pending(jobs, record, options.data, categories)
-  disk.check_writable(workdir / FILE)
+  files.check_writable(workdir / FILE)
   write(workdir, record)
   for number, job in enumerate(ready, 1):
     title = f'{job.category}, {reproduction.COLUMNS[job.column]}'

@@ -8,9 +8,11 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import configuration, disk, reproduction
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.experiments import reproduction
+from patch_svdd_jax.system import files
 
 FILE, TABLE, CSV = 'reproduce.json', 'reproduce.md', 'reproduce.csv'
 
@@ -111,6 +113,6 @@ def write(workdir: pathlib.Path, record: Record) -> None:
     'categories': reproduction.beside_paper(record.categories),
     'means': [mean._asdict() for mean in reproduction.means(record.categories)],
   }
-  disk.write(workdir / FILE, (json.dumps(contents, indent=2) + '\n').encode())
-  disk.write(workdir / TABLE, f'{render(record)}\n'.encode())
-  disk.write(workdir / CSV, reproduction.to_csv(record.categories).encode())
+  files.write(workdir / FILE, (json.dumps(contents, indent=2) + '\n').encode())
+  files.write(workdir / TABLE, f'{render(record)}\n'.encode())
+  files.write(workdir / CSV, reproduction.to_csv(record.categories).encode())

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 
 # Pillow refuses larger ones.

@@ -28,30 +28,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import (
-  configuration,
-  cost,
-  data,
-  disk,
-  monitoring,
-  population,
-  results,
-  standardisation,
-  sweep_plan,
-  sweep_plots,
-  sweep_results,
-  sweep_tables,
-  train_state,
-  training,
-)
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
-from patch_svdd_jax.evaluation_run import fit_and_evaluate, get_detector, load_labelled
-from patch_svdd_jax.sweep_plan import Group, Member
-from patch_svdd_jax.training_run import StopRequest, check_resumable
+from patch_svdd_jax.experiments import sweep_plan, sweep_plots, sweep_statistics, sweep_tables
+from patch_svdd_jax.experiments.evaluation_run import fit_and_evaluate, get_detector, load_labelled
+from patch_svdd_jax.experiments.sweep_plan import Group, Member
+from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
+from patch_svdd_jax.models import flops, mean_image
+from patch_svdd_jax.reporting import evaluation_files
+from patch_svdd_jax.system import files
+from patch_svdd_jax.training import loop, monitoring, population, train_state
+from patch_svdd_jax.training.checkpoints import Checkpoints
 
 FILE, TABLE, VALUES = 'sweep.json', 'sweep.md', 'sweep.csv'
 CURVE, GROUPS = 'lambda.png', 'groups.png'
@@ -101,8 +91,8 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, groups: dict
   settings = [
     each
     | {'maps': as_dicts(each['maps'])}
-    | as_dicts({name: each[name] for name in (sweep_results.ACCURACY, sweep_results.COST)})
-    for each in sweep_results.summarise(groups)
+    | as_dicts({name: each[name] for name in (sweep_statistics.ACCURACY, sweep_statistics.COST)})
+    for each in sweep_statistics.summarise(groups)
   ]
   record_file.write(workdir / FILE, config, {'groups': groups, 'settings': settings})
 
@@ -139,13 +129,13 @@ def train(
 ) -> dict[str, int]:
   """Trains the members to the end, or until told to stop; the lost ones' names and last steps."""
   config = group.config
-  mean = standardisation.training_mean(normal, config.train.mean)
+  mean = mean_image.training_mean(normal, config.train.mean)
   fit: Callable[..., population.Outcome] | None = None
   lost: dict[str, int] = {}
   for part in in_parts(members, at_once):
     for member in part:
       configuration.save(member.config, member.workdir)
-    with disk.explained(part[0].workdir.parent), contextlib.ExitStack() as opened:
+    with files.explained(part[0].workdir.parent), contextlib.ExitStack() as opened:
       going = []
       for member in part:
         saver = opened.enter_context(Checkpoints(member.workdir, config.checkpoint.keep))
@@ -163,7 +153,7 @@ def train(
           [member.workdir for member in goers],
           [int(state.step) for state in states],
           config.train.steps,
-          training.pairs_per_step(config),
+          loop.pairs_per_step(config),
           f'{group.name}, {len(going)} runs',
         )
       )
@@ -194,20 +184,20 @@ def untrained_figures(
   evaluation = fit_and_evaluate(
     group.config, untrained, dataset, f'untrained {group.name}', console.progress
   )
-  return results.to_json(evaluation.maps)
+  return evaluation_files.to_json(evaluation.maps)
 
 
 def measure(member: Member, dataset: data.Dataset) -> dict[str, Any]:
   """The figures of a trained member: metrics of its maps, position accuracies."""
   detector = get_detector(member.config, member.workdir, dataset, console.progress)
-  evaluation = evaluate(detector, dataset.test, console.progress('Scoring'))
+  evaluation = evaluate.evaluate(detector, dataset.test, console.progress('Scoring'))
   lines = monitoring.read(member.workdir)
   return {
     'step': detector.origin.step,
-    'maps': results.to_json(evaluation.maps),
-    sweep_results.ACCURACY: sweep_results.late_means(lines, member.config.train.steps),
-    sweep_results.COST: {
-      'step_seconds': sweep_results.step_seconds(lines),
+    'maps': evaluation_files.to_json(evaluation.maps),
+    sweep_statistics.ACCURACY: sweep_statistics.late_means(lines, member.config.train.steps),
+    sweep_statistics.COST: {
+      'step_seconds': sweep_statistics.step_seconds(lines),
       'images_per_s': evaluation.timing['images_per_s'],
     },
   }
@@ -219,7 +209,7 @@ def describe(group: Group) -> dict[str, Any]:
   return {
     'varied': group.varied,
     'parameters': sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
-    'macs': cost.image_flops(group.config) / 2,
+    'macs': flops.image_flops(group.config) / 2,
     'members': {},
   }
 
@@ -231,8 +221,8 @@ def check_rows(workdir: pathlib.Path, groups: Sequence[Group], record: dict[str,
     UserError: names the group.
   """
   for group in groups:
-    before = results.to_json(record.get(group.name, {}).get('varied', group.varied))
-    if json.dumps(before) != json.dumps(results.to_json(group.varied)):
+    before = evaluation_files.to_json(record.get(group.name, {}).get('varied', group.varied))
+    if json.dumps(before) != json.dumps(evaluation_files.to_json(group.varied)):
       raise UserError(
         f'{workdir} has runs of {group.name} that set {before}, not {group.varied}: use another '
         '--workdir, or another name'
@@ -311,7 +301,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   check_rows(workdir, groups, record)
   for member in itertools.chain.from_iterable(group.members for group in groups):
     check_resumable(member.config, member.workdir)
-  disk.check_writable(workdir / FILE)
+  files.check_writable(workdir / FILE)
   save = functools.partial(write, workdir, config, record)
   for group in groups:
     try:
@@ -329,10 +319,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if len(errors) == len(groups):
     raise UserError(errors[0])
   text = render(record)
-  disk.write(workdir / TABLE, f'{text}\n'.encode())
-  disk.write(workdir / VALUES, sweep_tables.to_csv(record).encode())
-  disk.write(workdir / CURVE, sweep_plots.draw_weights(record, 'png'))
-  disk.write(workdir / GROUPS, sweep_plots.draw_groups(record, 'png'))
+  files.write(workdir / TABLE, f'{text}\n'.encode())
+  files.write(workdir / VALUES, sweep_tables.to_csv(record).encode())
+  files.write(workdir / CURVE, sweep_plots.draw_weights(record, 'png'))
+  files.write(workdir / GROUPS, sweep_plots.draw_groups(record, 'png'))
   sys.stderr.flush()
   print(text)
   print(f'\nmean ± half of the 95 % confidence interval; written: {workdir}')

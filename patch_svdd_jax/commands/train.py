@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
-from patch_svdd_jax.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,8 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from patch_svdd_jax import __version__, report
+from patch_svdd_jax import __version__
 from patch_svdd_jax.data import Split, images
+from patch_svdd_jax.reporting import overlays
 from patch_svdd_jax.serving import page, schema, security, uploads
 from patch_svdd_jax.serving.batching import Batcher, FullError
 from patch_svdd_jax.serving.scoring import Scored, Scorer
@@ -147,7 +148,7 @@ async def _answer(
 
 
 def _png(values: np.ndarray, scale: tuple[float, float]) -> str:
-  return base64.b64encode(images.encode_png(report.colour_layer(values, scale))).decode()
+  return base64.b64encode(images.encode_png(overlays.colour_layer(values, scale))).decode()
 
 
 def _jpeg(image: np.ndarray) -> str:

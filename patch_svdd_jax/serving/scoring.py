@@ -7,11 +7,13 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from patch_svdd_jax import data, inspection, predictions, shift
-from patch_svdd_jax.calibration import Threshold
+from patch_svdd_jax import data
 from patch_svdd_jax.data import Split, arrays
 from patch_svdd_jax.data.dataset import concatenate
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection import distribution_shift, inspection
+from patch_svdd_jax.detection.calibration import Threshold
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.reporting import predictions
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class DetectorScorer:
     self._limit = inspection.limits(detector, rate, pixel_rate)
     self._rates = (rate, pixel_rate)
     self._devices = jax.local_device_count()
-    self._window = shift.Window(inspection.calibrated(detector).statistics)
+    self._window = distribution_shift.Window(inspection.calibrated(detector).statistics)
     self._scored = 0
     self.batch_size = detector.config.score.batch_size * self._devices
     self.scale = (0.0, 2 * self._limit.pixel.value)
@@ -95,7 +97,7 @@ class DetectorScorer:
     self._scored += len(split)
     known = self._window.texts
     if self._window.take(found.statistics) and self._window.texts and not known:
-      logger.warning('%s', shift.warn(self._window.texts))
+      logger.warning('%s', distribution_shift.warn(self._window.texts))
     return [
       Scored(predictions.record(name, found, index, split.sizes[index]), found.maps[index])
       for index, name in enumerate(split.names)

@@ -5,11 +5,12 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.svm import OneClassSVM
 
-from patch_svdd_jax import baselines, geometry
+from patch_svdd_jax import baselines
 from patch_svdd_jax.baselines import patches
 from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import geometry
 
 SIZE, K, STRIDE = (20, 27), 8, 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, *SIZE, 3), dtype=np.uint8)

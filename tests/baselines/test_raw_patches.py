@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from patch_svdd_jax import baselines, geometry
+from patch_svdd_jax import baselines
 from patch_svdd_jax.baselines.raw_patches import RawPatches
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.models import geometry
 
 SIZE, K, STRIDE = (14, 17), 4, 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, *SIZE, 3), dtype=np.uint8)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from patch_svdd_jax import architecture
 from patch_svdd_jax.benchmarks import torch_encoder
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.encoders import Encoder, PositionClassifier
+from patch_svdd_jax.models import architecture
+from patch_svdd_jax.models.encoder import Encoder, PositionClassifier
 
 torch = pytest.importorskip('torch', exc_type=ImportError)
 pytestmark = pytest.mark.usefixtures('quick_compilation')

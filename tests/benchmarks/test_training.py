@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from patch_svdd_jax import cost
 from patch_svdd_jax.benchmarks import hardware, training
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import flops
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 PRODUCTS = {'f32': hardware.Product(lambda: None, 1e6)}
@@ -48,7 +48,7 @@ def test_a_call_takes_its_steps_and_says_when_it_returned(step, config):
 
 
 def test_the_compiler_counts_one_step_on_all_devices(step, config):
-  assert step.flops == cost.step_flops(config)
+  assert step.flops == flops.step_flops(config)
   # It counts activations and the drawing of pairs, too, but no step twice.
   assert step.flops < step.compiler_flops < 2 * step.flops
 

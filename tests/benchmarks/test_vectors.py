@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from patch_svdd_jax import train_state
 from patch_svdd_jax.benchmarks import vectors
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.training import train_state
 
 
 def test_gaussian_vectors_are_standard_normal_and_always_the_same():

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import baselines, data, training_run
+from patch_svdd_jax import baselines, data
 from patch_svdd_jax.commands import baselines as command
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset
 from patch_svdd_jax.errors import UserError
-from tests import small_deep_svdd
+from patch_svdd_jax.experiments import training_run
+from tests.support import small_deep_svdd
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 

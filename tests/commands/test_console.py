@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection.detector import Detector
 
 
 def detector_that_dropped(shares):

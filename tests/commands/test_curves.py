@@ -3,7 +3,7 @@ import json
 import pytest
 
 from patch_svdd_jax import commands
-from tests.test_curves import make_run
+from tests.reporting.test_learning_curves import make_run
 
 
 def test_the_table_and_both_files(tmp_path, capsys):

@@ -12,9 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from patch_svdd_jax import configuration, selection, train_state
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
+from patch_svdd_jax.training import checkpoint_selection, train_state
+from patch_svdd_jax.training.checkpoints import Checkpoints
 
 SIZE = (40, 48)
 # Patches of an image at strides of 8 and 4, and at 16 and 8.
@@ -292,7 +293,7 @@ def test_the_chosen_checkpoint_is_measured_and_with_every_checkpoint_all(capsys,
   start = next(i for i, line in enumerate(lines) if line.startswith('| step'))
   assert 'by test labels' not in lines[start]
   table = rows(lines[start : start + 6])
-  scores = {3: selection.score(known(0.9)), 4: selection.score(known(0.1))}
+  scores = {3: checkpoint_selection.score(known(0.9)), 4: checkpoint_selection.score(known(0.1))}
   assert [row['step'] for row in metrics['checkpoints']] == [1, 2, 3, 4]
   for row in metrics['checkpoints']:
     step = row['step']

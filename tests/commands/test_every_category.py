@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import every_category, main
-from patch_svdd_jax.metrics import TITLES
-from patch_svdd_jax.training_run import StoppedError
-from tests import categories
+from patch_svdd_jax.evaluation.metrics import TITLES
+from patch_svdd_jax.experiments.training_run import StoppedError
+from tests.support import categories
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 

@@ -4,10 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from patch_svdd_jax import commands, memory_bank, train_state
-from patch_svdd_jax.detector import Detector, Origin
-from patch_svdd_jax.devices import replicate
-from tests.runs import tiny_config
+from patch_svdd_jax import commands
+from patch_svdd_jax.detection.detector import Detector, Origin
+from patch_svdd_jax.search import memory_bank
+from patch_svdd_jax.system.sharding import replicate
+from patch_svdd_jax.training import train_state
+from tests.support.runs import tiny_config
 
 SIZE = (8, 12)
 

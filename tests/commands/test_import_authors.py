@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from patch_svdd_jax import configuration
-from patch_svdd_jax.checkpoints import Checkpoints
 from patch_svdd_jax.commands import main
+from patch_svdd_jax.training.checkpoints import Checkpoints
 
 WIDTHS = (3, 32, 64, 128, 128, 64, 32, 32)
 SIZE = (72, 80)

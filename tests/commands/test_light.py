@@ -4,7 +4,7 @@ import pytest
 from patch_svdd_jax import commands, configuration
 from patch_svdd_jax.commands import light
 from patch_svdd_jax.configs import textures
-from patch_svdd_jax.light_sensitivity import Light, Sensitivity
+from patch_svdd_jax.evaluation.light_sensitivity import Light, Sensitivity
 
 
 def test_the_table_names_each_light():

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from patch_svdd_jax import embedding_plan, training_plan
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.compiled import Memory
-from patch_svdd_jax.tpu_plan import Collectives, Program
+from patch_svdd_jax.system.compiled_memory import Memory
+from patch_svdd_jax.tpu_planning import embedding_plan, training_plan
+from patch_svdd_jax.tpu_planning.aot import Collectives, Program
 
 
 @pytest.fixture

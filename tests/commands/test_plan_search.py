@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from patch_svdd_jax import search_plan
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.compiled import Memory
+from patch_svdd_jax.system.compiled_memory import Memory
+from patch_svdd_jax.tpu_planning import search_plan
 
 
 @pytest.fixture

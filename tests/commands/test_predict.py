@@ -8,11 +8,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import PatchSVDD, inspection
+from patch_svdd_jax import PatchSVDD
 from patch_svdd_jax.commands import main, predict
-from patch_svdd_jax.detector import Detector
-from patch_svdd_jax.predictions import Predictions
-from tests.runs import tiny_config
+from patch_svdd_jax.detection import inspection
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.reporting.predictions import Predictions
+from tests.support.runs import tiny_config
 
 SIZE = (40, 48)
 COUNT = 24

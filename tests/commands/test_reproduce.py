@@ -9,12 +9,13 @@ import shutil
 import numpy as np
 import pytest
 
-from patch_svdd_jax import configuration, paper, training_run
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main, reproduce
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.training_run import StopRequest
-from tests import categories
+from patch_svdd_jax.experiments import paper_results, training_run
+from patch_svdd_jax.experiments.training_run import StopRequest
 from tests.commands.test_import_authors import random_weights, write_weights
+from tests.support import categories
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 
@@ -152,8 +153,8 @@ def test_all_categories_are_in_the_table(place, finished):
   assert text in printed
   assert f'written: {workdir}' in printed
   table, measured = rows(text), read(workdir)['categories']
-  assert list(table)[2:17] == list(paper.RESULTS)
-  for category, figures in paper.RESULTS.items():
+  assert list(table)[2:17] == list(paper_results.RESULTS)
+  for category, figures in paper_results.RESULTS.items():
     assert table[category][0] == shown(figures._asdict())
     if category not in PRESENT:
       assert table[category][1:] == ['no data', '-']
@@ -161,7 +162,7 @@ def test_all_categories_are_in_the_table(place, finished):
   assert table['bottle'][1:] == [of_authors['bottle'], '-']
   assert table['cable'][1:] == ['no weights', '-']
   assert table['screw'][1:] == [of_authors['screw'], shown(measured['screw']['trained'])]
-  missing = [category for category in paper.RESULTS if category not in PRESENT]
+  missing = [category for category in paper_results.RESULTS if category not in PRESENT]
   assert f'\nNo data: {", ".join(missing)}.\n' in text
   assert '\nNo weights of the authors: cable.\n' in text
   assert f'\nTrained here: `{place / "tiny.py"} --config.data.prepared=' in text
@@ -188,10 +189,12 @@ def test_the_csv_has_the_same_figures(finished):
   measured = read(finished[0])['categories']
   with (finished[0] / 'reproduce.csv').open() as file:
     found = {row['category']: row for row in csv.DictReader(file)}
-  assert list(found) == list(paper.RESULTS)
+  assert list(found) == list(paper_results.RESULTS)
   for metric in METRICS:
     assert float(found['screw'][f'authors_{metric}']) == measured['screw']['authors'][metric]
-    assert float(found['screw'][f'paper_{metric}']) == getattr(paper.RESULTS['screw'], metric)
+    assert float(found['screw'][f'paper_{metric}']) == getattr(
+      paper_results.RESULTS['screw'], metric
+    )
   assert found['cable']['authors_status'] == 'no weights'
   assert found['wood']['authors_status'] == 'no data'
 

@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 
 import patch_svdd_jax
-from patch_svdd_jax import calibration, commands, data, inspection, train_state
+from patch_svdd_jax import commands, data
 from patch_svdd_jax.commands import serve
 from patch_svdd_jax.data import arrays
-from patch_svdd_jax.detector import Detector
-from tests.runs import IMAGE_SIZE, IMAGES, tiny_config
+from patch_svdd_jax.detection import calibration, inspection
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.training import train_state
+from tests.support.runs import IMAGE_SIZE, IMAGES, tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import configuration, sweep_results
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main, sweep
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.train_state import init_encoder, init_state
-from patch_svdd_jax.training_run import StopRequest
+from patch_svdd_jax.experiments import sweep_statistics
+from patch_svdd_jax.experiments.training_run import StopRequest
+from patch_svdd_jax.training.checkpoints import Checkpoints
+from patch_svdd_jax.training.train_state import init_encoder, init_state
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 
@@ -185,8 +186,8 @@ def fake_measure(member, dataset):
   return {
     'step': 5,
     'maps': maps,
-    sweep_results.ACCURACY: {'k8': 0.125},
-    sweep_results.COST: cost,
+    sweep_statistics.ACCURACY: {'k8': 0.125},
+    sweep_statistics.COST: cost,
   }
 
 

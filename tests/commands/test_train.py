@@ -18,13 +18,14 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import configuration, selection, train_state, train_step
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.training_run import StopRequest, check_resumable
+from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
+from patch_svdd_jax.training import checkpoint_selection, train_state, train_step
+from patch_svdd_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -269,7 +270,9 @@ def read_statistics(workdir):
 
 def test_the_detector_is_of_the_checkpoint_that_held_out_images_choose(config, chosen):
   workdir, printed = chosen
-  scores = {step: selection.score(found) for step, found in read_statistics(workdir).items()}
+  scores = {
+    step: checkpoint_selection.score(found) for step, found in read_statistics(workdir).items()
+  }
   assert list(scores) == [2, 4, 5]
   best = max(scores, key=lambda step: (scores[step], step))
   assert names(workdir / 'checkpoints') == sorted({str(best), '5'})
@@ -480,7 +483,7 @@ def test_a_full_disk_is_one_line(config, tmp_path, capsys, monkeypatch, full):
   if full == 'checkpoints':
     monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
   else:
-    monkeypatch.setattr('patch_svdd_jax.monitoring.TrainingMonitor.record', fail)
+    monkeypatch.setattr('patch_svdd_jax.training.monitoring.TrainingMonitor.record', fail)
   assert main(command(config, tmp_path / 'run')) == 2
   assert f'no space left on the disk of {tmp_path}' in only_line(capsys.readouterr().err)
   assert not (tmp_path / 'run' / 'model').exists()

@@ -3,7 +3,7 @@
 import ml_collections
 import pytest
 
-from tests import categories
+from tests.support import categories
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from tests.categories import HEIGHT, WIDTH, pixels, save
+from tests.support.categories import HEIGHT, WIDTH, pixels, save
 
 
 @dataclasses.dataclass

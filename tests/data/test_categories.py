@@ -5,7 +5,7 @@ from patch_svdd_jax import data
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.errors import UserError
-from tests import categories
+from tests.support import categories
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ from patch_svdd_jax import data
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import arrays, image_size
 from patch_svdd_jax.errors import UserError
-from tests import categories
+from tests.support import categories
 
 # Heights and widths: aspect ratios of 1.5, 1.25 and 1.5.
 OWN = np.array([(400, 600), (800, 1000), (600, 900)])

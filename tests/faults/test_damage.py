@@ -9,12 +9,15 @@ import jax
 import numpy as np
 import pytest
 
-from patch_svdd_jax import configuration, integrity, monitoring, predictions, train_state
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.reporting import predictions
+from patch_svdd_jax.system import digests
+from patch_svdd_jax.training import monitoring, train_state
+from patch_svdd_jax.training.checkpoints import Checkpoints
 from tests.faults import programs
-from tests.runs import assert_same_bits
+from tests.support.runs import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 
@@ -67,26 +70,26 @@ def restored(root, workdir):
 def test_every_kind_of_damage_to_every_file_is_seen(finished, tmp_path):
   for part in ('checkpoints/4', 'model/1'):
     whole = finished / part
-    assert integrity.damage(whole) is None
+    assert digests.damage(whole) is None
     for path in files(whole):
       name = path.relative_to(whole)
-      if name.name == integrity.FILE:
+      if name.name == digests.FILE:
         continue
       for fault in FAULTS:
         place = shutil.copytree(whole, tmp_path / 'copy')
         fault(place / name)
-        assert integrity.damage(place).startswith(f'{name}'), (name, fault)
+        assert digests.damage(place).startswith(f'{name}'), (name, fault)
         shutil.rmtree(place)
 
 
 @pytest.mark.parametrize('fault', [cut, flip, empty])
 def test_damaged_digests_are_damage(workdir, fault):
-  fault(workdir / 'checkpoints' / '4' / integrity.FILE)
-  assert integrity.FILE in integrity.damage(workdir / 'checkpoints' / '4') or fault is flip
+  fault(workdir / 'checkpoints' / '4' / digests.FILE)
+  assert digests.FILE in digests.damage(workdir / 'checkpoints' / '4') or fault is flip
 
 
 def test_a_folder_of_before_there_were_digests_is_read(root, workdir):
-  for path in workdir.rglob(integrity.FILE):
+  for path in workdir.rglob(digests.FILE):
     path.unlink()
   assert int(restored(root, workdir).step) == 4
   # And what orbax finds out by itself ends in one line.
@@ -109,7 +112,7 @@ def test_training_goes_on_from_the_newest_whole_checkpoint(root, finished, workd
   )
   kept = [path.name for path in (workdir / 'checkpoints').glob('damaged_4_*')]
   assert len(kept) == 1
-  assert integrity.damage(workdir / 'checkpoints' / '4') is None
+  assert digests.damage(workdir / 'checkpoints' / '4') is None
 
 
 def test_without_a_whole_checkpoint_nothing_starts_over(root, workdir, capsys):

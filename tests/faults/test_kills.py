@@ -13,12 +13,14 @@ import time
 import numpy as np
 import pytest
 
-from patch_svdd_jax import configuration, integrity, train_state
-from patch_svdd_jax.checkpoints import Checkpoints
+from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.detector import Detector
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.system import digests
+from patch_svdd_jax.training import train_state
+from patch_svdd_jax.training.checkpoints import Checkpoints
 from tests.faults import programs
-from tests.runs import assert_same_bits
+from tests.support.runs import assert_same_bits
 
 pytestmark = pytest.mark.slow
 
@@ -136,8 +138,8 @@ def check_whole(folder):
       assert path.read_bytes().endswith(b'IEND\xaeB`\x82')
     if path.suffix == '.html':
       assert path.read_bytes().rstrip().endswith(b'</html>')
-  for sealed in folder.rglob(integrity.FILE):
-    assert integrity.damage(sealed.parent) is None
+  for sealed in folder.rglob(digests.FILE):
+    assert digests.damage(sealed.parent) is None
 
 
 def newest_state(workdir):

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from patch_svdd_jax import disk
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 from tests.faults import programs
 
 HOLD = """
@@ -48,17 +48,17 @@ def test_a_second_run_is_refused_and_a_dead_one_is_not(held, capsys):
     assert main(arguments) == 2
     line = programs.error_line(capsys.readouterr().err)
     assert line.startswith(f'error: {folder} is being written by another run: '), arguments
-  assert [path.name for path in folder.iterdir()] == [disk.LOCK]
+  assert [path.name for path in folder.iterdir()] == [files.LOCK]
   process.send_signal(signal.SIGKILL)
   process.wait()
-  with disk.locked(folder):
+  with files.locked(folder):
     pass
   assert list(folder.iterdir()) == []
 
 
 def test_a_second_evaluation_is_refused(tmp_path, capsys):
   # A second file of the same process stands in for another process: the system tells them apart.
-  with disk.locked(tmp_path / 'run' / 'eval'):
+  with files.locked(tmp_path / 'run' / 'eval'):
     assert main(programs.evaluate(tmp_path / 'run')) == 2
   assert 'is being written by another run' in programs.error_line(capsys.readouterr().err)
   assert not (tmp_path / 'run').exists()
@@ -70,25 +70,25 @@ def test_the_lock_file_of_one_that_ended_in_between_counts_for_nothing(tmp_path,
 
   def late(file, how):
     if not opened:
-      (tmp_path / disk.LOCK).unlink()
+      (tmp_path / files.LOCK).unlink()
     opened.append(file)
     real(file, how)
 
   monkeypatch.setattr(fcntl, 'flock', late)
-  with disk.locked(tmp_path):
+  with files.locked(tmp_path):
     assert len(opened) == 2
     monkeypatch.undo()
-    with pytest.raises(UserError, match='another run'), disk.locked(tmp_path):
+    with pytest.raises(UserError, match='another run'), files.locked(tmp_path):
       pass
 
 
-@pytest.mark.parametrize('number', disk.NO_LOCKS)
+@pytest.mark.parametrize('number', files.NO_LOCKS)
 def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch, number):
   def refuse(*_):
     raise OSError(number, 'no locks')
 
   monkeypatch.setattr(fcntl, 'flock', refuse)
-  with disk.locked(tmp_path / 'run'), disk.locked(tmp_path / 'run'):
+  with files.locked(tmp_path / 'run'), files.locked(tmp_path / 'run'):
     (tmp_path / 'run' / 'file').touch()
   assert (tmp_path / 'run' / 'file').exists()
 
@@ -100,6 +100,6 @@ def test_a_broken_disk_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(fcntl, 'flock', refuse)
   with (
     pytest.raises(UserError, match=r'cannot write .*run: Input/output'),
-    disk.locked(tmp_path / 'run'),
+    files.locked(tmp_path / 'run'),
   ):
     pass

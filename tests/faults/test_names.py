@@ -7,9 +7,10 @@ import os
 import numpy as np
 import pytest
 
-from patch_svdd_jax import disk, report
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.errors import one_line
+from patch_svdd_jax.reporting import overlays
+from patch_svdd_jax.system import files
 from tests.faults import programs
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
@@ -45,8 +46,8 @@ def test_names_of_all_kinds_go_through_train_eval_and_predict(tmp_path, capsys):
   with np.load(workdir / 'eval' / 'maps.npz') as maps:
     evaluated = set(maps['names'].tolist())
   assert {f'test/bad <1>/{name}' for name in names} < evaluated
-  overlays = [path for path in (workdir / 'eval' / 'overlays').rglob('*') if path.is_file()]
-  assert len(overlays) == len(evaluated)
+  written = [path for path in (workdir / 'eval' / 'overlays').rglob('*') if path.is_file()]
+  assert len(written) == len(evaluated)
 
   arguments = [*programs.predict(workdir, found, root / 'test' / 'bad <1>'), '--pictures', 'all']
   for _ in range(2):  # also over what is there
@@ -79,17 +80,17 @@ def test_a_workdir_that_is_not_utf8_is_refused(tmp_path, capsys):
 def test_long_names_stay_apart_and_fit():
   for length in (240, 248, 251, 252, 255):
     names = {'é' * (length // 2) + end for end in 'abc'}
-    short = {disk.fitting(name, '.png') for name in names}
+    short = {files.fitting(name, '.png') for name in names}
     assert len(short) == 3
-    for name in short | {disk.fitting(name, '.tmp') for name in short}:
-      assert len(os.fsencode(name)) <= disk.LONGEST_NAME
+    for name in short | {files.fitting(name, '.tmp') for name in short}:
+      assert len(os.fsencode(name)) <= files.LONGEST_NAME
       assert name.endswith(('.png', '.tmp'))
-  assert disk.fitting('name', '.png') == 'name.png'
+  assert files.fitting('name', '.png') == 'name.png'
 
 
 def test_what_cannot_be_drawn_is_replaced_in_a_picture(tmp_path):
   image = programs.noise(0)
   masks = np.zeros(programs.SIZE, bool)
   for name in ('a\nb', 'a\udcff'):
-    report.write_overlay(tmp_path, name, image, masks, masks.astype(np.float32), 1.0, (0.0, 1.0))
+    overlays.write_overlay(tmp_path, name, image, masks, masks.astype(np.float32), 1.0, (0.0, 1.0))
     assert (tmp_path / f'{name}.png').exists()

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patch_svdd_jax import configuration, data, results
+from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.data import image_stream, layout
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.reporting import evaluation_files
 from tests.faults import programs
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
@@ -107,7 +108,7 @@ def test_one_defect_and_nothing_else(tmp_path):
 
 
 def test_undefined_metrics_are_null():
-  assert results.to_json({'a': float('nan'), 'b': {'c': float('inf')}}) == {
+  assert evaluation_files.to_json({'a': float('nan'), 'b': {'c': float('inf')}}) == {
     'a': None,
     'b': {'c': None},
   }

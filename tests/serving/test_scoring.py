@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from patch_svdd_jax import inspection
-from patch_svdd_jax.calibration import calibrate
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.inspection import Inspection
+from patch_svdd_jax.detection import inspection
+from patch_svdd_jax.detection.calibration import calibrate
+from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.serving.scoring import DetectorScorer
 
 SIZE = (6, 7)

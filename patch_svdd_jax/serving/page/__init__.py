@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patch_svdd_jax import report
+from patch_svdd_jax.reporting import overlays
 
 _STOPS = 17
 
@@ -32,7 +32,7 @@ def assemble() -> Page:
 
 
 def _gradient() -> str:
-  colours = report.colour(np.linspace(0, 1, _STOPS), (0.0, 1.0))
+  colours = overlays.colour(np.linspace(0, 1, _STOPS), (0.0, 1.0))
   return ', '.join(f'#{red:02x}{green:02x}{blue:02x}' for red, green, blue in colours)
 
 

@@ -1,0 +1,114 @@
+"""The Python interface: numpy arrays in, numpy arrays out."""
+
+import pathlib
+import tempfile
+from collections.abc import Iterable, Sequence
+
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax import configuration, data
+from patch_svdd_jax.data import arrays
+from patch_svdd_jax.detection import inspection
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection.inspection import Inspection
+from patch_svdd_jax.experiments import training_run
+from patch_svdd_jax.models.embedding import Progress
+
+
+def no_bars(title: str) -> Progress:
+  """Shows no progress."""
+  del title
+  return lambda batches: batches
+
+
+class PatchSVDD:
+  """An anomaly detector that learns from normal images.
+
+    detector = PatchSVDD.fit(normal_images)
+    found = detector.score(images, false_alarm_rate=0.05)
+    found.scores, found.p_values, found.alarms, found.maps
+
+  Attributes:
+    detector: encoder, memory banks and calibration.
+  """
+
+  def __init__(self, detector: Detector):
+    self.detector = detector
+
+  @classmethod
+  def fit(
+    cls,
+    images: Sequence[np.ndarray] | np.ndarray,
+    config: ml_collections.ConfigDict | str = 'folder',
+    *,
+    workdir: str | pathlib.Path | None = None,
+  ) -> 'PatchSVDD':
+    """Trains an encoder on normal images, embeds them, and calibrates.
+
+    Args:
+      images: u8[N, h, w, 3] in RGB order, or a sequence of u8[h, w, 3] or u8[h, w] of any sizes.
+      config: a config, or the name of one as `--config` takes it, as 'folder' or 'laptop'; of
+        config.data the name, category and root do not count.
+      workdir: where checkpoints and metrics are kept, and the same call goes on from; None keeps
+        nothing.
+
+    Raises:
+      UserError: a setting or an image is at fault.
+      StoppedError: it was stopped by Ctrl-C or SIGTERM.
+    """
+    if isinstance(config, str):
+      config = configuration.read(config)
+    config = config.copy_and_resolve_references()
+    config.data.update(name='arrays', category='', root='')
+    training_run.check(config)
+    dataset = arrays.dataset(list(images), config.data)
+    with tempfile.TemporaryDirectory() as temporary:
+      folder = pathlib.Path(workdir or temporary)
+      training_run.check_resumable(config, folder)
+      detector, _ = training_run.train(config, folder, dataset, progress=no_bars, calibrated=True)
+    return cls(detector)
+
+  @property
+  def config(self) -> ml_collections.ConfigDict:
+    """The config it was made with."""
+    return self.detector.config
+
+  def score(
+    self,
+    images: Iterable[np.ndarray] | np.ndarray,
+    *,
+    false_alarm_rate: float = 0.01,
+    pixel_false_alarm_rate: float = 0.01,
+    names: Sequence[str] | None = None,
+  ) -> Inspection:
+    """Scores images and judges them.
+
+    Args:
+      images: as of `fit`.
+      false_alarm_rate: share of normal images that may be called anomalous. What cannot be ensured
+        by the normal images there are is said in `limits(...).warnings`.
+      pixel_false_alarm_rate: share of the pixels of a normal image that may be.
+      names: of the images, for errors; their numbers if None.
+
+    Raises:
+      UserError: an image or a rate is none, or the detector is not calibrated.
+    """
+    limit = inspection.limits(self.detector, false_alarm_rate, pixel_false_alarm_rate)
+    images = list(images)
+    names = arrays.numbered(len(images)) if names is None else names
+    split = data.light(arrays.resized(images, self.config.data, names), self.config.data)
+    return inspection.inspect(self.detector, split, limit)
+
+  def save(self, workdir: str | pathlib.Path) -> None:
+    """Saves it in `workdir`/model, where `load` and `patch-svdd predict --model` find it."""
+    self.detector.save(pathlib.Path(workdir))
+
+  @classmethod
+  def load(cls, workdir: str | pathlib.Path) -> 'PatchSVDD':
+    """Loads what `save` or `patch-svdd train` left in a workdir.
+
+    Raises:
+      UserError: there is nothing.
+    """
+    return cls(Detector.load(pathlib.Path(workdir)))

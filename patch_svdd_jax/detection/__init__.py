@@ -1,0 +1,1 @@
+"""From an encoder's parameters to anomaly maps, scores and verdicts."""

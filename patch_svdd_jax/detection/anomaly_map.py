@@ -1,0 +1,49 @@
+"""From patch distances to pixel maps, to maps of several scales together, to an image's score."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from patch_svdd_jax.models import geometry
+from patch_svdd_jax.models.convolution import PRECISION
+from patch_svdd_jax.models.geometry import ImageSize
+
+
+@functools.partial(jax.jit, static_argnames=('image_size', 'receptive_field', 'stride'))
+def spread(
+  distances: jax.Array, *, image_size: ImageSize, receptive_field: int, stride: int
+) -> jax.Array:
+  """Each pixel becomes the mean of the patches that cover it  (Yi & Yoon 2020, section 3.5).
+
+  Args:
+    distances: f32[B, rows, columns], of each patch to the nearest normal one.
+    image_size: (height, width) in pixels.
+    receptive_field: K in pixels.
+    stride: S in pixels.
+
+  Returns:
+    f32[B, height, width].
+  """
+  height, width = image_size
+  rows = geometry.coverage_weights(height, receptive_field, stride)
+  columns = geometry.coverage_weights(width, receptive_field, stride)
+  return jnp.einsum('hr,brc,wc->bhw', rows, distances, columns, precision=PRECISION)
+
+
+def aggregate(maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """The maps of all scales, their 'sum' and their 'product' (eq. 8), f32[B, H, W] each.
+
+  One scale alone is its own sum and product, and stands for itself.
+  """
+  if len(maps) == 1:
+    return dict(maps)
+  stacked = jnp.stack(list(maps.values()))
+  return {**maps, 'sum': stacked.sum(axis=0), 'product': stacked.prod(axis=0)}
+
+
+def image_score(maps: np.ndarray) -> np.ndarray:
+  """The largest value of each map: f32[B, H, W] to f32[B]."""
+  return maps.max(axis=(1, 2))

@@ -1,0 +1,208 @@
+"""From normal images to memory banks: which embeddings are kept, and where they lie."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax.detection import outliers
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture, embedding, geometry
+from patch_svdd_jax.models.embedding import Embeddings, Progress
+from patch_svdd_jax.search import block_sizes, coreset, memory_bank
+from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
+from patch_svdd_jax.search.screening import Screen
+from patch_svdd_jax.training.train_state import Params
+
+Bank = MemoryBank | HostBank
+
+# Copies of a bank on the devices while it is made: embeddings, rows, and their screening vectors.
+COPIES = 3
+
+
+class Built(NamedTuple):
+  """The memory banks of some images.
+
+  Attributes:
+    banks: of each receptive field.
+    dropped: f64[N], the share of each image's patches, of all receptive fields, that are in no bank
+      because they are outlying; None where none were to be dropped.
+  """
+
+  banks: dict[int, Bank]
+  dropped: np.ndarray | None = None
+
+
+def build(
+  config: ml_collections.ConfigDict,
+  params: Params,
+  mean: jax.Array,
+  images: np.ndarray,
+  strides: Mapping[int, int],
+  progress: Progress = iter,
+) -> Built:
+  """Embeds all patches of normal images into the memory bank of each receptive field.
+
+  Args:
+    config: the whole config.
+    params: the encoder's, replicated.
+    mean: f32[H, W, 3] or f32[1, 1, 3], replicated.
+    images: u8[N, H, W, 3].
+    strides: of each receptive field, in pixels.
+    progress: wraps the iterables of batches, of what finds outliers, and of the rows that are
+      chosen.
+
+  Raises:
+    UserError: config.score asks for what there is not.
+  """
+  check(config.score)
+  shape = architecture.from_config(config.encoder)
+  options = {
+    'batch_size': config.score.batch_size,
+    'tile': config.score.tile,
+    'progress': progress,
+  }
+  if (
+    config.score.compare == 'centre'
+    or config.score.outliers
+    or lies_on_host(config, images.shape, strides)
+  ):
+    on_host = embedding.embed_to_host(shape, params, mean, images, strides, **options)
+    reduced = {k: reduce_rows(rows, len(images), config, progress) for k, rows in on_host.items()}
+    inliers = [each.inliers for each in reduced.values()]
+    return Built(
+      {k: place(each.rows, config) for k, each in reduced.items()},
+      dropped_shares(inliers) if config.score.outliers else None,
+    )
+  embeddings = embedding.embed(shape, params, mean, images, strides, **options)
+  banks: dict[int, Bank] = {}
+  for k in list(embeddings):
+    # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.
+    banks[k] = arrange(embeddings.pop(k), config, progress)
+  return Built(banks)
+
+
+def check(score: ml_collections.ConfigDict) -> None:
+  """Refuses settings of the bank that mean nothing.
+
+  Raises:
+    UserError: names the key.
+  """
+  if not 0 < score.coreset <= 1:
+    raise UserError(
+      f'config.score.coreset={score.coreset}: a share of the bank, above 0, at most 1'
+    )
+  if not 0 <= score.outliers < 1:
+    raise UserError(f'config.score.outliers={score.outliers}: a share of the bank, 0 to below 1')
+  if score.neighbours < 1:
+    raise UserError(f'config.score.neighbours={score.neighbours}: give at least 1')
+  if score.compare not in ('patches', 'centre'):
+    raise UserError(f"config.score.compare={score.compare!r}: must be 'patches' or 'centre'")
+  if score.compare == 'centre' and (score.neighbours > 1 or score.coreset < 1 or score.outliers):
+    raise UserError(
+      "config.score.compare='centre' has one row: leave config.score.neighbours and coreset at 1, "
+      'outliers at 0'
+    )
+  if score.screen not in ('', 'float32', 'bfloat16'):
+    raise UserError(f"config.score.screen={score.screen!r}: must be '', 'float32' or 'bfloat16'")
+  if score.bank not in ('', 'device', 'host'):
+    raise UserError(f"config.score.bank={score.bank!r}: must be '', 'device' or 'host'")
+
+
+def lies_on_host(
+  config: ml_collections.ConfigDict, shape: tuple[int, ...], strides: Mapping[int, int]
+) -> bool:
+  """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
+  if config.score.bank:
+    return config.score.bank == 'host'
+  patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
+  needed = COPIES * shape[0] * patches * config.encoder.embed_dim * 4
+  free = (
+    sum(block_sizes.free_memory(device) for device in jax.local_devices()) * jax.process_count()
+  )
+  return needed > block_sizes.BANK_SHARE * free
+
+
+def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
+  """The bank of one scale's embeddings, or of those that are kept, on the devices."""
+  if config.score.coreset == 1:
+    return memory_bank.from_embeddings(embeddings, screen_type(config))
+  devices, images, patches, dim = embeddings.rows.shape
+  valid = np.arange(devices * images * patches) < embeddings.images * patches
+  kept = coreset.select(
+    embeddings.rows,
+    rows_kept(int(valid.sum()), config),
+    seed=config.seed,
+    valid=valid,
+    progress=progress,
+  )
+  rows = embeddings.rows.reshape(-1, dim)[jnp.asarray(np.sort(kept.indices))]
+  return memory_bank.from_rows(np.asarray(rows), dtype=screen_type(config))
+
+
+class Reduced(NamedTuple):
+  """What is kept of some rows: the rows f32[M, D], and bool[N, P], which are no outliers."""
+
+  rows: np.ndarray
+  inliers: np.ndarray
+
+
+def reduce_rows(
+  rows: np.ndarray, images: int, config: ml_collections.ConfigDict, progress: Progress
+) -> Reduced:
+  """The rows f32[N * P, D], on the host, of so many images that are kept."""
+  of_image = rows.reshape(images, -1, rows.shape[-1])
+  inliers = outliers.inliers(
+    of_image, config.score.outliers, lambda part, screen: place(part, config, screen), progress
+  )
+  if not inliers.all():
+    rows = of_image[inliers]
+  if config.score.compare == 'centre':
+    rows = rows.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+  elif config.score.coreset < 1:
+    count = rows_kept(len(rows), config)
+    kept = coreset.select(
+      rows, count, seed=config.seed, at_once=chunk_size(rows.shape[1]), progress=progress
+    )
+    rows = rows[np.sort(kept.indices)]
+  return Reduced(rows, inliers)
+
+
+def dropped_shares(inliers: Sequence[np.ndarray]) -> np.ndarray:
+  """The share of each image's patches that are outlying, f64[N], from bool[N, P] of each scale."""
+  return 1 - np.concatenate(inliers, axis=1).mean(axis=1)
+
+
+def place(
+  rows: np.ndarray, config: ml_collections.ConfigDict, screen: Screen | None = None
+) -> Bank:
+  """The bank of rows f32[N, D]: on the host if it was to lie there, or does not fit elsewhere.
+
+  With the `screen` of another bank of such rows, it is searched by the program of that one.
+  """
+  if config.score.bank != 'device' and (
+    config.score.bank == 'host' or len(rows) > chunk_size(rows.shape[1])
+  ):
+    chunk = chunk_size(rows.shape[1])
+    return memory_bank.on_host(rows, chunk, dtype=screen_type(config), screen=screen)
+  return memory_bank.from_rows(rows, dtype=screen_type(config), screen=screen)
+
+
+def chunk_size(dim: int) -> int:
+  """Rows of which two chunks and their copies fit on the devices."""
+  free = min(block_sizes.free_memory(device) for device in jax.local_devices())
+  each = int(block_sizes.BANK_SHARE * free) // (2 * COPIES * dim * 4)
+  return max(memory_bank.GROUP, each // memory_bank.GROUP * memory_bank.GROUP) * jax.device_count()
+
+
+def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:
+  """How many of that many rows."""
+  return max(1, round(count * config.score.coreset))
+
+
+def screen_type(config: ml_collections.ConfigDict) -> jax.typing.DTypeLike | None:
+  """The type of the screening vectors, None if it is left to the devices."""
+  return jnp.dtype(config.score.screen) if config.score.screen else None

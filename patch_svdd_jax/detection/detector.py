@@ -1,0 +1,333 @@
+"""A trained detector: encoder, mean image and memory banks; it fits, scores, saves and loads."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+
+from patch_svdd_jax import configuration
+from patch_svdd_jax.data import image_size
+from patch_svdd_jax.detection import anomaly_map, bank_building
+from patch_svdd_jax.detection.bank_building import Bank
+from patch_svdd_jax.detection.calibration import Calibration
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture, embedding, mean_image
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.search import memory_bank, nearest
+from patch_svdd_jax.system import digests, distributed, files
+from patch_svdd_jax.system.sharding import local_mesh, replicate
+from patch_svdd_jax.training.train_state import Params, scale_name
+
+FOLDER = 'model'
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """What scoring gives, by map: 'k64', 'k32', ..., and 'sum' and 'product' of several scales.
+
+  Attributes:
+    maps: f32[N, H, W] each.
+    images: f32[N] each, the maps' maxima.
+    distances: f32[N, rows, columns] of each scale, of the patches to the nearest normal ones (their
+      mean distance where config.score.neighbours is more than one).
+    unproven: of each scale, the share of patches whose nearest ones took more than one look.
+    seconds: of each stage ('embed', 'search', 'map'), an image. The first batch, which compiles, is
+      left out unless it is the only one.
+    norms: f32[N] of each scale, as 'embedding norm k64': the mean L2 norm of an image's embeddings;
+      none of what has no encoder.
+  """
+
+  maps: dict[str, np.ndarray]
+  images: dict[str, np.ndarray]
+  distances: dict[str, np.ndarray]
+  unproven: dict[str, float]
+  seconds: dict[str, float]
+  norms: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+  def first(self, count: int) -> 'Scores':
+    """Those of the first images."""
+    maps, images, distances, norms = (
+      {name: values[:count] for name, values in each.items()}
+      for each in (self.maps, self.images, self.distances, self.norms)
+    )
+    return Scores(maps, images, distances, self.unproven, self.seconds, norms)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+  """Adds the time that the body takes to a stage's seconds."""
+  start = time.perf_counter()
+  yield
+  seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def strides_of(config: ml_collections.ConfigDict) -> dict[int, int]:
+  """The stride of each receptive field, in pixels.
+
+  Raises:
+    UserError: there are not as many strides as scales.
+  """
+  scales, strides = config.encoder.scales, config.score.strides
+  if len(scales) != len(strides):
+    raise UserError(
+      f'config.score.strides={tuple(strides)}: give one for each of '
+      f'config.encoder.scales={tuple(scales)}'
+    )
+  return dict(zip(scales, strides, strict=True))
+
+
+class Origin(NamedTuple):
+  """What a detector was made from: all that its memory banks depend on.
+
+  Attributes:
+    config: the whole config.
+    step: training steps its encoder has taken; 0 is untrained or imported.
+    images: digest of the normal images.
+  """
+
+  config: ml_collections.ConfigDict
+  step: int
+  images: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+  """A fitted detector.
+
+  Attributes:
+    origin: what it was made from.
+    params: the encoder's, on all local devices.
+    mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
+    banks: the memory bank of each receptive field, on the devices or on the host.
+    calibration: by normal images that are not in the banks; None before `normal_scores.calibrate`.
+    dropped: f64[N], the share of each normal image's patches that are in no bank because they are
+      outlying (config.score.outliers): defects, perhaps. None where none were to be dropped.
+  """
+
+  origin: Origin
+  params: Params
+  mean: jax.Array
+  banks: Mapping[int, Bank]
+  calibration: Calibration | None = None
+  dropped: np.ndarray | None = None
+
+  @property
+  def config(self) -> ml_collections.ConfigDict:
+    """The whole config it was made with."""
+    return self.origin.config
+
+  @property
+  def last_map(self) -> str:
+    """The map that verdicts are made by: the product where there are several scales."""
+    scales = self.config.encoder.scales
+    return 'product' if len(scales) > 1 else scale_name(scales[0])
+
+  @classmethod
+  def fit(
+    cls,
+    config: ml_collections.ConfigDict,
+    params: Params,
+    images: np.ndarray,
+    *,
+    step: int,
+    progress: Progress = iter,
+  ) -> 'Detector':
+    """Embeds all patches of the normal images u8[N, H, W, 3] into memory banks."""
+    config = image_size.resolved(config, images.shape[1:3])
+    params = replicate(params)
+    mean = jnp.asarray(mean_image.training_mean(images, config.train.mean))
+    mean = replicate(mean)
+    built = bank_building.build(config, params, mean, images, strides_of(config), progress)
+    origin = Origin(config, step, digest(images))
+    return cls(origin, params, mean, built.banks, dropped=built.dropped)
+
+  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
+    """Scores images u8[N, H, W, 3] of the size it was fitted on (any size, with a channel mean).
+
+    Raises:
+      UserError: the images have another size than the mean image.
+    """
+    size = images.shape[1:3]
+    if self.mean.shape[:2] not in ((1, 1), size):
+      raise UserError(
+        f'images of {size[0]}x{size[1]} pixels do not fit the mean image of '
+        f'{self.mean.shape[0]}x{self.mean.shape[1]}: use the same config.data.image_size, or train '
+        f"with config.train.mean='channel'"
+      )
+    shape = architecture.from_config(self.config.encoder)
+    embed = embedding.make_embed_batch(shape, strides_of(self.config), self.config.score.tile)
+    devices = local_mesh().size
+    batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
+    parts: list[tuple[dict, ...]] = []
+    seconds: dict[str, float] = {}
+    timed_images = 0
+    for first in progress(range(0, len(images), batch)):
+      if first == batch:
+        seconds, timed_images = {}, 0
+      part = embedding.pad_images(images[first : first + batch], batch)
+      parts.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
+      timed_images += batch
+    maps, distances, norms = (
+      {
+        name: np.concatenate([part[name] for part in of_batch])[: len(images)]
+        for name in of_batch[0]
+      }
+      for of_batch in list(zip(*parts, strict=True))[:3]
+    )
+    return Scores(
+      maps,
+      {name: anomaly_map.image_score(values) for name, values in maps.items()},
+      distances,
+      {name: float(np.mean([part[3][name] for part in parts])) for name in distances},
+      {stage: s / timed_images for stage, s in seconds.items()},
+      norms,
+    )
+
+  def _score_batch(
+    self, images: np.ndarray, embed: Callable, seconds: dict[str, float]
+  ) -> tuple[dict[str, np.ndarray], ...]:
+    """Maps f32[N, H, W], distances f32[N, rows, columns], norms f32[N] and unproven shares.
+
+    Of images u8[devices, B, H, W, 3], N = devices * B.
+    """
+    with timed(seconds, 'embed'):
+      grids = jax.block_until_ready(embed(self.params, self.mean, images))
+    with timed(seconds, 'search'):
+      found = {scale_name(k): self._nearest(k, grid) for k, grid in grids.items()}
+      jax.block_until_ready(found)
+    distances = {name: each.distances.mean(axis=-1) for name, each in found.items()}
+    with timed(seconds, 'map'):
+      strides = strides_of(self.config)
+      scales = {
+        scale_name(k): anomaly_map.spread(
+          distances[scale_name(k)],
+          image_size=images.shape[2:4],
+          receptive_field=k,
+          stride=stride,
+        )
+        for k, stride in strides.items()
+      }
+      # Through jax a dict comes back in alphabetical order: the maps' own order is restored.
+      maps = anomaly_map.aggregate(scales)
+      return (
+        {name: np.asarray(maps[name]) for name in maps},
+        {name: np.asarray(distances[name]) for name in scales},
+        {f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()},
+        {name: np.asarray(found[name].unproven) for name in scales},
+      )
+
+  def _nearest(self, receptive_field: int, grid: jax.Array) -> nearest.Neighbours:
+    """The nearest rows for each of f32[devices, B, rows, columns, D].
+
+    Distances and indices come back as [devices * B, rows, columns, k].
+    """
+    queries: Any = grid.reshape(-1, grid.shape[-1])
+    if jax.process_count() > 1:
+      # Every process has embedded the same images on its own devices.
+      queries = np.asarray(queries)
+    found = nearest.search(
+      queries,
+      self.banks[receptive_field],
+      self.config.score.neighbours,
+      query_block=self.config.score.query_block,
+      bank_block=self.config.score.bank_block,
+    )
+    shape = (-1, *grid.shape[2:4], self.config.score.neighbours)
+    return found._replace(
+      distances=found.distances.reshape(shape), indices=found.indices.reshape(shape)
+    )
+
+  def save(self, workdir: pathlib.Path) -> None:
+    """Saves the detector in `workdir`/model; the one before it goes once this is whole."""
+    # As numpy arrays: those of jax could be loaded on as many devices only.
+    arrays: dict[str, Any] = jax.device_get({'params': self.params, 'mean': self.mean})
+    arrays['banks'] = {scale_name(k): memory_bank.to_rows(bank) for k, bank in self.banks.items()}
+    if self.calibration:
+      arrays['calibration'] = dataclasses.asdict(self.calibration)
+    if self.dropped is not None:
+      arrays['dropped'] = self.dropped
+    about = self.origin._asdict() | {'config': self.config.to_dict()}
+    items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
+    files.check_text(workdir.absolute())
+    with files.explained(workdir / FOLDER), manager(workdir) as models:
+      # Numbered by saves, not by steps: one of the same step must not go before this is whole.
+      number = (models.latest_step() or 0) + 1
+      size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(arrays))
+      files.check_room(workdir / FOLDER, size)
+      models.save(number, args=items, force=True)
+      if distributed.is_first():
+        digests.seal(workdir / FOLDER / str(number))
+
+  @classmethod
+  def load(cls, workdir: pathlib.Path) -> 'Detector':
+    """Loads the detector of a workdir onto the local devices, however many there are.
+
+    Raises:
+      UserError: there is none.
+    """
+    origin = saved_origin(workdir)
+    if origin is None:
+      raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
+    arrays = restore(workdir, arrays=ocp.args.StandardRestore())
+    banks = {
+      k: bank_building.place(arrays['banks'][scale_name(k)], origin.config)
+      for k in origin.config.encoder.scales
+    }
+    params, mean = replicate((arrays['params'], arrays['mean']))
+    saved = arrays.get('calibration')
+    calibrated = Calibration(**saved) if saved else None
+    return cls(origin, params, mean, banks, calibrated, arrays.get('dropped'))
+
+
+@jax.jit
+def mean_norm(grid: jax.Array) -> jax.Array:
+  """Of each image's embeddings f32[devices, B, rows, columns, D], f32[devices, B]."""
+  return jnp.sqrt(jnp.sum(grid**2, axis=-1)).mean(axis=(2, 3))
+
+
+def digest(images: np.ndarray) -> str:
+  """A digest that tells images u8[N, H, W, 3] from others."""
+  return hashlib.blake2b(np.ascontiguousarray(images).reshape(-1).data, digest_size=16).hexdigest()
+
+
+def saved_origin(workdir: pathlib.Path) -> Origin | None:
+  """What the detector saved in `workdir` was made from; None where there is none."""
+  # Looked up by hand: orbax would make the folder. Unfinished saves have longer names.
+  if not any(folder.name.isdigit() for folder in (workdir / FOLDER).glob('*')):
+    return None
+  about = restore(workdir, about=ocp.args.JsonRestore())
+  config = configuration.from_json(json.dumps(about.pop('config')), str(workdir / FOLDER))
+  return Origin(config, **about)
+
+
+def restore(workdir: pathlib.Path, **item: Any) -> Any:
+  """One item of the saved detector.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  (name,) = item
+  with manager(workdir) as models:
+    place = workdir / FOLDER / str(models.latest_step())
+    if found := digests.damage(place):
+      raise UserError(
+        f'{place} is damaged ({found}): remove {workdir / FOLDER}, and `patch-svdd fit` makes it '
+        'anew'
+      )
+    return models.restore(models.latest_step(), args=ocp.args.Composite(**item))[name]
+
+
+def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
+  """Orbax's keeper of the one detector of a workdir."""
+  options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+  return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)

@@ -1,0 +1,124 @@
+"""A detector as one pure function of images: what it has learned are constants of the function.
+
+This is what is exported. It runs without this package, on any platform, so it does itself what the
+package otherwise does on the host: it brings images to the same light, and judges scores.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from patch_svdd_jax.data.lighting import DEVIATION, LARGEST_GAIN, MEAN
+from patch_svdd_jax.detection import anomaly_map
+from patch_svdd_jax.detection.calibration import Calibration
+from patch_svdd_jax.detection.detector import Detector, strides_of
+from patch_svdd_jax.detection.inspection import Limits
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.models.convolution import valid_conv
+from patch_svdd_jax.models.encoder import Convolve
+from patch_svdd_jax.search import export_search, memory_bank
+from patch_svdd_jax.training.train_state import scale_name
+
+Results = dict[str, jax.Array]
+
+
+def make_score(
+  detector: Detector, limit: Limits | None, convolve: Convolve = valid_conv, tile: int = 0
+) -> Callable[[jax.Array], Results]:
+  """Returns score(images u8[B, H, W, 3]), for images of `config.data.image_size` in RGB order.
+
+  It gives 'map' f32[B, H, W], the detector's last map, and 'score' f32[B], its maxima. Where the
+  detector is calibrated it gives 'p_value' f32[B] too, and by the limits 'anomalous' bool[B] and
+  'anomalous_pixels' bool[B, H, W].
+
+  Args:
+    detector: any.
+    limit: above which images and pixels are anomalous; None where it is not calibrated.
+    convolve: what the encoder convolves with.
+    tile: the most pixels along a side that are encoded at a time, 0 for all.
+
+  Raises:
+    UserError: the memory bank has fewer rows than a score needs.
+  """
+  config, strides = detector.config, strides_of(detector.config)
+  shape = architecture.from_config(config.encoder)
+  encode = embedding.make_encode(shape, strides, tile, convolve)
+  params, mean = jax.device_get((detector.params, detector.mean))
+  banks = {k: export_search.group(memory_bank.to_rows(detector.banks[k])) for k in strides}
+  for k in strides:
+    if config.score.neighbours > detector.banks[k].size:
+      raise UserError(
+        f'config.score.neighbours={config.score.neighbours}: the memory bank of K={k} has '
+        f'{detector.banks[k].size} rows'
+      )
+
+  def score(images: jax.Array) -> Results:
+    if config.data.light == 'standardised':
+      images = standardise_light(images)
+    grids = encode(params, mean, images)
+    maps = anomaly_map.aggregate(
+      {
+        scale_name(k): anomaly_map.spread(
+          distances(grids[k], jnp.asarray(banks[k]), config.score.neighbours),
+          image_size=tuple(config.data.image_size),
+          receptive_field=k,
+          stride=stride,
+        )
+        for k, stride in strides.items()
+      }
+    )
+    last = maps[detector.last_map]
+    results = {'map': last, 'score': last.max(axis=(1, 2))}
+    if detector.calibration and limit:
+      results |= judge(results, detector.calibration, limit)
+    return results
+
+  return score
+
+
+def distances(grids: jax.Array, bank: jax.Array, k: int) -> jax.Array:
+  """The mean distances f32[B, rows, columns] of f32[B, rows, columns, D] to the k nearest rows."""
+
+  def of_image(grid: jax.Array) -> jax.Array:
+    queries = grid.reshape(-1, grid.shape[-1])
+    return export_search.mean_distance(queries, bank, k).reshape(grid.shape[:-1])
+
+  # Image by image: the memory that is needed does not grow with the batch.
+  return lax.map(of_image, grids)
+
+
+def judge(results: Results, calibration: Calibration, limit: Limits) -> Results:
+  """What `inspection` says of scores and maps."""
+  normal = jnp.asarray(calibration.scores, jnp.float32)
+  as_high = jnp.sum(normal[None] >= results['score'][:, None], axis=1)
+  return {
+    'p_value': (1 + as_high) / jnp.float32(1 + calibration.images),
+    'anomalous': results['score'] > limit.image.value,
+    'anomalous_pixels': results['map'] > limit.pixel.value,
+  }
+
+
+def standardise_light(images: jax.Array) -> jax.Array:
+  """`data.lighting.standardise` in jax: u8[B, H, W, 3] to u8[B, H, W, 3].
+
+  A value that lies halfway between two grey levels may become the other one.
+  """
+  height, width, channels = images.shape[1:]
+
+  def mean_of(values: jax.Array) -> jax.Array:
+    """The mean of each image, f32[B, 1, 1, 1], of i32[B, H, W, 3]; sums along a row are exact."""
+    of_row = jnp.sum(values, axis=(2, 3), keepdims=True).astype(jnp.float32) / (width * channels)
+    return jnp.sum(of_row, axis=1, keepdims=True) / height
+
+  levels = images.astype(jnp.int32)
+  mean = mean_of(levels)
+  # About the whole number next to the mean squares are whole, too, and hardly anything cancels.
+  near = jnp.rint(mean)
+  variance = mean_of(jnp.square(levels - near.astype(jnp.int32))) - jnp.square(mean - near)
+  deviation = jnp.sqrt(jnp.maximum(variance, 0.0))
+  gain = jnp.minimum(DEVIATION / jnp.maximum(deviation, 1e-6), LARGEST_GAIN)
+  lit = MEAN + gain * (levels.astype(jnp.float32) - mean)
+  return jnp.clip(jnp.rint(lit), 0, 255).astype(jnp.uint8)

@@ -1,0 +1,153 @@
+"""From images to verdicts: scores, p-values, alarms at a false-alarm rate, and where to look."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from patch_svdd_jax.data import Split, appearance, image_size
+from patch_svdd_jax.detection import calibration, distribution_shift, regions
+from patch_svdd_jax.detection.calibration import Threshold
+from patch_svdd_jax.detection.detector import Detector, Scores
+from patch_svdd_jax.detection.regions import Region
+from patch_svdd_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """Above what an image, and a pixel, is called anomalous.
+
+  Attributes:
+    image: for image scores.
+    pixel: for the values of maps.
+    warnings: what to say of them, as that too few normal images are known for the rates.
+  """
+
+  image: Threshold
+  pixel: Threshold
+  warnings: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+  """What is found of N images.
+
+  Attributes:
+    scores: f32[N], anomaly scores; higher is more anomalous.
+    maps: f32[N, H, W], anomaly maps of the size of `config.data.image_size`.
+    p_values: f64[N], the share of normal images that score as high, see `calibration`.
+    alarms: bool[N], whether the score is above the limit.
+    regions: of each image with an alarm, where; none of the others.
+    warnings: of each image, what shows that it looks otherwise than normal images.
+    statistics: f[N] each, for `shift.of_batch`.
+  """
+
+  scores: np.ndarray
+  maps: np.ndarray
+  p_values: np.ndarray
+  alarms: np.ndarray
+  regions: tuple[tuple[Region, ...], ...]
+  warnings: tuple[tuple[str, ...], ...]
+  statistics: Mapping[str, np.ndarray]
+
+  def first(self, count: int) -> 'Inspection':
+    """What is found of the first images."""
+    return Inspection(
+      self.scores[:count],
+      self.maps[:count],
+      self.p_values[:count],
+      self.alarms[:count],
+      self.regions[:count],
+      self.warnings[:count],
+      {name: values[:count] for name, values in self.statistics.items()},
+    )
+
+
+def limits(detector: Detector, rate: float, pixel_rate: float) -> Limits:
+  """The limits for false-alarm rates.
+
+  Args:
+    detector: calibrated.
+    rate: share of normal images that may be called anomalous, in (0, 1).
+    pixel_rate: share of a normal image's pixels that may be.
+
+  Raises:
+    UserError: a rate is none, or the detector is not calibrated.
+  """
+  for name, value in (('false-alarm rate', rate), ('pixel false-alarm rate', pixel_rate)):
+    if not 0 < value < 1:
+      raise UserError(f'{name} {value:g}: give one above 0 and below 1, as 0.01')
+  found = calibrated(detector)
+  image, pixel = found.threshold(rate), found.pixel_threshold(pixel_rate)
+  warnings = (
+    calibration.describe(image, rate, found.images, 'images'),
+    calibration.describe(pixel, pixel_rate, found.images, 'pixels'),
+  )
+  return Limits(image, pixel, tuple(text for text in warnings if text))
+
+
+def calibrated(detector: Detector) -> calibration.Calibration:
+  """The detector's calibration.
+
+  Raises:
+    UserError: it has none.
+  """
+  if detector.calibration is None:
+    raise UserError(
+      'the detector is not calibrated, so no score means an alarm: run `patch-svdd fit` on its '
+      'workdir, with at least two normal images and config.calibration.images above 0'
+    )
+  return detector.calibration
+
+
+def inspect(detector: Detector, split: Split, limit: Limits) -> Inspection:
+  """Scores images and judges them.
+
+  Args:
+    detector: calibrated.
+    split: of images in the light of `data.light`.
+    limit: of `limits`.
+  """
+  return judge(detector, detector.score(split.images), split, limit)
+
+
+def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> Inspection:
+  """Judges images by what the detector has scored them."""
+  found = calibrated(detector)
+  image_scores, maps = scores.images[detector.last_map], scores.maps[detector.last_map]
+  alarms = image_scores > limit.image.value
+  looks = dict(zip(appearance.NAMES, split.appearance.T, strict=True))
+  statistics = looks | scores.norms
+  warnings = distribution_shift.outside(found.statistics, statistics)
+  if image_size.ASPECT in found.statistics:
+    aspect = float(np.median(found.statistics[image_size.ASPECT]))
+    stretched = image_size.describe_each(aspect, split.sizes)
+    warnings = [texts + other for texts, other in zip(warnings, stretched, strict=True)]
+  return Inspection(
+    scores=image_scores,
+    maps=maps,
+    p_values=found.p_values(image_scores),
+    alarms=alarms,
+    regions=find_regions(maps, alarms, limit.pixel.value, split.sizes),
+    warnings=tuple(warnings),
+    statistics=statistics,
+  )
+
+
+def inspect_padded(detector: Detector, split: Split, limit: Limits, size: int) -> Inspection:
+  """The same of at most `size` images, padded to that many with copies.
+
+  Another number of images would be another program to compile.
+  """
+  count = len(split)
+  return inspect(detector, split.take(np.resize(np.arange(count), size)), limit).first(count)
+
+
+def find_regions(
+  maps: np.ndarray, alarms: Sequence[bool] | np.ndarray, threshold: float, sizes: np.ndarray
+) -> tuple[tuple[Region, ...], ...]:
+  """Those of the images with an alarm, whose sizes are i64[N, 2]."""
+  return tuple(
+    regions.find(each, threshold, (int(height), int(width))) if alarm else ()
+    for each, alarm, (height, width) in zip(maps, alarms, sizes, strict=True)
+  )

@@ -1,0 +1,75 @@
+"""How outlying the rows of a memory bank are: a few of them may be of defects nobody has noticed.
+
+A defect among the normal images puts its patches into the memory bank, and the next one like it
+passes. SoftPatch (Jiang et al., NeurIPS 2022) therefore drops the 15 % most outlying patches before
+a coreset is chosen, compared with the other images' patches at the same position. Objects that lie
+anywhere, and textures, have no same position: here a row is compared with all rows, but not with
+those of its own image, whose patches overlap, nor with those of images that were taken just before
+and after, which may show the same defect.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from patch_svdd_jax.data.held_out import evenly
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.search import nearest
+from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
+from patch_svdd_jax.search.screening import Screen
+
+# Runs of images, none of which is compared with its own.
+FOLDS = 10
+
+# Makes a bank of rows f32[N, D], with the screen of another one or with its own.
+Place = Callable[[np.ndarray, Screen | None], MemoryBank | HostBank]
+
+
+def outlyingness(rows: np.ndarray, place: Place, progress: Progress = iter) -> np.ndarray:
+  """The distance of each row to the nearest row of the images of other folds.
+
+  The cost is that of a search for all rows in nine tenths of them. All folds' banks are of one
+  size, and so are their queries: one program searches them all.
+
+  Args:
+    rows: f32[N, P, D], the embeddings of the P patches of each of N images, N >= 2.
+    place: makes a bank of some of them.
+    progress: wraps the iterable of folds.
+
+  Returns:
+    f32[N, P].
+  """
+  count, _, dim = rows.shape
+  folds = min(FOLDS, count)
+  fold_of = np.arange(count) * folds // count
+  largest = -(-count // folds)
+  found = np.empty(rows.shape[:2], np.float32)
+  screen: Screen | None = None
+  for fold in progress(range(folds)):
+    own, others = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+    others = others[evenly(len(others), count - largest)]
+    bank = place(rows[others].reshape(-1, dim), screen)
+    screen = bank.screen
+    queries: Any = rows[np.resize(own, largest)].reshape(-1, dim)
+    distances = np.asarray(nearest.search(queries, bank).distances)
+    found[own] = distances.reshape(largest, -1)[: len(own)]
+  return found
+
+
+def inliers(rows: np.ndarray, share: float, place: Place, progress: Progress = iter) -> np.ndarray:
+  """Whether each row is kept, bool[N, P]: all but the most outlying share, rounded.
+
+  Of a single image all are kept: there is nothing to compare it with.
+
+  Args:
+    rows: f32[N, P, D].
+    share: of the N * P rows, 0 to below 1.
+    place: as of `outlyingness`, and so is what follows.
+    progress: wraps the iterable of folds.
+  """
+  kept = np.ones(rows.shape[:2], bool)
+  if share and len(rows) > 1:
+    far = outlyingness(rows, place, progress).ravel()
+    kept.flat[np.argsort(-far, kind='stable')[: round(share * far.size)]] = False
+  return kept

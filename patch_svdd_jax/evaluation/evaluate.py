@@ -1,0 +1,144 @@
+"""How good a detector is on labelled test images, and how fast."""
+
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from patch_svdd_jax.data import Split
+from patch_svdd_jax.data.categories import indices
+from patch_svdd_jax.detection.detector import Detector, Scores, strides_of
+from patch_svdd_jax.evaluation import metrics
+from patch_svdd_jax.models import geometry
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models.geometry import ImageSize
+
+
+class Scorer(Protocol):
+  """What can be measured: a detector, or a baseline."""
+
+  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
+    """Scores images u8[N, H, W, 3]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """The metrics of one scorer.
+
+  Attributes:
+    maps: metrics by map and name, as `maps['k64']['image_auroc']`.
+    per_defect: the same for each defect type against all normal test images, where they are of
+      several categories those of its own, by map and type.
+    per_category: the same for each category by itself, by map and category, where the images are of
+      several.
+    timing: seconds and speeds of the stages.
+    scores: what they were computed from.
+  """
+
+  maps: dict[str, dict[str, float]]
+  per_defect: dict[str, dict[str, dict[str, float]]]
+  timing: dict[str, float]
+  scores: Scores
+  per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
+
+
+def evaluate(
+  scorer: Scorer, split: Split, progress: Progress = iter, categories: Sequence[str] = ()
+) -> Evaluation:
+  """Scores the images of a split and compares with its labels and masks, on raw scores.
+
+  Args:
+    scorer: to be measured.
+    split: the images.
+    progress: wraps the iterable of batches.
+    categories: of the images, see `data.categories.combine`; none where there is one.
+  """
+  scores = scorer.score(split.images, progress)
+  start = time.perf_counter()
+  overall, per_defect, per_category = {}, {}, {}
+  for name in scores.maps:
+    overall[name], per_defect[name] = measure(scores, split, name, slice(None))
+    if categories:
+      found = {
+        category: measure(scores, split, name, indices(split.names, category))
+        for category in categories
+      }
+      per_category[name] = {category: figures for category, (figures, _) in found.items()}
+      per_defect[name] = {k: figures for _, types in found.values() for k, figures in types.items()}
+  seconds = time.perf_counter() - start
+  timing = speeds(scores) | {'metrics_seconds': seconds}
+  if isinstance(scorer, Detector):
+    timing |= search_speeds(scorer, scores, split.images.shape[1:3])
+  return Evaluation(overall, per_defect, timing, scores, per_category)
+
+
+def measure(
+  scores: Scores, split: Split, name: str, chosen: np.ndarray | slice
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+  """The metrics of some images by one map, and those of each defect type; see `metrics.evaluate`.
+
+  Args:
+    scores: of all images.
+    split: all images.
+    name: of the map.
+    chosen: i[M], numbers of images, or a slice.
+  """
+  return metrics.evaluate(
+    split.labels[chosen],
+    np.array(split.defects)[chosen].tolist(),
+    split.masks[chosen],
+    split.has_mask[chosen],
+    scores.images[name][chosen],
+    scores.maps[name][chosen],
+  )
+
+
+def search_flop(detector: Detector, image_size: ImageSize) -> float:
+  """Floating point operations of the distances of one image: 2 Q N D, over the scales."""
+  return sum(
+    2.0
+    * geometry.patch_count(image_size, k, stride)
+    * detector.banks[k].size
+    * detector.config.encoder.embed_dim
+    for k, stride in strides_of(detector.config).items()
+  )
+
+
+def speeds(scores: Scores) -> dict[str, float]:
+  """Images a second of each stage and of all, and peak memory."""
+  rates = {f'{stage}_images_per_s': 1 / s for stage, s in scores.seconds.items()}
+  return rates | {
+    'images_per_s': 1 / sum(scores.seconds.values()),
+    'peak_memory_mib': peak_memory() / 2**20,
+  }
+
+
+def search_speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> dict[str, float]:
+  """What the search of memory banks took: distances in GFLOP/s, second looks, rows."""
+  return {
+    'search_gflop_per_s': search_flop(detector, image_size) / scores.seconds['search'] / 1e9,
+    'search_unproven': unproven_share(scores),
+    'bank_rows': float(sum(bank.size for bank in detector.banks.values())),
+  }
+
+
+def unproven_share(scores: Scores) -> float:
+  """Of all patches of all scales, the share whose nearest row took more than one look to prove."""
+  patches = {name: distances.size for name, distances in scores.distances.items()}
+  unproven = sum(patches[name] * scores.unproven[name] for name in patches)
+  return unproven / sum(patches.values())
+
+
+def peak_memory() -> int:
+  """The most bytes used so far: of the fullest device where it tells, else of this process."""
+  statistics: list[Any] = [device.memory_stats() for device in jax.local_devices()]
+  if all(statistics):
+    return max(each['peak_bytes_in_use'] for each in statistics)
+  # Linux counts in KiB, macOS in bytes.
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

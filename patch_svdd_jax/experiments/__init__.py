@@ -1,0 +1,1 @@
+"""Runs in folders on disk, alone and in rows."""

@@ -1,0 +1,215 @@
+"""An evaluation of the detector in a workdir: it is loaded or fitted anew, and measured."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax import configuration, data
+from patch_svdd_jax.data import duplicates, image_size
+from patch_svdd_jax.detection import distribution_shift, inspection
+from patch_svdd_jax.detection.detector import Detector, digest, saved_origin
+from patch_svdd_jax.detection.inspection import Inspection, Limits
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.reporting import checkpoint_table, evaluation_files
+from patch_svdd_jax.system import distributed
+from patch_svdd_jax.training import monitoring, train_state
+from patch_svdd_jax.training.checkpoints import Checkpoints
+
+
+def read_config(
+  name: str | None, rest: Sequence[str], workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """The workdir's config, or `--config`, with the overrides.
+
+  Raises:
+    UserError: its encoder is another than the workdir's.
+  """
+  own = configuration.load(workdir)
+  config = configuration.override(
+    configuration.read(name) if name else own.copy_and_resolve_references(), rest
+  )
+  changed = configuration.differences(own, config, ['encoder', 'train.mean'])
+  if max(config.encoder.scales) <= max(own.encoder.scales):
+    # Fewer scales need nothing that the encoder does not have.
+    changed = [line for line in changed if not line.startswith('config.encoder.scales:')]
+  if changed:
+    raise UserError(f'{workdir} holds an encoder of another config: {"; ".join(changed)}')
+  return config
+
+
+def restore_encoder(
+  checkpoints: Checkpoints, workdir: pathlib.Path, step: int | None
+) -> train_state.Params:
+  """The encoder of a checkpoint."""
+  # Of the shapes it was saved in: the config may ask for fewer scales.
+  shapes = jax.eval_shape(functools.partial(train_state.init_encoder, configuration.load(workdir)))
+  return checkpoints.restore_encoder(
+    jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), step
+  )
+
+
+def load_labelled(config: ml_collections.ConfigDict) -> data.Dataset:
+  """The data set of `config.data`, which has test images.
+
+  Raises:
+    UserError: it has none, or cannot be loaded.
+  """
+  dataset = data.load(config)
+  if not len(dataset.test):
+    raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
+  return dataset
+
+
+def get_detector(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  progress: Callable[[str], Progress],
+) -> Detector:
+  """The chosen checkpoint's detector; fitted anew where the saved one has another origin."""
+  normal = dataset.train.images
+  with Checkpoints(workdir) as checkpoints:
+    step = checkpoints.chosen
+    saved = saved_origin(workdir)
+    if (
+      saved
+      and (saved.step, saved.images) == (step, digest(normal))
+      and not configuration.differences(saved.config, config, ['encoder', 'score'])
+    ):
+      return Detector.load(workdir)
+    params = restore_encoder(checkpoints, workdir, step)
+  return Detector.fit(
+    config,
+    params,
+    normal,
+    step=step or 0,
+    progress=progress('Embedding normal images'),
+  )
+
+
+class Measured(NamedTuple):
+  """What a detector scored, beside what, the other checkpoints if asked for, and what to mind."""
+
+  detector: Detector
+  evaluation: Evaluation
+  others: dict[str, Evaluation]
+  rows: list[checkpoint_table.Row]
+  warnings: list[str]
+
+
+def measure(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  *,
+  progress: Callable[[str], Progress],
+  random_encoder: bool,
+  every_checkpoint: bool = False,
+  false_alarm_rate: float = 0.01,
+  pixel_false_alarm_rate: float = 0.01,
+) -> Measured:
+  """Measures the detector of a workdir, and writes WORKDIR/eval.
+
+  Args:
+    config: whole, as of `read_config`.
+    workdir: of the run.
+    dataset: of the config, with test images.
+    progress: makes what wraps the batches of a task with this title.
+    random_encoder: whether an untrained encoder is measured too.
+    every_checkpoint: whether every checkpoint that was kept is.
+    false_alarm_rate: of the report's verdicts, where the detector is calibrated.
+    pixel_false_alarm_rate: of the regions that it shows.
+  """
+  config = image_size.resolved(config, dataset.train.images.shape[1:3])
+  distributed.meet()
+  detector = get_detector(config, workdir, dataset, progress)
+  limit = None
+  if detector.calibration:
+    limit = inspection.limits(detector, false_alarm_rate, pixel_false_alarm_rate)
+  evaluation = evaluate(detector, dataset.test, progress('Scoring'), dataset.categories)
+  others: dict[str, Evaluation] = {}
+  if config.score.coreset < 1:
+    full = config.copy_and_resolve_references()
+    full.score.coreset = 1.0
+    others[evaluation_files.FULL_BANK] = fit_and_evaluate(
+      full, detector.params, dataset, 'full bank', progress
+    )
+  if random_encoder:
+    untrained = train_state.init_encoder(config)
+    others[evaluation_files.RANDOM_ENCODER] = fit_and_evaluate(
+      config, untrained, dataset, 'random encoder', progress
+    )
+  rows: list[checkpoint_table.Row] = []
+  if every_checkpoint:
+    rows = measure_checkpoints(config, workdir, dataset, evaluation, progress)
+  found = inspection.judge(detector, evaluation.scores, dataset.test, limit) if limit else None
+  copies = duplicates.find(dataset)
+  warnings = [duplicates.warn(copies)] if copies else []
+  if limit and found:
+    warnings += what_to_mind(detector, limit, found)
+  if distributed.is_first():
+    evaluation_files.write(
+      workdir / 'eval',
+      dataset.test,
+      evaluation,
+      others,
+      rows,
+      title=f'{dataset.name}, {detector.origin.step} steps',
+      config=config,
+      history=monitoring.read(workdir),
+      threshold=limit.image if limit else None,
+      found=found,
+      warnings=warnings,
+      copies=copies,
+    )
+  return Measured(detector, evaluation, others, rows, warnings)
+
+
+def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:
+  """What to say of the rates, and of test images that look otherwise than the normal ones."""
+  texts = distribution_shift.of_batch(inspection.calibrated(detector).statistics, found.statistics)
+  return [*limit.warnings, *([distribution_shift.warn(texts)] if texts else [])]
+
+
+def measure_checkpoints(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  chosen: Evaluation,
+  progress: Callable[[str], Progress],
+) -> list[checkpoint_table.Row]:
+  """Measures every checkpoint that was kept, but for the chosen one, which has been."""
+  maps = {}
+  with Checkpoints(workdir) as checkpoints:
+    for step in checkpoints.steps:
+      if step == checkpoints.chosen:
+        maps[step] = chosen.maps
+        continue
+      params = restore_encoder(checkpoints, workdir, step)
+      maps[step] = fit_and_evaluate(config, params, dataset, f'step {step}', progress).maps
+    return checkpoint_table.make(maps, checkpoints.statistics, checkpoints.chosen)
+
+
+def fit_and_evaluate(
+  config: ml_collections.ConfigDict,
+  params: train_state.Params,
+  dataset: data.Dataset,
+  title: str,
+  progress: Callable[[str], Progress],
+) -> Evaluation:
+  """Measures a detector that the evaluated one is compared with."""
+  detector = Detector.fit(
+    config,
+    params,
+    dataset.train.images,
+    step=0,
+    progress=progress(f'Embedding normal images, {title}'),
+  )
+  return evaluate(detector, dataset.test, progress(f'Scoring, {title}'), dataset.categories)

@@ -1,0 +1,200 @@
+"""A training run in a workdir: it goes on where it was, and ends with a fitted detector."""
+
+import contextlib
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import ml_collections
+
+from patch_svdd_jax import configuration, data
+from patch_svdd_jax.data import image_size
+from patch_svdd_jax.detection import bank_building, calibration_scores
+from patch_svdd_jax.detection.detector import Detector, strides_of
+from patch_svdd_jax.models import mean_image, tiling
+from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.system import distributed, files
+from patch_svdd_jax.training import (
+  checkpoint_selection,
+  loop,
+  monitoring,
+  train_state,
+  validation,
+)
+from patch_svdd_jax.training.checkpoints import Checkpoints
+from patch_svdd_jax.training.collapse import CollapseWatch
+from patch_svdd_jax.training.monitoring import SilentMonitor, TrainingMonitor
+from patch_svdd_jax.training.train_state import Params
+
+# What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
+FREE = (
+  *configuration.WITHOUT_EFFECT,
+  'config.checkpoint.every:',
+  'config.train.on_collapse:',
+  'config.score.',
+)
+
+
+class StopRequest:
+  """Remembers a Ctrl-C or SIGTERM, so that a run can save before it leaves.
+
+  Of several processes, which all have to ask at the same step, any one's signal stops all.
+  """
+
+  def __init__(self) -> None:
+    self.signal = 0
+
+  def __call__(self) -> bool:
+    self.signal = distributed.maximum(self.signal)
+    return bool(self.signal)
+
+  @contextlib.contextmanager
+  def listening(self) -> Iterator['StopRequest']:
+    """Catches the signals while training runs; a second one acts as if nobody listened."""
+
+    def note(number: int, _: FrameType | None) -> None:
+      self.signal = number
+      print('\nstopping after this call of the train step ...', file=sys.stderr)
+      signal.signal(number, before[number])
+
+    if threading.current_thread() is not threading.main_thread():
+      yield self  # Python tells signals to the main thread alone
+      return
+    before: dict[int, Any] = {
+      number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+      yield self
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Refuses to resume with another config than the workdir was started with, shown key by key.
+
+  A side of config.data.image_size that is open yet may be any.
+  """
+  if not (workdir / configuration.FILE).exists():
+    return
+  before = configuration.load(workdir)
+  sides = zip(config.data.image_size, before.data.image_size, strict=True)
+  config = image_size.resolved(config, [side or own for side, own in sides])
+  # A cosine decay ends at the last step: another end is another rate at every step.
+  free = FREE if config.train.decay == 'cosine' else (*FREE, 'config.train.steps:')
+  configuration.check_unchanged(before, config, workdir, free)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses settings that cannot be trained or scored with, before anything is read.
+
+  Raises:
+    UserError: names the key and what it may be.
+  """
+  image_size.check(config.data.image_size)
+  loop.check(config)
+  bank_building.check(config.score)
+  tiling.check(config.score.tile, strides_of(config))
+  calibration_scores.check(config.calibration)
+
+
+class StoppedError(Exception):
+  """Training was told to stop, and has saved; `status` is that of the command."""
+
+  def __init__(self, workdir: pathlib.Path, step: int, number: int):
+    super().__init__(f'stopped at step {step} of {workdir}: the same command goes on from there')
+    self.status = 128 + number
+
+
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  *,
+  progress: Callable[[str], Progress],
+  calibrated: bool = False,
+) -> tuple[Detector, str]:
+  """Trains from the newest checkpoint of a workdir on, then fits the detector and saves it.
+
+  Args:
+    config: whole, let pass by `check` and `check_resumable`.
+    workdir: of the run; made where it is missing.
+    dataset: of the config.
+    progress: makes what wraps the batches of a task with this title.
+    calibrated: whether the detector's scores of normal images are measured too.
+
+  Returns:
+    The detector, and which checkpoint it is made of and why, in words.
+
+  Raises:
+    StoppedError: on Ctrl-C or SIGTERM.
+    UserError: a setting makes no sense for these images, or the run cannot go on.
+  """
+  normal = dataset.train.images
+  if not all(config.data.image_size):
+    config = image_size.resolved(config, normal.shape[1:3])
+    check(config)
+    check_resumable(config, workdir)
+  distributed.meet()
+  mean = mean_image.training_mean(normal, config.train.mean)
+  validate = validation.make_validation(
+    config, strides_of(config), normal, dataset.held_out.images, mean
+  )
+  initial = train_state.init_state(config)
+  if distributed.is_first():
+    configuration.save(config, workdir)
+  with files.explained(workdir), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+    state = checkpoints.restore(initial) or initial
+    monitor: TrainingMonitor | SilentMonitor = SilentMonitor()
+    if distributed.is_first():
+      monitor = TrainingMonitor(
+        workdir, int(state.step), config.train.steps, loop.pairs_per_step(config)
+      )
+    stop = StopRequest()
+    with monitor, stop.listening():
+      outcome = loop.fit(
+        config,
+        state,
+        normal,
+        mean,
+        monitor=monitor,
+        saver=checkpoints,
+        validate=validate,
+        watch=CollapseWatch(config, monitoring.read(workdir)),
+        should_stop=stop,
+      )
+    if not outcome.finished:
+      raise StoppedError(workdir, int(outcome.state.step), stop.signal)
+    step = checkpoints.chosen or 0
+    params = checkpoints.restore_encoder(outcome.state.params['encoder'], step)
+    reason = checkpoint_selection.explain(checkpoints.statistics, step)
+  detector = fit_detector(
+    config, params, workdir, dataset, step=step, progress=progress, calibrated=calibrated
+  )
+  return detector, reason
+
+
+def fit_detector(
+  config: ml_collections.ConfigDict,
+  params: Params,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  *,
+  step: int,
+  progress: Callable[[str], Progress],
+  calibrated: bool,
+) -> Detector:
+  """Fits the detector of an encoder that took so many steps, and saves it; otherwise as `train`."""
+  detector = Detector.fit(
+    config, params, dataset.train.images, step=step, progress=progress('Embedding')
+  )
+  if calibrated:
+    detector = calibration_scores.calibrate(
+      detector, dataset.train, dataset.held_out, progress('Calibrating')
+    )
+  detector.save(workdir)
+  return detector

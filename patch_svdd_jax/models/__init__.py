@@ -1,0 +1,1 @@
+"""The encoder: its layers, what a patch is, and how whole images are embedded."""

@@ -1,0 +1,196 @@
+"""The embedding pass: every patch of every image, on all local devices, by `jax.pmap`.
+
+Images are dealt to the devices in runs, padded so that every device gets as many, and the
+embeddings stay on the device that made them: a memory bank is born sharded. Of several processes
+each embeds the images of its own devices. Large images go through the encoder in tiles (tiling.py).
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+
+from patch_svdd_jax.models import geometry, tiling
+from patch_svdd_jax.models.architecture import Architecture
+from patch_svdd_jax.models.convolution import valid_conv
+from patch_svdd_jax.models.encoder import Convolve, Encoder
+from patch_svdd_jax.models.mean_image import standardise
+from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, all_devices, local_mesh
+from patch_svdd_jax.training.train_state import Params
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+class Embeddings(NamedTuple):
+  """The embeddings of one scale.
+
+  Attributes:
+    rows: f32[devices, images, patches, D], sharded over the devices of all processes.
+    images: how many images there are; those behind the first so many are padding.
+  """
+
+  rows: jax.Array
+  images: int
+
+
+def make_encode(
+  architecture: Architecture,
+  strides: Mapping[int, int],
+  tile: int = 0,
+  convolve: Convolve = valid_conv,
+) -> Callable:
+  """Returns encode(params, mean, images u8[B, H, W, 3]) -> f32[B, rows, columns, D] for each K.
+
+  Images of more than `tile` pixels along a side are encoded in tiles; 0 encodes them whole.
+  """
+  encoder = Encoder(architecture, convolve=convolve)
+
+  def encode(params: Params, mean: jax.Array, images: jax.Array) -> Any:
+    return encoder.apply({'params': params}, standardise(images, mean), strides)
+
+  return tiling.in_tiles(encode, strides, tile)
+
+
+def make_embed_batch(
+  architecture: Architecture, strides: Mapping[int, int], tile: int = 0
+) -> Callable:
+  """Returns the pmapped embed(params, mean, images u8[devices, B, H, W, 3]) for queries.
+
+  `params` and `mean` are replicated; the result is f32[devices, B, rows, columns, D] for each K.
+  """
+  return _embed_batch(architecture, tuple(strides.items()), tile)
+
+
+@functools.lru_cache(maxsize=8)  # a new function of the same would be compiled anew
+def _embed_batch(
+  architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int
+) -> Callable:
+  return jax.pmap(
+    make_encode(architecture, dict(strides), tile),
+    DEVICES,
+    in_axes=(None, None, 0),
+    out_axes=0,
+    devices=jax.local_devices(),
+  )
+
+
+def make_fill(architecture: Architecture, strides: Mapping[int, int], tile: int = 0) -> Callable:
+  """Returns the pmapped fill(rows, params, mean, images, first) -> rows.
+
+  It writes the embeddings of a batch of images into the rows of each device, in place (they are
+  donated), from image `first` on.
+  """
+  return _fill(architecture, tuple(strides.items()), tile)
+
+
+@functools.lru_cache(maxsize=8)
+def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int) -> Callable:
+  encode = make_encode(architecture, dict(strides), tile)
+
+  def fill(
+    rows: dict[int, jax.Array], params: Params, mean: jax.Array, images: jax.Array, first: jax.Array
+  ) -> dict[int, jax.Array]:
+    grids = encode(params, mean, images)
+    flat = {k: grid.reshape(grid.shape[0], -1, grid.shape[-1]) for k, grid in grids.items()}
+    return {k: lax.dynamic_update_slice(rows[k], flat[k], (first, 0, 0)) for k in rows}
+
+  in_axes = (0, None, None, 0, None)
+  return jax.pmap(
+    fill, DEVICES, in_axes=in_axes, out_axes=0, donate_argnums=0, devices=jax.local_devices()
+  )
+
+
+def pad_images(images: np.ndarray, count: int) -> np.ndarray:
+  """`images` with black ones behind, `count` in all."""
+  if count == len(images):
+    return images
+  padding = [(0, count - len(images))] + [(0, 0)] * (images.ndim - 1)
+  return np.pad(images, padding)
+
+
+def embed(
+  architecture: Architecture,
+  params: Params,
+  mean: jax.Array,
+  images: np.ndarray,
+  strides: Mapping[int, int],
+  *,
+  batch_size: int,
+  tile: int = 0,
+  progress: Progress = iter,
+) -> dict[int, Embeddings]:
+  """Embeds all patches of all images; what comes out stays on the devices.
+
+  Args:
+    architecture: the encoder's.
+    params: the encoder's, replicated.
+    mean: f32[H, W, 3] or f32[1, 1, 3], replicated.
+    images: u8[N, H, W, 3], N >= 1; the same in every process.
+    strides: for each receptive field that is wanted, its stride in pixels.
+    batch_size: images embedded at a time on each device.
+    tile: the most pixels along a side that are encoded at a time, 0 for all.
+    progress: wraps the iterable of batches.
+
+  Returns:
+    The embeddings of each scale, images in order, dealt to the devices in runs.
+  """
+  mesh, own = all_devices(), local_mesh()
+  batch = min(batch_size, -(-len(images) // mesh.size))
+  batches = -(-len(images) // (mesh.size * batch))
+  share = batches * batch
+  dealt = pad_images(images, mesh.size * share).reshape(mesh.size, share, *images.shape[1:])
+  dealt = dealt[[device in own.devices for device in mesh.devices]]
+  rows = {}
+  for k, stride in strides.items():
+    patches = geometry.patch_count(images.shape[1:3], k, stride)
+    shape = (own.size, share, patches, architecture.embed_dim)
+    rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, DIVIDED))
+  fill = make_fill(architecture, strides, tile)
+  for index in progress(range(batches)):
+    first = index * batch
+    rows = fill(rows, params, mean, dealt[:, first : first + batch], first)
+    # Waiting keeps the progress bar honest and one batch of images on the device.
+    jax.block_until_ready(rows)
+  return {k: Embeddings(_of_all_processes(value, mesh), len(images)) for k, value in rows.items()}
+
+
+def _of_all_processes(rows: jax.Array, mesh: Mesh) -> jax.Array:
+  """One array over all devices, from what each process has on its own [devices, ...]."""
+  return jax.make_array_from_single_device_arrays(
+    (mesh.size, *rows.shape[1:]),
+    NamedSharding(mesh, DIVIDED),
+    [shard.data for shard in rows.addressable_shards],
+  )
+
+
+def embed_to_host(
+  architecture: Architecture,
+  params: Params,
+  mean: jax.Array,
+  images: np.ndarray,
+  strides: Mapping[int, int],
+  *,
+  batch_size: int,
+  tile: int = 0,
+  progress: Progress = iter,
+) -> dict[int, np.ndarray]:
+  """The same for embeddings that do not fit on the devices: rows f32[N, D] of each scale."""
+  own = local_mesh().size
+  batch = own * min(batch_size, -(-len(images) // own))
+  embed_batch = make_embed_batch(architecture, strides, tile)
+  rows = {}
+  for k, stride in strides.items():
+    patches = geometry.patch_count(images.shape[1:3], k, stride)
+    rows[k] = np.empty((len(images), patches, architecture.embed_dim), np.float32)
+  for first in progress(range(0, len(images), batch)):
+    part = pad_images(images[first : first + batch], batch)
+    grids = embed_batch(params, mean, part.reshape(own, -1, *images.shape[1:]))
+    for k, grid in grids.items():
+      flat = np.asarray(grid).reshape(batch, *rows[k].shape[1:])
+      rows[k][first : first + batch] = flat[: len(images) - first]
+  return {k: value.reshape(-1, architecture.embed_dim) for k, value in rows.items()}

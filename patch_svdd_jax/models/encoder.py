@@ -1,0 +1,252 @@
+"""Encoders and the position classifier, as Flax modules.
+
+Every convolution is VALID, so a patch is nothing but an image of the receptive field's size: the
+same parameters applied to a whole image give the embeddings of all its patches, overlapping work
+shared.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import geometry
+from patch_svdd_jax.models.architecture import Architecture, Convolution
+from patch_svdd_jax.models.convolution import PRECISION, valid_conv
+
+LEAK = 0.1
+POSITIONS = 8
+# What rematerialisation keeps of the activations: those of every other layer.
+KEPT = 'kept activation'
+# VALID convolutions by stride and dilation, as `valid_conv`.
+Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
+
+
+def uniform_initializer(fan_in: int) -> Callable:
+  """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default and therefore the authors'."""
+  bound = fan_in**-0.5
+
+  def initialize(
+    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+  ) -> jax.Array:
+    # The same numbers as a draw of four dimensions, which XLA takes four times longer to compile.
+    return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+  return initialize
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+  """The activation between all layers."""
+  return nn.leaky_relu(x, LEAK)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """bfloat16 as float32; other types as they are."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class ValidConv(nn.Module):
+  """A VALID convolution, whose stride and dilation are chosen at each call.
+
+  `dtype` is that of the computation; None is that of the parameters.
+  """
+
+  kernel: int
+  features: int
+  dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
+
+  @nn.compact
+  def __call__(self, x: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """Convolves f32[B, H, W, C] to f32[B, H', W', features]."""
+    initializer = uniform_initializer(self.kernel**2 * x.shape[-1])
+    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+    kernel = self.param('kernel', initializer, shape)
+    bias = self.param('bias', initializer, (self.features,))
+    if self.dtype:
+      x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
+    return self.convolve(x, kernel, stride, dilation) + bias[None, None, None]
+
+
+class BaseLevel(nn.Module):
+  """The lowest level: K x K pixels to one embedding, leaky ReLU between and tanh last."""
+
+  layers: tuple[Convolution, ...]
+  dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
+
+  def setup(self) -> None:
+    self.conv = [
+      ValidConv(layer.kernel, layer.features, self.dtype, self.convolve) for layer in self.layers
+    ]
+
+  def __call__(self, x: jax.Array, thinning: int = 1) -> jax.Array:
+    """Embeds f32[B, H, W, 3]; of the outputs every `thinning`-th is computed along each axis."""
+    *hidden, last = zip(self.conv, self.layers, strict=True)
+    for index, (conv, layer) in enumerate(hidden):
+      x = leaky_relu(conv(x, layer.stride))
+      if index % 2:
+        x = checkpoint_name(x, KEPT)
+    conv, layer = last
+    return jnp.tanh(conv(x, layer.stride * thinning))
+
+
+class MergeLevel(nn.Module):
+  """A level above: the embeddings of a patch's four quadrants to the patch's embedding."""
+
+  merge_features: int
+  embed_dim: int
+  dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
+
+  def setup(self) -> None:
+    features = (self.merge_features, self.embed_dim)
+    self.conv = [
+      ValidConv(2 - i, count, self.dtype, self.convolve) for i, count in enumerate(features)
+    ]
+
+  def __call__(self, x: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """Merges f32[B, h, w, D] of the level below, quadrants `dilation` grid points apart."""
+    return jnp.tanh(self.conv[1](leaky_relu(self.conv[0](x, stride, dilation))))
+
+
+class Encoder(nn.Module):
+  """The hierarchical encoder f (Yi & Yoon 2020, section 3.4).
+
+  Attributes:
+    architecture: its shape.
+    dtype: in which its layers compute; None is that of the parameters. Embeddings of bfloat16
+      become float32.
+    convolve: what its layers convolve with.
+  """
+
+  architecture: Architecture
+  dtype: jax.typing.DTypeLike | None = None
+  convolve: Convolve = valid_conv
+
+  def setup(self) -> None:
+    base, *merging = self.architecture.levels
+    shape = self.architecture
+    levels: dict[str, nn.Module] = {
+      f'level_{base}': BaseLevel(shape.base, self.dtype, self.convolve)
+    }
+    levels |= {
+      f'level_{k}': MergeLevel(shape.merge_features, shape.embed_dim, self.dtype, self.convolve)
+      for k in merging
+    }
+    for name, module in levels.items():
+      setattr(self, name, module)
+
+  def __call__(self, images: jax.Array, strides: Mapping[int, int]) -> dict[int, jax.Array]:
+    """Embeds every patch of every image, all scales in one pass.
+
+    Args:
+      images: f32[B, H, W, 3], standardised; any H, W >= the largest receptive field.
+      strides: for each receptive field K that is wanted, its stride S in pixels.
+
+    Returns:
+      For each K the grid of embeddings f32[B, (H-K)//S+1, (W-K)//S+1, D].
+
+    Raises:
+      UserError: an image is smaller than a patch, or a stride is not a multiple of the native one.
+    """
+    levels = self.architecture.levels
+    fine = fine_strides(self.architecture, strides)
+    maps: dict[int, jax.Array] = {}
+    for below, level in zip((None, *levels), levels, strict=False):
+      if level not in fine:
+        continue
+      if below is None:
+        grid = self.level_module(level)(images, fine[level] // self.architecture.native_stride)
+      else:
+        grid = self.level_module(level)(
+          maps[below], stride=fine[level] // fine[below], dilation=below // fine[below]
+        )
+      rows, columns = geometry.grid_shape(images.shape[1:3], level, fine[level])
+      # An odd last row of pixels can let one more convolution window in than there are patches.
+      maps[level] = grid[:, :rows, :columns]
+    return {
+      level: at_least_float32(maps[level][:, :: stride // fine[level], :: stride // fine[level]])
+      for level, stride in strides.items()
+    }
+
+  def embed_patches(self, patches: jax.Array) -> jax.Array:
+    """Embeds patches one by one, as training does: f32[B, K, K, 3] to f32[B, D].
+
+    The quadrants are encoded side by side, as a batch: a 64-pixel patch needs four 32-pixel
+    outputs, not the 17 x 17 that lie between them.
+    """
+    batch, size = patches.shape[:2]
+    base = self.architecture.receptive_field
+    side = size // base
+    quadrants = patches.reshape(batch, side, base, side, base, 3).swapaxes(2, 3)
+    embedded = self.level_module(base)(quadrants.reshape(-1, base, base, 3))
+    grid = embedded.reshape(batch, side, side, -1)
+    for level in self.architecture.levels[1 : self.architecture.levels.index(size) + 1]:
+      grid = self.level_module(level)(grid, stride=2, dilation=1)
+    return at_least_float32(grid[:, 0, 0])
+
+  def level_module(self, receptive_field: int) -> nn.Module:
+    """The submodule of the level with this receptive field."""
+    return getattr(self, f'level_{receptive_field}')
+
+  def initialize(self, images: jax.Array) -> dict[int, jax.Array]:
+    """Visits every level, for `Encoder.init`."""
+    return self(images, dict.fromkeys(self.architecture.levels, self.architecture.native_stride))
+
+
+def fine_strides(architecture: Architecture, strides: Mapping[int, int]) -> dict[int, int]:
+  """The stride at which each level must be computed to serve its own output and the levels above.
+
+  Raises:
+    UserError: a stride is not a positive multiple of the native stride.
+  """
+  native = architecture.native_stride
+  fine: dict[int, int] = {}
+  needed = 0  # gcd(0, s) == s: nothing is needed from above the top
+  for level in reversed(architecture.levels):
+    stride = strides.get(level, 0)
+    if level in strides and (stride < 1 or stride % native):
+      raise UserError(
+        f"a stride of {stride} at K={level} is not a multiple of the encoder's native stride "
+        f'{native}: change config.score.strides'
+      )
+    needed = math.gcd(stride, needed)
+    if needed:
+      fine[level] = needed
+      needed = math.gcd(needed, level // 2)
+  return fine
+
+
+class PositionClassifier(nn.Module):
+  """Which of the 8 neighbours is the second patch? (section 3.3; Doersch et al. 2015).
+
+  Attributes:
+    train_last_layer: the authors normalise the last layer's weight over its output axis without a
+      gradient, so that only its bias learns (False). True is a plain dense layer.
+  """
+
+  train_last_layer: bool = False
+  hidden: int = 128
+
+  @nn.compact
+  def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Logits f32[B, 8] from two embeddings f32[B, D]."""
+    x = first - second
+    for index in range(2):
+      x = leaky_relu(self.dense(x, self.hidden, f'dense_{index}'))
+    return self.dense(x, POSITIONS, 'last', frozen=not self.train_last_layer)
+
+  def dense(self, x: jax.Array, features: int, name: str, frozen: bool = False) -> jax.Array:
+    """A dense layer in full float32; `frozen` normalises its weight and cuts the gradient to it."""
+    initializer = uniform_initializer(x.shape[-1])
+    kernel = self.param(f'{name}_kernel', initializer, (x.shape[-1], features))
+    bias = self.param(f'{name}_bias', initializer, (features,))
+    if frozen:
+      kernel = lax.stop_gradient(kernel / jnp.linalg.norm(kernel, axis=1, keepdims=True))
+    return jnp.dot(x, kernel, precision=PRECISION) + bias[None]

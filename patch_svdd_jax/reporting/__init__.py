@@ -1,0 +1,1 @@
+"""Evaluations and predictions as people read them: files, tables, pictures, pages."""

@@ -1,0 +1,154 @@
+"""What an evaluation leaves in its folder: report.html, metrics.json, maps, pictures."""
+
+import json
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax.data import Split
+from patch_svdd_jax.data.duplicates import Duplicate
+from patch_svdd_jax.detection.calibration import Threshold
+from patch_svdd_jax.detection.inspection import Inspection
+from patch_svdd_jax.evaluation.evaluate import Evaluation
+from patch_svdd_jax.reporting import checkpoint_table, html, overlays
+from patch_svdd_jax.reporting.html import evaluated
+from patch_svdd_jax.search import coreset
+from patch_svdd_jax.system import files, npz
+
+# What an evaluation may be compared with, as metrics.json names it.
+RANDOM_ENCODER, FULL_BANK = 'random_encoder', 'full_bank'
+
+
+def to_json(value: Any) -> Any:
+  """Plain JSON values; NaN, which JSON lacks, becomes null (a metric that needs both classes)."""
+  if isinstance(value, Mapping):
+    return {key: to_json(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [to_json(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def summary(
+  evaluation: Evaluation,
+  others: Mapping[str, Evaluation],
+  checkpoints: Sequence[checkpoint_table.Row] = (),
+  copies: Sequence[Duplicate] = (),
+) -> dict[str, Any]:
+  """The contents of metrics.json; of the others, by name, the metrics."""
+  contents: dict[str, Any] = {
+    'maps': evaluation.maps,
+    'per_defect': evaluation.per_defect,
+    'timing': evaluation.timing,
+  }
+  contents |= {'per_category': evaluation.per_category} if evaluation.per_category else {}
+  for name, other in others.items():
+    contents[name] = {'maps': other.maps, 'per_defect': other.per_defect}
+    contents[name] |= {'per_category': other.per_category} if other.per_category else {}
+  if FULL_BANK in others:
+    contents['coreset'] = reduction(evaluation, others[FULL_BANK])
+  if checkpoints:
+    contents['checkpoints'] = checkpoint_table.summary(checkpoints)
+  if copies:
+    contents['duplicates'] = [pair._asdict() for pair in copies]
+  return to_json(contents)
+
+
+def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, float]]:
+  """What the smaller memory bank costs: by scale, how much farther its nearest rows are."""
+  return {
+    name: coreset.distance_error(full.scores.distances[name].ravel(), distances.ravel())
+    for name, distances in evaluation.scores.distances.items()
+  }
+
+
+def write(
+  folder: pathlib.Path,
+  split: Split,
+  evaluation: Evaluation,
+  others: Mapping[str, Evaluation],
+  checkpoints: Sequence[checkpoint_table.Row] = (),
+  *,
+  title: str = 'Evaluation',
+  config: ml_collections.ConfigDict | None = None,
+  history: Sequence[Mapping[str, float]] = (),
+  threshold: Threshold | None = None,
+  found: Inspection | None = None,
+  warnings: Sequence[str] = (),
+  copies: Sequence[Duplicate] = (),
+) -> None:
+  """Writes everything into `folder`: report.html, metrics.json, maps.npz and the pictures.
+
+  These are overlays/ and overview.png, and checkpoints.png where checkpoints were compared.
+
+  maps.npz holds each map as f32[N, H, W] and each image score as `<map>_score` f32[N], with
+  `names`, `labels` and `defects`. Pictures and the report show the last map, the product where
+  there are several scales.
+
+  Args:
+    folder: where to write.
+    split: the N images that were scored.
+    evaluation: of them.
+    others: what it is compared with, by name.
+    checkpoints: that were compared.
+    title: of the report; so are all that follow, see `html_report.evaluated.make`.
+    config: the whole config.
+    history: of training.
+    threshold: above which an image is an alarm.
+    found: what else is known of the images where the detector is calibrated.
+    warnings: what a reader should know first.
+    copies: test images that are copies of normal ones.
+
+  Raises:
+    UserError: a file cannot be written.
+  """
+  with files.explained(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    # What an older evaluation left: its figures and pictures are not those of the new maps.
+    (folder / 'metrics.json').unlink(missing_ok=True)
+    (folder / 'report.html').unlink(missing_ok=True)
+    (folder / 'checkpoints.png').unlink(missing_ok=True)
+    shutil.rmtree(folder / 'overlays', ignore_errors=True)
+    write_maps(folder / 'maps.npz', split, evaluation)
+    name = list(evaluation.maps)[-1]
+    maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
+    if len(split):
+      limits = overlays.colour_limits(maps)
+      overlays.write_overlays(folder / 'overlays', split, maps, scores, limits)
+      overlays.write_overview(folder / 'overview.png', split, maps, scores, limits)
+      page = evaluated.make(
+        split,
+        evaluation,
+        others,
+        limits,
+        title=title,
+        config=config,
+        history=history,
+        threshold=threshold,
+        found=found,
+        warnings=warnings,
+      )
+      html.write(folder / 'report.html', page)
+    if checkpoints:
+      files.write(folder / 'checkpoints.png', checkpoint_table.draw(checkpoints))
+    # Last: where metrics.json is, the rest is whole.
+    figures = summary(evaluation, others, checkpoints, copies)
+    files.write(folder / 'metrics.json', (json.dumps(figures, indent=2) + '\n').encode())
+
+
+def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None:
+  """Writes maps and scores as one compressed npz."""
+  arrays: dict[str, Any] = dict(evaluation.scores.maps)
+  arrays |= {f'{name}_score': scores for name, scores in evaluation.scores.images.items()}
+  arrays |= {
+    'names': np.array(split.names),
+    'labels': split.labels,
+    'defects': np.array(split.defects),
+  }
+  npz.write(path, arrays)

@@ -1,0 +1,158 @@
+"""What a page consists of. What is absent is not shown."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from patch_svdd_jax.detection.calibration import Threshold
+from patch_svdd_jax.detection.regions import Region
+from patch_svdd_jax.models.geometry import ImageSize
+from patch_svdd_jax.reporting.html.charts import Chart
+from patch_svdd_jax.reporting.html.pictures import View
+
+MISSED, FALSE_ALARM = 'missed', 'false alarm'
+NORMAL, ANOMALOUS, UNKNOWN = 'normal', 'anomalous', 'images'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Item:
+  """One image of the gallery, and what is known about it.
+
+  Attributes:
+    name: its path; any text.
+    score: of the image.
+    views: makes its pictures, if it is shown.
+    anomalous: the truth; None where it is unknown.
+    defect: its type, 'good' for a normal image; '' where it is unknown.
+    p_value: the share of normal images that score so high.
+    alarm: the verdict; None where there is none.
+    regions: where it looks anomalous, in pixels of the file.
+    size: (height, width) of the file.
+    warnings: what shows that it looks otherwise than normal images.
+  """
+
+  name: str
+  score: float
+  views: Callable[[], Sequence[View]]
+  anomalous: bool | None = None
+  defect: str = ''
+  p_value: float | None = None
+  alarm: bool | None = None
+  regions: Sequence[Region] = ()
+  size: ImageSize = (1, 1)
+  warnings: Sequence[str] = ()
+
+  @property
+  def verdict(self) -> str:
+    """'alarm' or 'pass'; '' where there is none."""
+    return {None: '', True: 'alarm', False: 'pass'}[self.alarm]
+
+  @property
+  def error(self) -> str:
+    """MISSED or FALSE_ALARM; '' where the verdict is right, or the truth or it is unknown."""
+    if self.anomalous is None or self.alarm in (None, self.anomalous):
+      return ''
+    return MISSED if self.anomalous else FALSE_ALARM
+
+
+class Compared(NamedTuple):
+  """The same figure of something that was measured beside."""
+
+  name: str
+  value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+  """A figure that comes first.
+
+  Attributes:
+    metric: by which the page and its tests know it.
+    title: what it is.
+    value: in [0, 1].
+    others: what it is compared with.
+  """
+
+  metric: str
+  title: str
+  value: float
+  others: Sequence[Compared] = ()
+
+
+class Row(NamedTuple):
+  """The figures of one thing in a table; those of what it is compared with are shown fainter."""
+
+  name: str
+  figures: Mapping[str, float]
+  compared: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Metrics by name; NaN, where a metric needs both classes, is shown as a dash.
+
+  Attributes:
+    name: by which the page and its tests know it.
+    title: what the table shows.
+    heading: of the first column; those of the others are `metrics.TITLES`.
+    rows: the figures.
+    note: text below.
+  """
+
+  name: str
+  title: str
+  heading: str
+  rows: Sequence[Row]
+  note: str = ''
+
+
+class Fact(NamedTuple):
+  """A measured number: what, how much, and in what unit."""
+
+  name: str
+  title: str
+  value: float
+  unit: str = ''
+
+
+class Setting(NamedTuple):
+  """A key of the config, its value, and the default where that is another."""
+
+  key: str
+  value: str
+  default: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Page:
+  """A page.
+
+  Attributes:
+    title: the data set, the folder, or what was scored.
+    items: images, of which the gallery shows `gallery.MOST_ITEMS` at most.
+    scores: f[N] of all images there are, by what they are: NORMAL, ANOMALOUS, or UNKNOWN.
+    map_name: which map is shown, and gives the scores.
+    limits: (low, high) of the colour scale.
+    threshold: what scores above it are alarms; None where there are no verdicts.
+    warnings: what a reader should know first.
+    headlines, tables, curves: what was measured.
+    training: how training went.
+    timing: how long scoring took.
+    settings: the whole config.
+  """
+
+  title: str
+  items: Sequence[Item]
+  scores: Mapping[str, np.ndarray]
+  map_name: str
+  limits: tuple[float, float]
+  threshold: Threshold | None = None
+  warnings: Sequence[str] = ()
+  headlines: Sequence[Headline] = ()
+  tables: Sequence[Table] = ()
+  curves: Sequence[Chart] = ()
+  training: Sequence[Chart] = ()
+  timing: Sequence[Fact] = ()
+  settings: Sequence[Setting] = ()

@@ -1,0 +1,115 @@
+"""What a page says of the run behind it: training, timing, settings."""
+
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax import configuration
+from patch_svdd_jax.configs import default
+from patch_svdd_jax.reporting import learning_curves
+from patch_svdd_jax.reporting.html.charts import COLOURS, Chart, Line, Rule, around
+from patch_svdd_jax.reporting.html.page import Fact, Setting
+from patch_svdd_jax.training import checkpoint_selection
+
+# Curves of training by what the monitor calls them: title, and unit of the y-axis.
+TRAINING = {
+  'loss': ('Loss', 'sum of weighted losses'),
+  'position_accuracy': ('Positions right', 'share'),
+  'position_loss': ('Position loss', 'cross-entropy, nats'),
+  'neighbour_loss': ('Neighbour loss', 'mean distance'),
+  'centre_loss': ('Distance to the centre', 'mean distance'),
+  'embedding_spread': ('Spread of embeddings', 'standard deviation'),
+  'effective_rank': ('Effective rank of embeddings', 'dimensions'),
+}
+HELD_OUT = 'held_out/'
+
+# From so many calls on lines are smoothed: of fewer, the mean would lag behind what it shows.
+MANY_CALLS = 10 * learning_curves.SMOOTHED
+
+TIMING = {
+  'embed_images_per_s': ('embedding', 'images/s'),
+  'search_images_per_s': ('search of the memory banks', 'images/s'),
+  'map_images_per_s': ('maps', 'images/s'),
+  'images_per_s': ('all of these', 'images/s'),
+  'search_gflop_per_s': ('search, by the whole product', 'GFLOP/s'),
+  'search_unproven': ('share of patches that took a second look', ''),
+  'bank_rows': ('patches in the memory banks', ''),
+  'metrics_seconds': ('metrics', 's'),
+  'peak_memory_mib': ('peak memory', 'MiB'),
+}
+
+
+def timing(measured: Mapping[str, float]) -> list[Fact]:
+  """The timing of an evaluation, in words."""
+  return [
+    Fact(name, title, measured[name], unit)
+    for name, (title, unit) in TIMING.items()
+    if name in measured
+  ]
+
+
+def settings(config: ml_collections.ConfigDict) -> list[Setting]:
+  """All keys, with the default of those that differ from configs/default.py."""
+  defaults = dict(configuration.flatten(default.get_config()))
+  return [
+    Setting(key, repr(value), repr(defaults[key]) if value != defaults[key] else None)
+    for key, value in configuration.flatten(config)
+  ]
+
+
+def training_charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
+  """The curves of training, of all scales; none where nothing was recorded.
+
+  Args:
+    history: lines of `monitoring.read`.
+  """
+  found = [(name, _lines(history, name)) for name in TRAINING]
+  return [_chart(name, lines) for name, lines in found if lines]
+
+
+def _lines(history: Sequence[Mapping[str, float]], name: str) -> list[Line]:
+  """Of each scale a line, and a dashed one of held-out images."""
+  scales = [
+    key
+    for key in dict.fromkeys(key for line in history for key in line)
+    if key.partition('/')[0] == name
+  ]
+  lines = []
+  for colour, key in enumerate(scales):
+    scale = key.partition('/')[2]
+    x, y = _values(history, key)
+    shown = learning_curves.smooth(y) if len(y) >= MANY_CALLS else y
+    lines.append(Line(scale or 'training', x, shown, colour % COLOURS))
+    x, y = _values(history, HELD_OUT + key)
+    if x.size:
+      label = f'{scale}, held out' if scale else 'held out'
+      lines.append(Line(label, x, y, colour % COLOURS, dashed=True, dotted=True))
+  return lines
+
+
+def _values(history: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
+  """The steps and the finite values of what was recorded under a key."""
+  found = [(line['step'], line[key]) for line in history if np.isfinite(line.get(key, np.nan))]
+  steps, values = np.array(found, np.float64).reshape(-1, 2).T
+  return steps, values
+
+
+def _chart(name: str, lines: Sequence[Line]) -> Chart:
+  title, unit = TRAINING[name]
+  rules = [Rule('chance', checkpoint_selection.CHANCE, vertical=False)] * (
+    name == 'position_accuracy'
+  )
+  values = [line.y for line in lines] + [np.array([rule.value for rule in rules])]
+  smoothed = max(len(line.x) for line in lines if not line.dashed) >= MANY_CALLS
+  return Chart(
+    name=f'training-{name}',
+    title=title,
+    x_title='step',
+    y_title=unit,
+    x_limits=around(np.concatenate([line.x for line in lines])),
+    y_limits=around(np.concatenate(values)),
+    lines=lines,
+    rules=rules,
+    caption=f'Solid lines: means over the last {learning_curves.SMOOTHED} calls.' * smoothed,
+  )

@@ -1,0 +1,59 @@
+"""Pictures of what was found in images: masks of the file's size, and overlays."""
+
+import pathlib
+from typing import Literal
+
+import numpy as np
+
+from patch_svdd_jax.data import Split, images
+from patch_svdd_jax.detection.calibration import Calibration
+from patch_svdd_jax.detection.inspection import Inspection
+from patch_svdd_jax.reporting import overlays
+
+MASKS, OVERLAYS = 'masks', 'overlays'
+
+Which = Literal['alarms', 'all', 'none']
+
+
+def colour_limits(calibration: Calibration, threshold: float) -> tuple[float, float]:
+  """The colour scale of all pictures: from the median of normal pixels, the threshold amid it."""
+  low = float(calibration.levels[np.argmax(calibration.shares <= 0.5)])
+  return low, 2 * max(threshold, low) - low
+
+
+def write(
+  folder: pathlib.Path,
+  split: Split,
+  found: Inspection,
+  threshold: float,
+  limits: tuple[float, float],
+  which: Which,
+) -> None:
+  """Writes the pictures of a batch below `folder`, under the images' names; each appears whole.
+
+  Args:
+    folder: of the results.
+    split: the images.
+    found: in them.
+    threshold: for pixels: a mask is True above it.
+    limits: of `colour_limits`.
+    which: 'alarms', 'all' or 'none' of the images.
+
+  Raises:
+    UserError: the disk is full, or the folder cannot be written.
+  """
+  for index, name in enumerate(split.names):
+    if which == 'none' or (which == 'alarms' and not found.alarms[index]):
+      continue
+    mask, (height, width) = found.maps[index] > threshold, split.sizes[index]
+    full = images.resize_mask(mask, (int(height), int(width)))
+    overlays.write_png(folder / MASKS, name, images.encode_png(full))
+    overlays.write_overlay(
+      folder / OVERLAYS,
+      name,
+      split.images[index],
+      mask,
+      found.maps[index],
+      float(found.scores[index]),
+      limits,
+    )

@@ -1,0 +1,355 @@
+"""The memory bank: the embeddings of all normal patches, laid out for the search.
+
+The rows lie where the embedding pass left them, divided over the devices, and never visit the host.
+A bank that is small is copied to every device instead: then each searches all of it for its share
+of the queries, and none has to prove what another one has found. One that is larger than the
+devices' memory stays on the host, and its chunks visit the devices in turn.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.embedding import Embeddings, pad_images
+from patch_svdd_jax.search import screening
+from patch_svdd_jax.search.screening import GROUP, Screen
+from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, all_devices
+
+# A bank of no more bytes is copied to every device.
+SMALL = 32 * 2**20
+
+# Values of the bank that take part in the design of its screen.
+SAMPLE = 2**23
+
+NO_NUMBERS = 'the memory bank has a NaN or an infinity: check the images and the encoder'
+
+
+class Layout(NamedTuple):
+  """How a bank lies on the devices.
+
+  Attributes:
+    size: the number of its rows, padding not counted.
+    share: rows of each part; those of the last parts may be fewer.
+    mesh: the devices.
+  """
+
+  size: int
+  share: int
+  mesh: Mesh
+
+  @property
+  def divided(self) -> bool:
+    """Whether each device has another part; otherwise one part is all, and each has it."""
+    return self.share < self.size
+
+  @property
+  def spec(self) -> PartitionSpec:
+    """How the parts lie on the mesh."""
+    return DIVIDED if self.divided else EVERYWHERE
+
+  @property
+  def platform(self) -> str:
+    """What the devices are: 'cpu', 'gpu', 'tpu'."""
+    return self.mesh.devices.flat[0].platform
+
+  def first_row(self) -> jax.Array:
+    """Inside of shard_map, the number of the first row of a device's part."""
+    return lax.axis_index(DEVICES) * self.share if self.divided else jnp.int32(0)
+
+  def row_count(self) -> jax.Array:
+    """Inside of shard_map, how many rows a device's part has."""
+    return jnp.clip(self.size - self.first_row(), 0, self.share)
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['rows', 'vectors', 'screen'],
+  meta_fields=['layout'],
+)
+@dataclasses.dataclass(frozen=True)
+class MemoryBank:
+  """A memory bank, ready to be searched; a pytree.
+
+  Attributes:
+    rows: f32[parts, groups, GROUP, D], padded.
+    vectors: f32 or bf16[parts, groups, GROUP, W], the rows' screening vectors.
+    screen: what the screening vectors were made with.
+    layout: how the parts lie on the devices.
+  """
+
+  rows: jax.Array
+  vectors: jax.Array
+  screen: Screen
+  layout: Layout
+
+  @property
+  def size(self) -> int:
+    """The number of rows, padding not counted."""
+    return self.layout.size
+
+  @property
+  def dim(self) -> int:
+    """D."""
+    return self.rows.shape[-1]
+
+  @property
+  def mesh(self) -> Mesh:
+    """The devices."""
+    return self.layout.mesh
+
+  @property
+  def groups_on_device(self) -> int:
+    """How many groups each device searches."""
+    return self.rows.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostBank:
+  """A memory bank on the host, whose chunks are searched one after the other.
+
+  Attributes:
+    rows: f32[N, D], in memory or mapped from a file; the same in every process.
+    screen: for all chunks.
+    dtype: of the screening vectors.
+    chunk: rows that are on the devices at a time; the next ones arrive meanwhile.
+    mesh: the devices.
+  """
+
+  rows: np.ndarray
+  screen: Screen
+  dtype: jax.typing.DTypeLike
+  chunk: int
+  mesh: Mesh
+
+  @property
+  def size(self) -> int:
+    """The number of rows."""
+    return len(self.rows)
+
+  @property
+  def dim(self) -> int:
+    """D."""
+    return self.rows.shape[1]
+
+  @property
+  def groups_on_device(self) -> int:
+    """How many groups each device searches at a time."""
+    return -(-self.chunk // GROUP)
+
+  def load(self, first: int) -> MemoryBank:
+    """Sends the chunk that begins with row `first` to the devices."""
+    rows = self.rows[first : first + self.chunk]
+    return _arrange(_deal(rows, self.mesh), len(rows), self.mesh, self.dtype, self.screen)
+
+
+def lay_out(size: int, share: int, dim: int, mesh: Mesh) -> Layout:
+  """How a bank of f32[size, dim], dealt in parts of `share` rows, is to lie: copied if small."""
+  small = size <= share or size * dim * 4 <= SMALL
+  return Layout(size, size if small else share, mesh)
+
+
+def screen_dtype(mesh: Mesh) -> jax.typing.DTypeLike:
+  """What the devices multiply fastest: float32 on CPUs, bfloat16 on matrix units."""
+  return jnp.float32 if mesh.devices.flat[0].platform == 'cpu' else jnp.bfloat16
+
+
+def from_embeddings(
+  embeddings: Embeddings, dtype: jax.typing.DTypeLike | None = None
+) -> MemoryBank:
+  """A bank of the embeddings of one scale; see `from_rows`."""
+  devices, images, patches, dim = embeddings.rows.shape
+  rows = embeddings.rows.reshape(devices, images * patches, dim)
+  return _arrange(rows, embeddings.images * patches, all_devices(), dtype)
+
+
+def from_rows(
+  rows: np.ndarray,
+  mesh: Mesh | None = None,
+  dtype: jax.typing.DTypeLike | None = None,
+  screen: Screen | None = None,
+) -> MemoryBank:
+  """A bank of rows, dealt to the devices in runs.
+
+  Args:
+    rows: f32[N, D], N >= 1; the same in every process.
+    mesh: the devices; all of them if None.
+    dtype: of the screening vectors, float32 or bfloat16; what suits the devices if None. The
+      search is exact with either.
+    screen: that of another bank of such rows; one for these rows if None. Exact with either, too.
+
+  Raises:
+    UserError: there are no rows, or one has a NaN or an infinity.
+  """
+  _check_shape(rows)
+  mesh = mesh or all_devices()
+  return _arrange(_deal(rows, mesh), len(rows), mesh, dtype, screen)
+
+
+def on_host(
+  rows: np.ndarray,
+  chunk: int,
+  mesh: Mesh | None = None,
+  dtype: jax.typing.DTypeLike | None = None,
+  screen: Screen | None = None,
+) -> HostBank:
+  """A bank that stays on the host, `chunk` rows of which visit the devices at a time.
+
+  Raises:
+    UserError: there are no rows; a NaN or an infinity is found when its chunk is searched.
+  """
+  _check_shape(rows)
+  mesh = mesh or all_devices()
+  dtype = dtype or screen_dtype(mesh)
+  if screen is None:
+    groups = max(1, min(SAMPLE // (rows.shape[1] * GROUP), len(rows) // GROUP))
+    starts = np.arange(groups)[:, None] * (len(rows) // groups)
+    sample = rows[(starts + np.arange(GROUP)) % len(rows)]
+    screen = _design(sample, len(rows), mesh, dtype)
+  return HostBank(rows, screen, dtype, chunk, mesh)
+
+
+def _check_shape(rows: np.ndarray) -> None:
+  """Refuses what is no bank."""
+  if rows.ndim != 2 or not rows.size:
+    raise UserError(f'a memory bank needs rows f32[N, D], N >= 1; these are {list(rows.shape)}')
+
+
+def _deal(rows: np.ndarray, mesh: Mesh) -> jax.Array:
+  """Rows f32[N, D] in runs on the devices, f32[devices, share, D], zeros behind."""
+  share = -(-len(rows) // mesh.size)
+
+  def part(index: tuple[slice, ...] | None) -> np.ndarray:
+    first = ((index[0].start if index else 0) or 0) * share
+    return pad_images(np.asarray(rows[first : first + share], np.float32), share)[None]
+
+  shape = (mesh.size, share, rows.shape[1])
+  return jax.make_array_from_callback(shape, NamedSharding(mesh, DIVIDED), part)
+
+
+def _design(sample: np.ndarray, size: int, mesh: Mesh, dtype: jax.typing.DTypeLike) -> Screen:
+  """The screen for a bank, on all devices."""
+  if not np.isfinite(sample).all():
+    raise UserError(NO_NUMBERS)
+  return jax.device_put(screening.design(sample, size, dtype), NamedSharding(mesh, EVERYWHERE))
+
+
+def _arrange(
+  rows: jax.Array,
+  size: int,
+  mesh: Mesh,
+  dtype: jax.typing.DTypeLike | None,
+  screen: Screen | None = None,
+) -> MemoryBank:
+  """A bank of rows f32[devices, share, D], the first `size` of them all."""
+  dtype = dtype or screen_dtype(mesh)
+  layout = lay_out(size, rows.shape[1], rows.shape[2], mesh)
+  if not layout.divided:
+    rows = _everywhere(rows, size, NamedSharding(mesh, EVERYWHERE))
+  grouped, finite = _group(rows, layout)
+  if not finite:
+    raise UserError(NO_NUMBERS)
+  if screen is None:
+    screen = _design(_sample(grouped, layout), size, mesh, dtype)
+  return MemoryBank(grouped, _vectors(grouped, screen, layout, dtype), screen, layout)
+
+
+def describe(bank: MemoryBank | HostBank) -> str:
+  """Its size, where it lies and how it is screened, in words."""
+  devices = f'{bank.mesh.size} device' + 's' * (bank.mesh.size > 1)
+  if isinstance(bank, HostBank):
+    where, dtype = f'on the host, {bank.chunk:,} at a time on {devices}', jnp.dtype(bank.dtype)
+  else:
+    where = ('divided over ' if bank.layout.divided else 'on ') + devices
+    dtype = bank.vectors.dtype
+  width = screening.width_of(bank.screen.basis.shape[1], dtype)
+  return (
+    f'memory bank of {bank.size:,} patches x {bank.dim} numbers {where}, screened by {width} '
+    f'{dtype.name}'
+  )
+
+
+def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
+  """The rows f32[N, D], on the host."""
+  if isinstance(bank, HostBank):
+    return bank.rows
+  rows = np.asarray(multihost_utils.process_allgather(bank.rows, tiled=True))
+  parts, _, _, dim = rows.shape
+  return rows.reshape(parts, -1, dim)[:, : bank.layout.share].reshape(-1, dim)[: bank.size]
+
+
+@functools.partial(jax.jit, static_argnames=('size', 'everywhere'))
+def _everywhere(rows: jax.Array, size: int, everywhere: NamedSharding) -> jax.Array:
+  """The first `size` rows as one part f32[1, size, D] that all devices have."""
+  flat = rows.reshape(1, -1, rows.shape[-1])[:, :size]
+  return lax.with_sharding_constraint(flat, everywhere)
+
+
+@functools.partial(jax.jit, static_argnames='layout')
+def _group(rows: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+  """Rows f32[parts, share, D] in groups, zero where there is none; and whether all are finite."""
+  parts, share, dim = rows.shape
+  number = jnp.arange(parts)[:, None] * share + jnp.arange(share)[None]
+  rows = jnp.where((number < layout.size)[..., None], rows, 0.0)
+  finite = jnp.isfinite(rows).all()
+  rows = jnp.pad(rows, ((0, 0), (0, -share % GROUP), (0, 0)))
+  rows = rows.reshape(parts, -1, GROUP, dim)
+  return lax.with_sharding_constraint(rows, NamedSharding(layout.mesh, layout.spec)), finite
+
+
+@functools.partial(jax.jit, static_argnames=('groups', 'layout'))
+def _runs(rows: jax.Array, groups: int, layout: Layout) -> jax.Array:
+  """As many runs of GROUP rows from all over each part, f32[parts * groups * GROUP, D]."""
+
+  def take(rows: jax.Array) -> jax.Array:
+    count = layout.row_count()
+    starts = jnp.arange(groups) * (count // groups)
+    index = (starts[:, None] + jnp.arange(GROUP)[None]) % jnp.maximum(count, 1)
+    return rows.reshape(-1, rows.shape[-1])[index.reshape(-1)]
+
+  return jax.shard_map(
+    take, mesh=layout.mesh, in_specs=(layout.spec,), out_specs=layout.spec, check_vma=False
+  )(rows)
+
+
+def _sample(rows: jax.Array, layout: Layout) -> np.ndarray:
+  """Runs of rows from all over the bank, f32[groups, GROUP, D]."""
+  parts, groups, _, dim = rows.shape
+  wanted = min(max(1, SAMPLE // (dim * GROUP * parts)), groups)
+  sample = multihost_utils.process_allgather(_runs(rows, wanted, layout), tiled=True)
+  # The last parts may have no rows.
+  filled = -(-layout.size // layout.share)
+  return np.asarray(sample).reshape(parts, wanted, GROUP, dim)[:filled].reshape(-1, GROUP, dim)
+
+
+@functools.partial(jax.jit, static_argnames=('layout', 'dtype'))
+def _vectors(
+  rows: jax.Array, screen: Screen, layout: Layout, dtype: jax.typing.DTypeLike
+) -> jax.Array:
+  """The screening vectors [parts, groups, GROUP, W], made where the rows are."""
+
+  def make(rows: jax.Array, screen: Screen) -> jax.Array:
+    count = layout.row_count()
+
+    # Group by group: in float64 all rows at once would take twice the bank's memory.
+    def one(group_and_number: tuple[jax.Array, jax.Array]) -> jax.Array:
+      group, number = group_and_number
+      valid = number * GROUP + jnp.arange(GROUP) < count
+      return screening.row_vectors(screen, group, valid, dtype)
+
+    return lax.map(one, (rows[0], jnp.arange(rows.shape[1])))[None]
+
+  return jax.shard_map(
+    make,
+    mesh=layout.mesh,
+    in_specs=(layout.spec, EVERYWHERE),
+    out_specs=layout.spec,
+    check_vma=False,
+  )(rows, screen)

@@ -1,0 +1,393 @@
+"""Exact nearest rows of the memory bank, by a screen that proves which rows need no look.
+
+1. One product of screening vectors (screening.py) gives, for each query and each group of rows, a
+   proven lower bound of the distance to all rows of the group; of the products only the groups'
+   minima are kept.
+2. Each query looks at its groups, that with the least bound first, and computes the distances to
+   the group's rows by the difference form. It is proven, and rests, as soon as the next bound is
+   above the k-th best distance that it has found.
+3. These distances are float32's; those of a few more rows than wanted are computed in float64. A
+   query for which the rounding of float32 may have hidden a nearer row looks again in float64.
+
+So the result is exact whatever the data: a screen that fits them badly costs time alone. Distances
+are those of float64, rounded once; equally near rows come in the order of their numbers.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.convolution import PRECISION
+from patch_svdd_jax.search import block_sizes, screening, screening_pallas
+from patch_svdd_jax.search.block_sizes import BlockSizes
+from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
+from patch_svdd_jax.search.screening import GROUP, Screen
+from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE
+
+# Queries that look at a group at the same time.
+TOGETHER = 32
+
+# Rows kept beyond those wanted: by their distances the others are told from the wanted ones.
+SPARE = 3
+
+NOTHING = jnp.iinfo(jnp.int32).max
+
+# Squared distances f64[Q, k], row numbers i32[Q, k], and how many groups were looked at, i32[Q].
+Found = tuple[jax.Array, jax.Array, jax.Array]
+
+# What changes from look to look: bounds f32[Q, groups], the least of each query's, and the above.
+State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+class Neighbours(NamedTuple):
+  """The nearest rows of some queries.
+
+  Attributes:
+    distances: f32[Q, k], L2, ascending.
+    indices: i32[Q, k], the numbers of the rows, those of equally near rows ascending.
+    unproven: f32[], the share of queries for which k looks did not prove the result.
+  """
+
+  distances: jax.Array
+  indices: jax.Array
+  unproven: jax.Array
+
+
+def search(
+  queries: jax.Array,
+  bank: MemoryBank | HostBank,
+  k: int = 1,
+  *,
+  query_block: int = 0,
+  bank_block: int = 0,
+) -> Neighbours:
+  """The k nearest rows of the memory bank  (k = 1: Yi & Yoon 2020, eq. 7).
+
+  Args:
+    queries: f32[Q, D].
+    bank: of the same D. One on the host cannot be searched inside of jit.
+    k: how many, from 1 to the size of the bank.
+    query_block: queries whose bounds are in memory at a time; 0 is chosen by block_sizes.
+    bank_block: rows whose products with them are, a multiple of 256; 0 likewise.
+
+  Returns:
+    Their distances and numbers. Inside of jit a query with a NaN or an infinity gets NaN.
+
+  Raises:
+    UserError: D differs, k or a block size is out of range, or, outside of jit, a query has a NaN
+      or an infinity.
+  """
+  if queries.ndim != 2 or queries.shape[1] != bank.dim:
+    raise UserError(
+      f'queries of shape {list(queries.shape)} cannot be compared with a memory bank of '
+      f'{bank.dim} dimensions: fit and score with the same config.encoder.embed_dim'
+    )
+  if not 1 <= k <= bank.size:
+    raise UserError(f'k={k}: the memory bank has {bank.size} rows, k must be 1 to {bank.size}')
+  if not len(queries):
+    return Neighbours(jnp.zeros((0, k)), jnp.zeros((0, k), jnp.int32), jnp.float32(0))
+  if not isinstance(queries, jax.core.Tracer) and not jnp.isfinite(queries).all():
+    raise UserError('a query has a NaN or an infinity: check the images and the encoder')
+  sizes = sizes_for(bank, query_block, bank_block)
+  if isinstance(bank, HostBank):
+    squared, indices, looks = _stream(queries, bank, k, sizes)
+  else:
+    squared, indices, looks = _search(queries, bank, k, sizes)
+  return _neighbours(queries, squared, indices, looks)
+
+
+def sizes_for(bank: MemoryBank | HostBank, query_block: int, bank_block: int) -> BlockSizes:
+  """The block sizes of a search, chosen for the devices where they are 0.
+
+  Raises:
+    UserError: they are out of range.
+  """
+  chosen = block_sizes.choose(bank.mesh.local_devices[0], bank.groups_on_device)
+  sizes = BlockSizes(query_block or chosen.queries, bank_block or chosen.rows)
+  if sizes.queries < 1 or sizes.rows < GROUP or sizes.rows % GROUP:
+    raise UserError(
+      f'query_block={query_block}, bank_block={bank_block}: must be 0 (chosen for the device) or '
+      f'positive, and bank_block a multiple of {GROUP}'
+    )
+  return sizes
+
+
+@jax.jit
+def _neighbours(
+  queries: jax.Array, squared: jax.Array, indices: jax.Array, looks: jax.Array
+) -> Neighbours:
+  """From squared distances f64[Q, k] and the number of looks i32[Q]."""
+  finite = jnp.isfinite(queries).all(axis=1, keepdims=True)
+  with jax.enable_x64(True):
+    distances = jnp.sqrt(squared).astype(jnp.float32)
+  distances = jnp.where(finite, distances, jnp.nan)
+  # The k nearest may lie in as many groups.
+  unproven = jnp.sum(looks > indices.shape[1], dtype=jnp.int32).astype(jnp.float32)
+  return Neighbours(distances, indices, unproven / len(looks))
+
+
+def _stream(queries: jax.Array, bank: HostBank, k: int, sizes: BlockSizes) -> Found:
+  """Searches one chunk while the next one travels to the devices."""
+  best: Found | None = None
+  upcoming = bank.load(0)
+  for first in range(0, bank.size, bank.chunk):
+    chunk = upcoming
+    if first + bank.chunk < bank.size:
+      upcoming = bank.load(first + bank.chunk)
+    found = _search(queries, chunk, min(k, chunk.size), sizes)
+    best = _shift(found, first) if best is None else _merge(best, _shift(found, first), k)
+    # No more than two chunks are on the devices.
+    jax.block_until_ready(best)
+  assert best is not None
+  return best
+
+
+@jax.jit
+def _shift(found: Found, first: int) -> Found:
+  """Numbers the rows of a chunk as those of the bank."""
+  squared, indices, looks = found
+  return squared, indices + first, looks
+
+
+@functools.partial(jax.jit, static_argnames='k')
+def _merge(best: Found, found: Found, k: int) -> Found:
+  """The k nearest of both."""
+  with jax.enable_x64(True):
+    squared, indices = (
+      jnp.concatenate(pair, axis=1) for pair in zip(best[:2], found[:2], strict=True)
+    )
+    return *_least(squared, indices, min(k, squared.shape[1])), jnp.maximum(best[2], found[2])
+
+
+@functools.partial(jax.jit, static_argnames=('k', 'sizes'))
+def _search(queries: jax.Array, bank: MemoryBank, k: int, sizes: BlockSizes) -> Found:
+  """Divides the bank, or else the queries, over the devices."""
+  count, layout = len(queries), bank.layout
+  if not layout.divided:
+    queries = jnp.pad(queries, ((0, -count % layout.mesh.size), (0, 0)))
+  share = len(queries) if layout.divided else len(queries) // layout.mesh.size
+  blocks = -(-share // sizes.queries)
+  block = -(-share // blocks)
+
+  def on_device(queries: jax.Array, rows: jax.Array, vectors: jax.Array, screen: Screen) -> Found:
+    def find(queries: jax.Array) -> Found:
+      minima = functools.partial(_group_minima, bank_block=sizes.rows, platform=layout.platform)
+      return _find(queries, rows[0], vectors[0], screen, layout.row_count(), k, minima)
+
+    padded = jnp.pad(queries, ((0, blocks * block - share), (0, 0))).reshape(
+      blocks, block, bank.dim
+    )
+    squared, local, looks = (
+      found.reshape(blocks * block, *found.shape[2:])[:share] for found in lax.map(find, padded)
+    )
+    indices = jnp.where(local < NOTHING, local + layout.first_row(), NOTHING)
+    if layout.divided:
+      return _nearest_of_all(squared, indices, looks, k)
+    gather = functools.partial(lax.all_gather, axis_name=DEVICES, tiled=True)
+    return gather(squared), gather(indices), gather(looks)
+
+  squared, indices, looks = jax.shard_map(
+    on_device,
+    mesh=layout.mesh,
+    in_specs=(EVERYWHERE if layout.divided else DIVIDED, layout.spec, layout.spec, EVERYWHERE),
+    out_specs=EVERYWHERE,
+    check_vma=False,
+  )(queries, bank.rows, bank.vectors, bank.screen)
+  return squared[:count], indices[:count], looks[:count]
+
+
+def _nearest_of_all(squared: jax.Array, indices: jax.Array, looks: jax.Array, k: int) -> Found:
+  """The k nearest of those that the devices have found, f64[Q, k] and i32[Q, k] on each."""
+  with jax.enable_x64(True):
+    squared = lax.all_gather(squared, DEVICES, axis=1, tiled=True)
+    indices = lax.all_gather(indices, DEVICES, axis=1, tiled=True)
+    return *_least(squared, indices, k), lax.pmax(looks, DEVICES)
+
+
+def _find(
+  queries: jax.Array,
+  rows: jax.Array,
+  vectors: jax.Array,
+  screen: Screen,
+  count: jax.Array,
+  k: int,
+  minima: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Found:
+  """The nearest of the first `count` rows f32[groups, GROUP, D]."""
+  query_vectors, squared = screening.query_vectors(screen, queries, vectors.dtype)
+  bounds = screening.lower_bounds(minima(query_vectors, vectors), squared)
+  there = jnp.arange(len(rows)) * GROUP < count
+  bounds = jnp.where(there[None], bounds, jnp.inf)
+
+  def look(wanted: jax.Array, kept: int, dtype: jax.typing.DTypeLike) -> Found:
+    return _look(queries, bounds, wanted, rows, count, screen.scale, k, kept, dtype)
+
+  squared, indices, looks = look(jnp.ones(len(queries), bool), k + SPARE, jnp.float32)
+  exact = _squared_distances(queries, rows, indices)
+  certain = _certain(squared, indices, exact, k, queries.shape[1])
+  found = (*_least(exact, indices, k), looks)
+
+  def look_again() -> Found:
+    squared, indices, more_looks = look(~certain, k, jnp.float64)
+    with jax.enable_x64(True):
+      kept = certain[:, None]
+      squared, indices = jnp.where(kept, found[0], squared), jnp.where(kept, found[1], indices)
+    return squared, indices, looks + more_looks
+
+  return lax.cond(certain.all(), lambda: found, look_again)
+
+
+def _squared_distances(queries: jax.Array, rows: jax.Array, indices: jax.Array) -> jax.Array:
+  """Of each query f32[Q, D] to rows of f32[groups, GROUP, D], f64[Q, k]; infinite to NOTHING."""
+  rows = rows.reshape(-1, rows.shape[-1])
+
+  def one(query_and_indices: tuple[jax.Array, jax.Array]) -> jax.Array:
+    query, indices = query_and_indices
+    with jax.enable_x64(True):
+      there = rows.at[indices].get(mode='clip').astype(jnp.float64)
+      squared = jnp.sum(jnp.square(query.astype(jnp.float64)[None] - there), axis=-1)
+      return jnp.where(indices < NOTHING, squared, jnp.inf)
+
+  return lax.map(one, (queries, indices), batch_size=TOGETHER)
+
+
+def _certain(
+  squared: jax.Array, indices: jax.Array, exact: jax.Array, k: int, dim: int
+) -> jax.Array:
+  """Whether no row that was not kept can be among the k nearest, bool[Q].
+
+  Args:
+    squared: f32[Q, k + SPARE] of the rows kept, ascending; those of other rows are no less.
+    indices: i32[Q, k + SPARE].
+    exact: f64[Q, k + SPARE], of the same rows.
+    k: how many rows are wanted.
+    dim: D.
+  """
+  with jax.enable_x64(True):
+    others = squared[:, -1].astype(jnp.float64) * (1 - rounding(dim))
+    wanted = jnp.sort(exact, axis=1)[:, k - 1]
+    all_kept = indices[:, -1] == NOTHING
+    return all_kept | (jnp.isfinite(others) & (others > wanted)) | (wanted == 0)
+
+
+def rounding(dim: int) -> float:
+  """The largest relative error of a squared distance by the difference form in float32, doubled."""
+  return 2 * (dim + 4) * 2.0**-24
+
+
+def _group_minima(
+  queries: jax.Array, vectors: jax.Array, bank_block: int, platform: str
+) -> jax.Array:
+  """The least -u(q).u(b) of each group, f32[Q, groups]; vectors are [groups, GROUP, W]."""
+  if platform == 'tpu' and vectors.dtype == jnp.bfloat16:
+    return screening_pallas.group_minima(queries, vectors)
+  groups, _, width = vectors.shape
+  together = max(1, min(bank_block // GROUP, groups))
+  padded = jnp.pad(vectors, ((0, -groups % together), (0, 0), (0, 0)))
+
+  def visit(block: jax.Array) -> jax.Array:
+    products = lax.dot_general(
+      queries,
+      block.reshape(-1, width),
+      (((1,), (1,)), ((), ())),
+      precision=PRECISION if queries.dtype == jnp.float32 else None,
+      preferred_element_type=jnp.float32,
+    )
+    return products.reshape(len(queries), together, GROUP).max(axis=-1)
+
+  largest = lax.map(visit, padded.reshape(-1, together * GROUP, width))
+  return -jnp.swapaxes(largest, 0, 1).reshape(len(queries), -1)[:, :groups]
+
+
+def _look(
+  queries: jax.Array,
+  bounds: jax.Array,
+  wanted: jax.Array,
+  rows: jax.Array,
+  count: jax.Array,
+  scale: jax.Array,
+  k: int,
+  kept: int,
+  dtype: jax.typing.DTypeLike,
+) -> Found:
+  """Looks at groups until no other can hold one of the k nearest rows.
+
+  Args:
+    queries: f32[Q, D].
+    bounds: f32[Q, groups], of the squared distances times scale^2.
+    wanted: bool[Q], the queries to look for.
+    rows: f32[groups, GROUP, D].
+    count: the rows that there are, from the first on.
+    scale: f32[], the screen's.
+    k: how many rows have to be right.
+    kept: how many are kept.
+    dtype: in which the distances are computed.
+
+  Returns:
+    Of the rows kept, with squared distances dtype[Q, kept].
+  """
+  total, groups = bounds.shape
+  numbers = jnp.arange(groups, dtype=jnp.int32)[None]
+  with jax.enable_x64(True):
+    unit = scale.astype(jnp.float64) ** 2 * (1 + rounding(queries.shape[1]))
+
+    def pending(upcoming: jax.Array, best: jax.Array) -> jax.Array:
+      worst = best[:, k - 1].astype(jnp.float64)
+      # Nothing is nearer than 0, and of groups with bounds of 0 the first comes first.
+      return wanted & (upcoming <= worst * unit) & (worst > 0) & jnp.isfinite(upcoming)
+
+    def look(state: State) -> State:
+      bounds, upcoming, best, index, looks = state
+      waiting = pending(upcoming, best)
+      with jax.enable_x64(False):
+        (who,) = jnp.nonzero(waiting, size=TOGETHER, fill_value=total)
+      mine = bounds.at[who].get(mode='fill', fill_value=jnp.inf)
+      least = upcoming.at[who].get(mode='fill', fill_value=jnp.inf)
+      # The first of those with the least bound; by argmin it would take three times as long.
+      group = jnp.where(mine == least[:, None], numbers, groups - 1).min(axis=1)
+      query = queries.at[who].get(mode='clip').astype(dtype)
+      squared = jnp.sum(jnp.square(query[:, None] - rows[group].astype(dtype)), axis=-1)
+      row = group[:, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)[None]
+      nearest, nearest_row = _least(
+        jnp.concatenate(
+          [best.at[who].get(mode='clip'), jnp.where(row < count, squared, jnp.inf)], axis=1
+        ),
+        jnp.concatenate([index.at[who].get(mode='clip'), row], axis=1),
+        kept,
+      )
+      others = jnp.where(numbers == group[:, None], jnp.inf, mine)
+      return (
+        bounds.at[who, group].set(jnp.inf, mode='drop'),
+        upcoming.at[who].set(others.min(axis=1), mode='drop'),
+        best.at[who].set(nearest, mode='drop'),
+        index.at[who].set(nearest_row, mode='drop'),
+        looks.at[who].add(1, mode='drop'),
+      )
+
+    state = (
+      bounds,
+      bounds.min(axis=1),
+      jnp.full((total, kept), jnp.inf, dtype),
+      jnp.full((total, kept), NOTHING, jnp.int32),
+      jnp.zeros(total, jnp.int32),
+    )
+    state = lax.while_loop(lambda state: pending(state[1], state[2]).any(), look, state)
+    return state[2:]
+
+
+def _least(squared: jax.Array, rows: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+  """The k least of f64[Q, N] and their rows i32[Q, N]; of equal ones the lowest rows first."""
+
+  def one(squared: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    least = squared.min(axis=1)
+    row = jnp.where(squared == least[:, None], rows, NOTHING).min(axis=1)
+    return jnp.where(rows == row[:, None], jnp.inf, squared), (least, row)
+
+  with jax.enable_x64(True):
+    _, (least, row) = lax.scan(one, squared, length=k)
+    return jnp.swapaxes(least, 0, 1), jnp.swapaxes(row, 0, 1)

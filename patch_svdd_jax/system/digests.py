@@ -1,0 +1,57 @@
+"""Digests of all files of a folder, by which a damaged one is found before anything reads it.
+
+What reads checkpoints notices some damage, and not always in one line; compressed numbers that are
+others than those that were written it takes as they are.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+
+from patch_svdd_jax.system import files
+
+FILE = 'digests.json'
+
+
+def seal(folder: pathlib.Path) -> None:
+  """Writes the digests of all files below a folder into it.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  digests = {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
+  files.write(folder / FILE, (json.dumps(digests, indent=2) + '\n').encode())
+
+
+def damage(folder: pathlib.Path) -> str | None:
+  """What is wrong with a folder since it was sealed, in words.
+
+  None where nothing is, or the folder was never sealed.
+  """
+  try:
+    digests = json.loads((folder / FILE).read_bytes())
+  except FileNotFoundError:
+    # Of an older version, or of a process that was killed in between.
+    return None
+  except (OSError, ValueError):
+    return f'{FILE} cannot be read'
+  if not isinstance(digests, dict):
+    return f'{FILE} holds no digests'
+  for name, expected in digests.items():
+    try:
+      found = _digest(folder / name)
+    except OSError as error:
+      return f'{name}: {os.strerror(error.errno or 0)}'
+    if found != expected:
+      return f'{name} has changed'
+  return None
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(path for path in folder.rglob('*') if path.is_file() and path.name != FILE)
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]

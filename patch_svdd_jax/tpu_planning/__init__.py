@@ -1,0 +1,1 @@
+"""Programs compiled ahead of time for TPUs: their memory and their time, without a TPU."""

@@ -1,0 +1,268 @@
+"""What a program takes on TPUs that are not here: compiled for them, ahead of time.
+
+No TPU is needed, only its compiler, the package `libtpu`. The programs are those that run; their
+arguments have shapes and no values. Figures of memory and collectives are those of the compiled
+program, times are estimates.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.compiled_memory import Memory, is_out_of_memory, memory_of
+from patch_svdd_jax.system.sharding import DEVICES, EVERYWHERE
+
+
+class Chip(NamedTuple):
+  """What its maker publishes of a chip.
+
+  Attributes:
+    peak: of its bfloat16 matrix products, FLOP/s.
+    memory: HBM, bytes.
+    options: with which each of its devices is a whole chip, as it is when JAX runs there.
+  """
+
+  peak: float
+  memory: int
+  options: Mapping[str, str] = {}
+
+
+CHIPS = {
+  'v4': Chip(275e12, 32 * 2**30, {'chip_config_name': 'megacore'}),
+  'v5e': Chip(197e12, 16 * 2**30),
+  'v5p': Chip(459e12, 95 * 2**30),
+  'v6e': Chip(918e12, 32 * 2**30),
+}
+
+# Passes of the bfloat16 matrix units that a product of the type takes in full precision.
+PASSES = {'float32': 6, 'bfloat16': 1}
+
+# The compiler must not look for a TPU, nor write its log on standard error.
+ENVIRONMENT = {
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+  'TPU_MIN_LOG_LEVEL': '4',
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_STDERR_LOG_LEVEL': '4',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+}
+
+# Without it the compiler schedules the instructions of a float32 convolution for minutes. Sizes of
+# arrays, operations and collectives do not depend on it, but for temporaries, of which it keeps
+# fewer in the chip's vector memory: they are an upper bound.
+QUICK = {'exec_time_optimization_effort': -1.0}
+
+COLLECTIVE = re.compile(
+  r'^\s*(?:ROOT )?\S+ = (.*?) '
+  r'(all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter)'
+  r'(-start)?\(',
+  re.MULTILINE,
+)
+ARRAY = re.compile(r'\b(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,]*)\]')
+
+
+class Collectives(NamedTuple):
+  """How often a kind of collective stands in a program, and the bytes that come out, a chip."""
+
+  number: int
+  bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A program compiled for a TPU.
+
+  Attributes:
+    topology: as 'v5e:2x2'.
+    chips: how many it has.
+    memory: None if the program does not fit.
+    chip_memory: what there is, bytes.
+    flops: that the task asks for, on all chips together.
+    peak_seconds: what they take at the published peak, in the passes that their precision needs.
+    compiler_seconds: what the compiler expects of the whole program, which knows of no passes; None
+      if it does not say.
+    utilisation: flops over what the chips could do at their peak in the longer of both times.
+    collectives: by kind.
+  """
+
+  topology: str
+  chips: int
+  memory: Memory | None
+  chip_memory: int
+  flops: float
+  peak_seconds: float
+  compiler_seconds: float | None
+  utilisation: float
+  collectives: dict[str, Collectives]
+
+  @property
+  def bytes(self) -> int | None:
+    """On each chip, all together."""
+    return sum(self.memory) if self.memory else None
+
+
+def check_topology(topology: str) -> None:
+  """Refuses what is no name of a topology.
+
+  Raises:
+    UserError: names it.
+  """
+  name, _, shape = topology.partition(':')
+  if name not in CHIPS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}', shape):
+    raise UserError(
+      f'no TPU topology {topology!r}: give one of {", ".join(CHIPS)} and its chips, as v5e:2x2 or '
+      'v4:2x2x1'
+    )
+
+
+def chip_of(topology: str) -> Chip:
+  """What the topology consists of."""
+  return CHIPS[topology.partition(':')[0]]
+
+
+def mesh_of(topology: str) -> Mesh:
+  """The chips of a topology in a row.
+
+  Raises:
+    UserError: libtpu is not installed, or it knows no such topology.
+  """
+  if not importlib.util.find_spec('libtpu'):
+    raise UserError("no TPU compiler is installed: pip install 'patch_svdd_jax[plan]'")
+  # Read when the library is loaded, below; those that the user has set are left.
+  for name, value in ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+  try:
+    description = topologies.get_topology_desc(topology, 'tpu', **chip_of(topology).options)
+  except jax.errors.JaxRuntimeError as error:
+    reason = str(error).splitlines()[0]
+    raise UserError(f'no TPU topology {topology!r}, says its compiler: {reason}') from error
+  return Mesh(np.array(description.devices), (DEVICES,))
+
+
+def described(tree: Any, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> Any:
+  """A tree of shapes and types, laid out on a mesh."""
+  sharding = NamedSharding(mesh, spec)
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+  )
+
+
+def compile_fitting(
+  lowered: jax.stages.Lowered, options: Mapping[str, Any] | None = None
+) -> jax.stages.Compiled | None:
+  """The compiled program; None if it does not fit into the chips' memory."""
+  try:
+    return lowered.compile(dict(options) if options else None)
+  except jax.errors.JaxRuntimeError as error:
+    if not is_out_of_memory(error):
+      raise
+    return None
+
+
+def compile_program(
+  topology: str,
+  chips: int,
+  lowered: jax.stages.Lowered,
+  *,
+  flops: float,
+  compute: str,
+  parts: int = 1,
+) -> Program:
+  """Compiles a program, quickly.
+
+  Args:
+    topology: it was lowered for.
+    chips: of the topology.
+    lowered: the program.
+    flops: that the task asks for, on all chips together.
+    compute: the type in which they are done, as `PASSES` has it.
+    parts: turns of the loop that holds the work; the compiler counts its body once.
+  """
+  chip = chip_of(topology)
+  compiled = compile_fitting(lowered, QUICK)
+  seconds = positive(compiled.cost_analysis()) if compiled else None
+  if seconds:
+    seconds *= parts
+  at_peak = PASSES[compute] * flops / (chip.peak * chips)
+  return Program(
+    topology=topology,
+    chips=chips,
+    memory=memory_of(compiled) if compiled else None,
+    chip_memory=chip.memory,
+    flops=flops,
+    peak_seconds=at_peak,
+    compiler_seconds=seconds,
+    utilisation=flops / (chip.peak * chips * max(at_peak, seconds or 0)),
+    collectives=collectives_of((compiled.as_text() if compiled else None) or ''),
+  )
+
+
+def collectives_of(program: str) -> dict[str, Collectives]:
+  """The collectives in a program's text; those inside of a loop stand there once."""
+  found: dict[str, Collectives] = {}
+  for result, kind, start in COLLECTIVE.findall(program):
+    arrays = [array_bytes(*array) for array in ARRAY.findall(result)]
+    if start and kind != 'all-reduce':
+      # The result has the operands first, then what comes out.
+      arrays = arrays[len(arrays) // 2 :]
+    before = found.get(kind, Collectives(0, 0))
+    found[kind] = Collectives(before.number + 1, before.bytes + sum(arrays))
+  return dict(sorted(found.items()))
+
+
+def array_bytes(_: str, bits: str, shape: str) -> int:
+  """Of an array as the compiler writes it: f32[4,128]; a truth value has no bits in its name."""
+  values = math.prod(int(extent) for extent in shape.split(',') if extent)
+  return values * int(bits or 8) // 8
+
+
+def positive(analysis: Mapping[str, float] | None) -> float | None:
+  """The compiler's estimate in seconds; it counts -1 for each part that it cannot estimate."""
+  seconds = (analysis or {}).get('optimal_seconds', 0.0)
+  return seconds if seconds > 0 else None
+
+
+def largest(
+  compile_at: Callable[[int], Program], first: Program, start: int, compilations: int
+) -> tuple[int, int | None]:
+  """The largest number a chip that fits, and the smallest that does not, of those compiled.
+
+  What a program holds grows linearly with the work, so two numbers tell where it is full.
+
+  Args:
+    compile_at: compiles the program with so many on each chip, a multiple of `start`.
+    first: the program with `start`.
+    start: the smallest number.
+    compilations: at most so many.
+
+  Returns:
+    0 if not even `start` fits; no upper number if none was tried in vain.
+  """
+  if first.bytes is None:
+    return 0, start
+  fitting, too_many = {0: 0, 1: first.bytes}, math.inf
+  multiple = 8
+  for _ in range(compilations):
+    found = compile_at(multiple * start)
+    if found.bytes is None:
+      too_many = multiple
+    else:
+      fitting[multiple] = found.bytes
+    (less, less_bytes), (most, most_bytes) = sorted(fitting.items())[-2:]
+    each = max(1.0, (most_bytes - less_bytes) / (most - less))
+    multiple = int(most + (first.chip_memory - most_bytes) / each)
+    if multiple >= too_many:
+      multiple = int((most + too_many) // 2)
+    if multiple <= most:
+      break
+  return max(fitting) * start, None if math.isinf(too_many) else int(too_many) * start

@@ -1,0 +1,219 @@
+"""Train states on disk, with orbax.
+
+A checkpoint is a folder `<step>` with the items 'encoder' (parameters), 'trainer' (the rest of the
+train state) and 'metrics' (the statistics of the held-out images, where there are any). Orbax
+writes under another name and renames, so a folder with a number is complete. What happened to it
+since is known by its digests: training goes on from the newest one that is whole.
+"""
+
+import contextlib
+import logging
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import digests, distributed, files
+from patch_svdd_jax.training import checkpoint_selection
+from patch_svdd_jax.training.train_state import Params, TrainState
+
+
+def describe_mismatch(expected: Any, found: Any) -> str | None:
+  """The first parameter whose shape is not the expected one, in words."""
+  named = {
+    name: {
+      jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for name, tree in (('expected', expected), ('found', found))
+  }
+  for path in sorted(named['expected'].keys() | named['found'].keys()):
+    here, there = named['expected'].get(path), named['found'].get(path)
+    if here != there:
+      return f'{path} is {there or "absent"} there and {here or "absent"} in the config'
+  return None
+
+
+def _damaged(folder: pathlib.Path, found: str) -> str:
+  return f'{folder} is damaged ({found}): put a copy in its place, or remove it and run train again'
+
+
+class Checkpoints:
+  """The checkpoints of one workdir; the newest `keep` and the chosen one are kept."""
+
+  def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
+    self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    files.check_text(self.folder)
+    with files.explained(self.folder), self._statistics_named():
+      self._manager = ocp.CheckpointManager(
+        self.folder,
+        item_handlers={name: ocp.StandardCheckpointHandler() for name in ('encoder', 'trainer')},
+        options=ocp.CheckpointManagerOptions(
+          best_fn=checkpoint_selection.score,
+          preservation_policy=AnyPreservationPolicy(
+            [
+              LatestN(keep),
+              BestN(
+                get_metric_fn=checkpoint_selection.score,
+                n=1,
+                keep_checkpoints_without_metrics=False,
+              ),
+            ]
+          ),
+          # The state is donated to the next step: it must be on disk before that.
+          enable_async_checkpointing=False,
+        ),
+      )
+
+  @contextlib.contextmanager
+  def _statistics_named(self) -> Iterator[None]:
+    """Names the checkpoint whose statistics orbax, which reads those of all, cannot read."""
+    try:
+      yield
+    except ValueError as error:
+      for folder in self.folder.glob('[0-9]*'):
+        if found := digests.damage(folder):
+          raise UserError(_damaged(folder, found)) from error
+      raise
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._manager.close()
+
+  @property
+  def latest(self) -> int | None:
+    """The newest complete checkpoint's step."""
+    return self._manager.latest_step()
+
+  @property
+  def steps(self) -> list[int]:
+    """The steps of all complete checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  @property
+  def chosen(self) -> int | None:
+    """The step of the highest `selection.score`; the newest where none has statistics."""
+    return self._manager.best_step() or self.latest
+
+  @property
+  def statistics(self) -> dict[int, dict[str, float] | None]:
+    """Those of the held-out images, by the checkpoint's step; None where there are none."""
+    return {step: self._manager.metrics(step) for step in self.steps}
+
+  def save(self, state: TrainState, statistics: Mapping[str, float]) -> None:
+    """Saves a train state under its step; one without statistics is not chosen over others."""
+    trainer = {'classifiers': state.params['classifiers'], 'opt_state': state.opt_state}
+    items = {'encoder': state.params['encoder'], 'trainer': trainer}
+    self._save(int(state.step), items, dict(statistics) or None)
+
+  def save_encoder(self, params: Params) -> None:
+    """Saves an encoder that was not trained here, as step 0."""
+    self._save(0, {'encoder': params}, None)
+
+  def _save(self, step: int, items: Mapping[str, Any], statistics: dict[str, float] | None) -> None:
+    # As numpy arrays: of jax's that lie on several devices orbax has each write a slice, for which
+    # it compiles programs in the middle of a run.
+    items = jax.device_get(items)
+    files.check_room(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
+    arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+    with files.explained(self.folder):
+      self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=statistics, force=True)
+      if distributed.is_first():
+        digests.seal(self.folder / str(step))
+
+  def restore(self, like: TrainState) -> TrainState | None:
+    """The newest whole train state, or None where there is no checkpoint yet.
+
+    Newer ones that are damaged lose their names.
+
+    Args:
+      like: a state of the shapes that the config asks for.
+
+    Raises:
+      UserError: the checkpoint has other shapes, or holds an encoder alone; none is whole.
+    """
+    self._set_damaged_aside()
+    if self.latest is None:
+      return None
+    # As numpy arrays, whole in every process; orbax binds jax's to a device, for which the train
+    # step would be compiled to another program.
+    like = jax.device_get(like)
+    trainer = {'classifiers': like.params['classifiers'], 'opt_state': like.opt_state}
+    encoder = self.restore_encoder(like.params['encoder'], self.latest)
+    trainer = self._restore('trainer', trainer, self.latest)
+    params = {'encoder': encoder, 'classifiers': trainer['classifiers']}
+    state = TrainState(jax.numpy.int32(self.latest), params, trainer['opt_state'])
+    return jax.device_put(state)
+
+  def restore_encoder(self, like: Params, step: int | None) -> Params:
+    """The encoder of a checkpoint.
+
+    Args:
+      like: an encoder of the shapes that the config asks for.
+      step: the checkpoint's; None, as of `latest` and `chosen` where there is none, is an error.
+
+    Raises:
+      UserError: there is no checkpoint, or it has other shapes.
+    """
+    return self._restore('encoder', like, step)
+
+  def _set_damaged_aside(self) -> None:
+    damaged = {}
+    for step in reversed(self.steps):
+      found = digests.damage(self.folder / str(step))
+      if found is None:
+        break
+      damaged[step] = found
+    if not damaged:
+      return
+    if len(damaged) == len(self.steps):
+      # Renamed, the next run would start from the beginning, and say nothing.
+      step, found = next(iter(damaged.items()))
+      raise UserError(
+        f'{self.folder / str(step)} is damaged ({found}) and no other is whole: put a copy in its '
+        'place, or train in another --workdir'
+      )
+    # Every process has looked before the first one renames.
+    distributed.meet()
+    for step, found in damaged.items():
+      folder = self.folder / str(step)
+      logging.warning('%s is damaged (%s): going on from an older one', folder, found)
+      if distributed.is_first():
+        with files.explained(folder):
+          folder.rename(self.folder / f'damaged_{step}_{time.time_ns()}')
+    distributed.meet()
+    self._manager.reload()
+
+  def _restore(self, item: str, like: Any, step: int | None) -> Any:
+    if step is None:
+      raise UserError(f'no checkpoint in {self.folder}: train first, or check --workdir')
+    folder = self.folder / str(step)
+    if found := digests.damage(folder):
+      raise UserError(_damaged(folder, found))
+    try:
+      return self._read(item, like, step)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+      # Without digests it is for orbax to find out.
+      reason = str(error).partition('\n')[0]
+      raise UserError(
+        f'{folder} cannot be read ({reason}): remove it and run train again'
+      ) from error
+
+  def _read(self, item: str, like: Any, step: int) -> Any:
+    folder, saved = self.folder / str(step), self._manager.item_metadata(step)
+    if saved is None or saved.get(item) is None:
+      raise UserError(
+        f'{folder} holds no {item!r}: it was imported, not trained here; train in another --workdir'
+      )
+    mismatch = describe_mismatch(like, saved[item])
+    if mismatch:
+      raise UserError(f'{folder} is of another shape than the config: {mismatch}')
+    arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+    return self._manager.restore(step, args=arguments)[item]

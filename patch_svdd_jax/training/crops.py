@@ -1,0 +1,161 @@
+"""Pairs from densely encoded crops: one pass of the encoder serves all pairs of all scales.
+
+Of each crop there are two views, noised apart, the second a few pixels aside. Patches are points of
+the views' embedding maps: a position pair is a point of the first view and a neighbour of it in the
+second, a neighbour pair is the same point of both. Pairs that leave the crop are not drawn. The
+losses are those of single patches (`sampling`), but the patches of a pair have their view's light
+and noise, neighbour pairs too, and offsets are multiples of the encoder's native stride, plus
+the views' shift.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture
+from patch_svdd_jax.models.architecture import Architecture
+from patch_svdd_jax.models.geometry import ImageSize, shorter_side
+from patch_svdd_jax.training import sampling, windows
+
+
+class Points(NamedTuple):
+  """Points of P pairs of each kind on the embedding maps of a crop: row and column, i32[P, 2].
+
+  Attributes:
+    first: of the position pairs, on the first view's map.
+    second: their neighbours, on the second's.
+    positions: i32[P] in 0..7.
+    near: of the neighbour pairs, on both.
+  """
+
+  first: jax.Array
+  second: jax.Array
+  positions: jax.Array
+  near: jax.Array
+
+
+class Views(NamedTuple):
+  """Two standardised views of C crops, f32[C, S, S, 3], and each scale's pairs i32[C, P, ...]."""
+
+  first: jax.Array
+  second: jax.Array
+  points: Mapping[int, Points]
+
+
+def offsets(patch: int, native: int) -> tuple[int, int]:
+  """The smallest and the largest offset of a position pair in points, for 3K/4 to K - 1 pixels."""
+  return -(-(3 * patch // 4) // native), (patch - 1) // native
+
+
+def draw_points(key: jax.Array, side: int, near: int, far: int, count: int) -> Points:
+  """Pairs on a map.
+
+  Args:
+    key: of the crop at this scale.
+    side: points of the map along an axis.
+    near: the smallest offset of a position pair, in points.
+    far: the largest.
+    count: P, pairs of each kind.
+  """
+  last = jnp.int32(side - 1)
+
+  def one(uniform: jax.Array) -> Points:
+    position, offset = sampling.position_offset(uniform[:3], near, far)
+    first = sampling.first_of_pair(uniform[3:5], offset, last)
+    return Points(first, first + offset, position, sampling.choose(uniform[5:], 0, last))
+
+  return jax.vmap(one)(jax.random.uniform(key, (count, 7)))
+
+
+def make_sampler(
+  shape: Architecture,
+  train: ml_collections.ConfigDict,
+  count: int,
+  cut: windows.Cut = windows.cut,
+) -> Callable[[jax.Array, jax.Array, jax.Array], Views]:
+  """Returns sample(keys[C], images, mean) -> Views, a crop from each key.
+
+  Args:
+    shape: the encoder's.
+    train: `config.train`.
+    count: of the training images.
+    cut: cuts the views out of the images.
+  """
+  side, augment, native = train.crop_size, train.augment, shape.native_stride
+  pairs = train.batch_size // train.crops
+  reach = sampling.neighbour_reach(shape.scales[0])
+  pixels = side * side * 3
+
+  def draw(key: jax.Array, image_size: ImageSize) -> tuple[jax.Array, jax.Array]:
+    """The image i32[] and the corners i32[2, 2] of a crop's views."""
+    uniform = jax.random.uniform(key, (4,))
+    shift = sampling.neighbour_shift(uniform[3], reach)
+    last = sampling.last_corner(image_size, side)
+    first = sampling.first_of_pair(uniform[1:3], shift, last)
+    return sampling.choose(uniform[0], 0, count - 1), jnp.stack([first, first + shift])
+
+  def draw_pairs(key: jax.Array) -> dict[int, Points]:
+    return {
+      k: draw_points(
+        jax.random.fold_in(key, k),
+        (side - k) // native + 1,
+        *offsets(k, native),
+        pairs,
+      )
+      for k in shape.scales
+    }
+
+  def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Views:
+    place_keys, noise_keys, pair_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(
+      keys
+    )
+    indices, corners = jax.vmap(draw, (0, None))(place_keys, images.shape[1:3])
+    indices, corners = jnp.tile(indices, 2), corners.swapaxes(0, 1).reshape(-1, 2)
+    normals = jax.vmap(lambda key: jax.random.normal(key, (2 * (5 + pixels),)))(noise_keys)
+    normals = normals.reshape(-1, 2, 5 + pixels).swapaxes(0, 1).reshape(-1, 5 + pixels)
+    views = cut(images, indices, corners, side)
+    views = windows.dress(views, corners, mean, normals[:, :2], augment)
+    noisy = jax.vmap(windows.perturb, (0, 0, 0, None))
+    views = noisy(views, normals[:, 2:5], normals[:, 5:], augment)
+    first, second = jnp.split(views, 2)
+    return Views(first, second, jax.vmap(draw_pairs)(pair_keys))
+
+  return sample
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses crops from which pairs of some scale cannot be drawn, or that fit in no image.
+
+  Raises:
+    UserError: names the key and what it may be.
+  """
+  train, size = config.train, shorter_side(config.data.image_size)
+  shape = architecture.from_config(config.encoder)
+  largest = shape.scales[0]
+  for scale in shape.scales:
+    near, far = offsets(scale, shape.native_stride)
+    if near > far:
+      raise UserError(
+        f"config.train.pairs='crops': neighbours of {scale}-pixel patches lie {3 * scale // 4} to "
+        f"{scale - 1} pixels away, where no multiple of the encoder's native stride lies, which is "
+        f'{shape.native_stride}: lower config.encoder.strided_layers'
+      )
+  side = train.crop_size
+  if side < 2 * largest - 1:
+    raise UserError(
+      f'config.train.crop_size={side}: pairs of {largest}-pixel patches need {2 * largest - 1}'
+    )
+  if size < side + sampling.neighbour_reach(largest):
+    raise UserError(
+      f'config.train.crop_size={side}: two views of a crop need images of '
+      f'{side + sampling.neighbour_reach(largest)} pixels, config.data.image_size is {size}'
+    )
+  if train.crops < 1 or train.batch_size % train.crops:
+    raise UserError(
+      f'config.train.crops={train.crops}: give a number that divides '
+      f'config.train.batch_size={train.batch_size}, the pairs drawn from all crops'
+    )

@@ -1,0 +1,53 @@
+"""The centre of patch-wise Deep SVDD: the mean embedding of normal patches, untrained.
+
+It stays where it is while the encoder learns (Ruff et al. 2018, section 3.1): a function of the
+config, its seed and the images, computed anew by whoever resumes a run.
+"""
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.system import sharding
+from patch_svdd_jax.training import train_state
+from patch_svdd_jax.training.train_state import scale_name
+
+
+def initial(
+  config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray
+) -> dict[str, np.ndarray]:
+  """The centre f32[D] of each scale's name; none where `config.train.svdd` has no use for it.
+
+  Patches half a receptive field apart are averaged.
+
+  Args:
+    config: the whole config.
+    images: u8[N, H, W, 3], normal images.
+    mean: of `standardisation.training_mean`.
+  """
+  if config.train.svdd != 'centre':
+    return {}
+  shape = architecture.from_config(config.encoder)
+  rows = embedding.embed_to_host(
+    shape,
+    sharding.replicate(train_state.init_encoder(config)),
+    sharding.replicate(jnp.asarray(mean)),
+    images,
+    {k: max(1, k // 2 // shape.native_stride) * shape.native_stride for k in shape.scales},
+    batch_size=config.score.batch_size,
+    tile=config.score.tile,
+  )
+  return {
+    scale_name(k): embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+    for k, embeddings in rows.items()
+  }
+
+
+def zeros(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+  """The same with zeros in it, for who only compiles."""
+  if config.train.svdd != 'centre':
+    return {}
+  return {
+    scale_name(k): np.zeros(config.encoder.embed_dim, np.float32) for k in config.encoder.scales
+  }

@@ -1,0 +1,213 @@
+"""How training goes: a progress bar, metrics as JSON lines, and TensorBoard events."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tqdm import tqdm
+
+from patch_svdd_jax.system import files
+
+METRICS = 'metrics.jsonl'
+EVENTS = 'tensorboard'
+# Seconds after which events are put on disk.
+FLUSH_SECONDS = 60
+
+
+def keep_until(path: pathlib.Path, step: int) -> None:
+  """Drops the lines after `step`, which a run that resumes there will write again."""
+  if not path.exists():
+    return
+  kept = [line for line, values in whole_lines(path) if values['step'] <= step]
+  files.write(path, ''.join(kept).encode())
+
+
+def whole_lines(path: pathlib.Path) -> list[tuple[str, dict[str, float]]]:
+  """The lines of a file and what they say.
+
+  One without its end was cut off when a process was killed; one that is no JSON was garbled by the
+  disk. Neither is worth refusing to train.
+  """
+  found = []
+  for line in path.read_text(errors='replace').split('\n')[:-1]:
+    with contextlib.suppress(ValueError):
+      values = json.loads(line)
+      if isinstance(values, dict) and 'step' in values:
+        found.append((f'{line}\n', values))
+  return found
+
+
+def read(workdir: pathlib.Path) -> list[dict[str, float]]:
+  """The lines that were recorded; none where nothing was."""
+  path = workdir / METRICS
+  return [values for _, values in whole_lines(path)] if path.exists() else []
+
+
+class MetricsFiles:
+  """The metrics of one run in its workdir: JSON lines and TensorBoard events."""
+
+  def __init__(self, workdir: pathlib.Path, first_step: int, pairs_per_step: int):
+    keep_until(workdir / METRICS, first_step)
+    self._lines = (workdir / METRICS).open('a')
+    (workdir / EVENTS).mkdir(exist_ok=True)
+    # Without the thread of a SummaryWriter, which dies of a full disk and lets its caller wait.
+    self._events = EventsWriter(str(workdir / EVENTS / 'events'), f'.{first_step}')
+    self._flushed = time.monotonic()
+    # TensorBoard drops what a run that was killed has written from this step on.
+    start = SessionLog(status=SessionLog.START)
+    event = Event(wall_time=time.time(), step=first_step + 1, session_log=start)
+    self._events.write_event(event)
+    self.workdir = workdir
+    self.step = first_step
+    self._pairs_per_step = pairs_per_step
+
+  def write(self, step: int, metrics: Mapping[str, float], seconds: float) -> float:
+    """Takes what `TrainingMonitor.record` does; returns the pairs a second."""
+    rate = (step - self.step) / seconds
+    speeds = {'steps_per_s': rate, 'pairs_per_s': rate * self._pairs_per_step}
+    self.append(step, {**metrics, **speeds})
+    self.step = step
+    return speeds['pairs_per_s']
+
+  def append(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes named values at a step."""
+    self._lines.write(json.dumps({'step': step, **values}) + '\n')
+    self._lines.flush()
+    for name, value in values.items():
+      event = Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
+      self._events.write_event(event)
+    if time.monotonic() - self._flushed > FLUSH_SECONDS:
+      self._events.flush()
+      self._flushed = time.monotonic()
+
+  def close(self) -> None:
+    """Closes both files."""
+    try:
+      self._lines.close()
+    finally:
+      self._events.close()
+
+
+class ProgressBar:
+  """The bar of a run or a population: its speed and time left; a context manager."""
+
+  def __init__(self, first_step: int, steps: int, title: str):
+    self._bar = tqdm(initial=first_step, total=steps, desc='Compiling', unit='step')
+    self._title = title
+
+  def __exit__(self, *_: object) -> None:
+    self._bar.close()
+
+  def start(self) -> None:
+    """Starts the bar's clock: its speed and time left are those of training."""
+    self._bar.set_description(self._title)
+    self._bar.unpause()
+
+  def warn(self, text: str) -> None:
+    """Shows a line above the bar."""
+    self._bar.write(f'warning: {text}', file=sys.stderr)
+
+  def _advance(self, step: int, loss: float, pairs_per_s: float) -> None:
+    self._bar.set_postfix_str(f'loss {loss:.3f}, {pairs_per_s:.4g} pairs/s', refresh=False)
+    self._bar.update(step - self._bar.n)
+
+
+class TrainingMonitor(ProgressBar):
+  """Records the metrics of every call of the train step; a context manager."""
+
+  def __init__(self, workdir: pathlib.Path, first_step: int, steps: int, pairs_per_step: int):
+    self._files = MetricsFiles(workdir, first_step, pairs_per_step)
+    super().__init__(first_step, steps, 'Training')
+
+  def __enter__(self) -> 'TrainingMonitor':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    super().__exit__()
+    self._files.close()
+
+  def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+    """Takes the mean metrics of the call that ended at `step` after `seconds` of computing.
+
+    Compilation, evaluation and saving are not in `seconds`, so that the speeds are the step's own.
+    """
+    pairs_per_s = self._files.write(step, metrics, seconds)
+    self._advance(step, metrics['loss'], pairs_per_s)
+
+  def record_validation(self, step: int, statistics: Mapping[str, float]) -> None:
+    """Takes the statistics of the held-out images at `step`, recorded as 'held_out/...'."""
+    if statistics:
+      self._files.append(step, {f'held_out/{name}': value for name, value in statistics.items()})
+
+
+class PopulationMonitor(ProgressBar):
+  """The same for runs that are trained at once, each with a workdir of its own."""
+
+  def __init__(
+    self,
+    workdirs: Sequence[pathlib.Path],
+    first_steps: Sequence[int],
+    steps: int,
+    pairs_per_step: int,
+    title: str,
+  ):
+    self._files = [
+      MetricsFiles(workdir, first, pairs_per_step)
+      for workdir, first in zip(workdirs, first_steps, strict=True)
+    ]
+    super().__init__(min(first_steps), steps, title)
+
+  def __enter__(self) -> 'PopulationMonitor':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    super().__exit__()
+    for writer in self._files:
+      writer.close()
+
+  def record(
+    self, step: int, members: Mapping[int, tuple[int, Mapping[str, float]]], seconds: float
+  ) -> None:
+    """Takes the step that all have reached, and of each that moved its own step and metrics."""
+    pairs = sum(
+      self._files[index].write(reached, metrics, seconds)
+      for index, (reached, metrics) in members.items()
+    )
+    if members:
+      losses = [metrics['loss'] for _, metrics in members.values()]
+      self._advance(step, sum(losses) / len(losses), pairs)
+
+  def lost(self, index: int, step: int) -> None:
+    """Says that a member's loss is no longer finite."""
+    self.warn(
+      f'{self._files[index].workdir}: the loss became infinite or NaN at step {step + 1}; the '
+      'others go on'
+    )
+
+
+class SilentMonitor:
+  """Records nothing: of several processes, the first one does."""
+
+  def __enter__(self) -> 'SilentMonitor':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    pass
+
+  def start(self) -> None:
+    """As TrainingMonitor's."""
+
+  def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+    """As TrainingMonitor's."""
+
+  def record_validation(self, step: int, statistics: Mapping[str, float]) -> None:
+    """As TrainingMonitor's."""
+
+  def warn(self, text: str) -> None:
+    """As TrainingMonitor's."""

@@ -1,0 +1,200 @@
+"""The objective of training: drawn pairs, embedded, and the losses of both tasks on all scales.
+
+Pairs come from single patches or from densely encoded crops; the losses are the same.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax import lax
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture
+from patch_svdd_jax.models.encoder import KEPT, Encoder, PositionClassifier
+from patch_svdd_jax.training import crops, losses, sampling, windows
+from patch_svdd_jax.training.train_state import Params, Setting, scale_name
+
+Metrics = dict[str, jax.Array]
+
+
+class PairEmbeddings(NamedTuple):
+  """The embeddings of one scale's pairs, f32[B, D], and i32[B] for the position pairs."""
+
+  first: jax.Array
+  second: jax.Array
+  positions: jax.Array
+  near: jax.Array
+  nearer: jax.Array
+
+
+# (encoder params, keys[B], images, mean) -> the pairs of each scale
+EmbedPairs = Callable[[Params, jax.Array, jax.Array, jax.Array], dict[int, PairEmbeddings]]
+
+
+COMPUTE = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+def encode_with(config: ml_collections.ConfigDict) -> Callable[..., Any]:
+  """Returns encode(params, input, strides=None), the encoder as `config.train` computes it.
+
+  Without strides the input is patches. With `config.train.rematerialise` the backward pass computes
+  most activations again instead of keeping them.
+
+  Raises:
+    UserError: it cannot compute in that type.
+  """
+  if config.train.compute not in COMPUTE:
+    raise UserError(f"config.train.compute={config.train.compute!r}: give 'float32' or 'bfloat16'")
+  encoder = Encoder(architecture.from_config(config.encoder), COMPUTE[config.train.compute])
+
+  def encode(params: Params, x: jax.Array, strides: Mapping[int, int] | None = None) -> Any:
+    variables = {'params': params}
+    if strides is None:
+      return encoder.apply(variables, x, method='embed_patches')
+    return encoder.apply(variables, x, strides)
+
+  if not config.train.rematerialise:
+    return encode
+  policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+  return lambda params, x, strides=None: jax.checkpoint(
+    functools.partial(encode, strides=strides), policy=policy
+  )(params, x)
+
+
+def embed_patch_pairs(
+  config: ml_collections.ConfigDict, count: int, cut: windows.Cut
+) -> EmbedPairs:
+  """The authors' way: every patch of every pair by itself, one pair of each kind from each key."""
+  encode, train = encode_with(config), config.train
+  samplers = {
+    k: sampling.make_sampler(k, train.position_pairs, train.augment, count, cut)
+    for k in config.encoder.scales
+  }
+
+  def embed(
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array
+  ) -> dict[int, PairEmbeddings]:
+    found = {}
+    for k, sample in samplers.items():
+      scale_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
+      pairs = sample(scale_keys, images, mean)
+      patches = jnp.concatenate(
+        [pairs.position_first, pairs.position_second, pairs.neighbour_first, pairs.neighbour_second]
+      )
+      z = encode(params, patches)
+      first, second, near, nearer = jnp.split(z, 4)
+      found[k] = PairEmbeddings(first, second, pairs.positions, near, nearer)
+    return found
+
+  return embed
+
+
+def embed_crop_pairs(config: ml_collections.ConfigDict, count: int, cut: windows.Cut) -> EmbedPairs:
+  """Pairs as points of densely encoded crops, many from each key; see `crops`."""
+  encode = encode_with(config)
+  shape = architecture.from_config(config.encoder)
+  sample = crops.make_sampler(shape, config.train, count, cut)
+  strides = dict.fromkeys(shape.scales, shape.native_stride)
+
+  def pick(maps: jax.Array, points: jax.Array) -> jax.Array:
+    """Embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
+    each = jax.vmap(lambda grid, at: grid[at[:, 0], at[:, 1]])(maps, points)
+    return each.reshape(-1, each.shape[-1])
+
+  def embed(
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array
+  ) -> dict[int, PairEmbeddings]:
+    views = sample(keys, images, mean)
+    maps = encode(params, jnp.concatenate([views.first, views.second]), strides)
+    found = {}
+    for k, points in views.points.items():
+      one, other = jnp.split(maps[k], 2)
+      found[k] = PairEmbeddings(
+        pick(one, points.first),
+        pick(other, points.second),
+        points.positions.reshape(-1),
+        pick(one, points.near),
+        pick(other, points.near),
+      )
+    return found
+
+  return embed
+
+
+PAIRS: dict[str, Callable[..., EmbedPairs]] = {
+  'patches': embed_patch_pairs,
+  'crops': embed_crop_pairs,
+}
+
+
+def make_loss(
+  config: ml_collections.ConfigDict, count: int, cut: windows.Cut = windows.cut
+) -> Callable:
+  """Returns loss(params, keys, images, mean, setting) -> (L_Patch SVDD, (metrics, near)).
+
+  L = sum over scales of  L_SSL + lambda L_SVDD'  (Yi & Yoon 2020, eq. 6), where the config gives
+  L_SSL a weight other than 1, or takes L_SVDD for L_SVDD', in ablations. All values are means over
+  pairs, so that those of equal parts of a batch average to the batch's. `near` has embeddings
+  f32[B, D] of random patches for each scale's name, for statistics that are no such means.
+
+  Args:
+    config: the whole config.
+    count: of the training images.
+    cut: cuts windows out of them.
+  """
+  embed = PAIRS[config.train.pairs](config, count, cut)
+  classifier = PositionClassifier(config.train.train_last_layer)
+
+  def loss(
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, setting: Setting
+  ) -> tuple[jax.Array, tuple[Metrics, dict[str, jax.Array]]]:
+    total = jnp.float32(0)
+    metrics: Metrics = {}
+    near: dict[str, jax.Array] = {}
+    for k, pairs in embed(params['encoder'], keys, images, mean).items():
+      name = scale_name(k)
+      head = {'params': params['classifiers'][name]}
+      logits: Any = classifier.apply(head, pairs.first, pairs.second)
+      position = losses.position_loss(logits, pairs.positions)
+      if config.train.svdd == 'centre':
+        svdd = losses.centre_loss(pairs.near, setting.centres[name])
+      else:
+        svdd = losses.neighbour_loss(pairs.near, pairs.nearer)
+      metrics |= {
+        f'position_loss/{name}': position,
+        f'position_accuracy/{name}': losses.position_accuracy(logits, pairs.positions),
+        f'{config.train.svdd}_loss/{name}': svdd,
+      }
+      near[name] = lax.stop_gradient(pairs.near)
+      total += config.train.position_weight * position + setting.svdd_weight * svdd
+    return total, ({'loss': total} | metrics, near)
+
+  return loss
+
+
+def examples(config: ml_collections.ConfigDict) -> int:
+  """What a step draws from a key each: pairs of patches, or crops."""
+  return config.train.crops if config.train.pairs == 'crops' else config.train.batch_size
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses settings by which no pair can be drawn or embedded.
+
+  Raises:
+    UserError: names the key and what it may be.
+  """
+  encode_with(config)
+  windows.placement(config.train.images)
+  if config.train.svdd not in ('neighbour', 'centre'):
+    raise UserError(f"config.train.svdd={config.train.svdd!r}: give 'neighbour' or 'centre'")
+  if config.train.pairs == 'crops':
+    crops.check(config)
+  elif config.train.pairs == 'patches':
+    for scale in config.encoder.scales:
+      sampling.check_pairs(config.data.image_size, scale, config.train.position_pairs)
+  else:
+    raise UserError(f"config.train.pairs={config.train.pairs!r}: give 'patches' or 'crops'")

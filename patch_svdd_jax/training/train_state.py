@@ -1,0 +1,86 @@
+"""All that changes during training, and how it begins."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from patch_svdd_jax.models import architecture
+from patch_svdd_jax.models.encoder import Encoder, PositionClassifier
+from patch_svdd_jax.training import optimizer
+
+Params = Mapping[str, Any]
+
+
+class TrainState(NamedTuple):
+  """All that changes during training.
+
+  Attributes:
+    step: i32[], steps taken.
+    params: 'encoder' and 'classifiers', the latter by scale ('k64', ...).
+    opt_state: the optimiser's.
+  """
+
+  step: jax.Array
+  params: Params
+  opt_state: optax.OptState
+
+
+class Setting(NamedTuple):
+  """What may differ between runs of one program.
+
+  Attributes:
+    key: the run's; step n draws its keys from fold_in(key, n).
+    svdd_weight: f32[], lambda.
+    learning_rate: f32[], the peak of the schedule.
+    centres: f32[D] of each scale's name, of `centre.initial`; none for the neighbour loss.
+  """
+
+  key: jax.Array
+  svdd_weight: jax.Array
+  learning_rate: jax.Array
+  centres: Mapping[str, jax.Array]
+
+
+def scale_name(receptive_field: int) -> str:
+  """The name of a scale in parameters, metrics and tables, as 'k64'."""
+  return f'k{receptive_field}'
+
+
+def init_encoder(config: ml_collections.ConfigDict) -> Params:
+  """The untrained encoder's parameters: a function of `config.encoder` and `config.seed`."""
+  shape = architecture.from_config(config.encoder)
+  smallest = jnp.zeros((1, shape.levels[-1], shape.levels[-1], 3))
+  key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  return Encoder(shape).init(key, smallest, method='initialize')['params']
+
+
+def init_state(config: ml_collections.ConfigDict) -> TrainState:
+  """The state before the first step."""
+  embedding = jnp.zeros((1, config.encoder.embed_dim))
+  classifier = PositionClassifier(config.train.train_last_layer)
+  key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  params = {
+    'encoder': init_encoder(config),
+    'classifiers': {
+      scale_name(k): classifier.init(jax.random.fold_in(key, k), embedding, embedding)['params']
+      for k in config.encoder.scales
+    },
+  }
+  return TrainState(jnp.int32(0), params, optimizer.from_config(config.train).init(params))
+
+
+def setting(
+  config: ml_collections.ConfigDict, centres: Mapping[str, np.ndarray | jax.Array]
+) -> Setting:
+  """The setting that the config names, with what `centre.initial` gives."""
+  return Setting(
+    jax.random.key(config.seed),
+    jnp.float32(config.train.svdd_weight),
+    jnp.float32(optimizer.peak_learning_rate(config.train)),
+    {name: jnp.asarray(value) for name, value in centres.items()},
+  )

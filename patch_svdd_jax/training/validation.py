@@ -1,0 +1,188 @@
+"""Statistics of an encoder on normal images that were held out; `selection` judges by them.
+
+Each is named with its scale, as 'position_accuracy/k64':
+
+- position_loss, position_accuracy, neighbour_loss: of PAIRS pairs of single patches of the held-out
+  images, drawn with training's noise and light, the same ones every time;
+- distance_median, distance_99, distance_max: of the held-out images' patches, at the strides of
+  scoring, to the nearest patch of some training images: the median, the 99 % quantile, the largest;
+- relative_median, relative_99, relative_max: the same in units of `radius`, the root mean square
+  distance of the training images' patches to their mean. A scale's embeddings may be of any size.
+
+The cost is bounded: no more than `config.checkpoint.validation_images` images of either kind are
+looked at, and of large ones only as many as have PATCHES patches at a scale together.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax import lax
+
+from patch_svdd_jax.data.held_out import evenly
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import architecture, embedding, geometry
+from patch_svdd_jax.models.convolution import PRECISION
+from patch_svdd_jax.training import losses, objective
+from patch_svdd_jax.training.train_state import Params, scale_name, setting
+
+# Pairs of each kind at each scale, and how many of them are embedded at a time.
+PAIRS, PAIRS_TOGETHER = 512, 64
+
+# Of either kind of images at a scale, at most: 16 images of 1024 x 1024 pixels at a stride of 4.
+PATCHES = 2**20
+
+# Patches that are compared with all of the bank at a time.
+QUERIES_TOGETHER = 128
+
+Statistics = dict[str, float]
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses a number of images that is none.
+
+  Raises:
+    UserError: names the key.
+  """
+  if config.checkpoint.validation_images < 1:
+    raise UserError(
+      f'config.checkpoint.validation_images={config.checkpoint.validation_images}: give at least 1'
+    )
+
+
+def images_looked_at(
+  config: ml_collections.ConfigDict, strides: dict[int, int], size: geometry.ImageSize
+) -> int:
+  """How many images of a size (height, width) of either kind are looked at, if there are as many.
+
+  Their embeddings lie on one device, and each patch is compared with each.
+  """
+  patches = max(geometry.patch_count(size, k, stride) for k, stride in strides.items())
+  return min(config.checkpoint.validation_images, max(1, PATCHES // patches))
+
+
+def make_validation(
+  config: ml_collections.ConfigDict,
+  strides: dict[int, int],
+  images: np.ndarray,
+  held_out: np.ndarray,
+  mean: np.ndarray,
+) -> Callable[[Params], Statistics]:
+  """Returns validate(params) -> the statistics; {} always where no image is held out.
+
+  The images are put on this process's first device here, once; the program is compiled by the first
+  call, and no call moves anything there.
+
+  Args:
+    config: the whole config.
+    strides: of each receptive field, in pixels.
+    images: u8[N, H, W, 3], the training images.
+    held_out: u8[M, H, W, 3].
+    mean: of `standardisation.training_mean`.
+
+  Returns:
+    A function of the train state's parameters, which lie on any mesh, everywhere.
+  """
+  if not len(held_out):
+    return lambda _: {}
+  check(config)
+  wanted = images_looked_at(config, strides, images.shape[1:3])
+  held_out, images = (part[evenly(len(part), wanted)] for part in (held_out, images))
+  device = jax.local_devices()[0]
+  keys = jax.random.split(jax.random.key(0), PAIRS)
+  inputs = jax.device_put((keys, held_out, images, mean), device)
+  program = jax.jit(make_program(config, strides, len(held_out)))
+
+  def validate(params: Params) -> Statistics:
+    here = jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
+    metrics, nearest, radius = jax.device_get(program(here, *inputs))
+    statistics = {name: float(value) for name, value in metrics.items()}
+    for k, distances in nearest.items():
+      statistics |= describe(scale_name(k), distances, float(radius[k]))
+    return statistics
+
+  return validate
+
+
+def describe(name: str, distances: np.ndarray, radius: float) -> Statistics:
+  """The statistics of distances f32[Q] at a scale."""
+  values = np.quantile(distances.astype(np.float64), (0.5, 0.99, 1))
+  quantiles = dict(zip(('median', '99', 'max'), values.tolist(), strict=True))
+  # Embeddings that are all the same have no unit; no distance is then as far as can be.
+  relative = {key: value / radius if radius else float('inf') for key, value in quantiles.items()}
+  return (
+    {f'distance_{key}/{name}': value for key, value in quantiles.items()}
+    | {f'relative_{key}/{name}': value for key, value in relative.items()}
+    | {f'radius/{name}': radius}
+  )
+
+
+def make_program(
+  config: ml_collections.ConfigDict, strides: dict[int, int], count: int
+) -> Callable:
+  """Returns program(params, keys, held_out, images, mean) -> (metrics, distances, radii).
+
+  Of each scale the distances f32[Q] of held-out patches to the nearest of the images, and the
+  radius f32[].
+
+  Args:
+    config: the whole config.
+    strides: of each receptive field, in pixels.
+    count: of the held-out images.
+  """
+  single = config.copy_and_resolve_references()
+  # However training makes its pairs, the statistics of two runs are those of the same pairs.
+  single.train.pairs = 'patches'
+  single.train.svdd = 'neighbour'
+  loss = objective.make_loss(single, count)
+  shape = architecture.from_config(config.encoder)
+  encode = embedding.make_encode(shape, strides, config.score.tile)
+
+  def program(
+    params: Params, keys: jax.Array, held_out: jax.Array, images: jax.Array, mean: jax.Array
+  ) -> tuple[dict[str, jax.Array], dict[int, jax.Array], dict[int, jax.Array]]:
+    def of_pairs(keys: jax.Array) -> dict[str, jax.Array]:
+      _, (metrics, _) = loss(params, keys, held_out, mean, setting(config, {}))
+      return metrics
+
+    def embed(images: jax.Array) -> dict[int, jax.Array]:
+      one = lax.map(lambda image: encode(params['encoder'], mean, image[None]), images)
+      return {k: grid.reshape(-1, grid.shape[-1]) for k, grid in one.items()}
+
+    metrics = lax.map(of_pairs, keys.reshape(-1, PAIRS_TOGETHER))
+    queries, rows = embed(held_out), embed(images)
+    centred = {k: (queries[k] - rows[k].mean(0)[None], centre(rows[k])) for k in strides}
+    return (
+      {name: value.mean() for name, value in metrics.items()},
+      {k: nearest_distances(*pair) for k, pair in centred.items()},
+      {k: jnp.sqrt(jnp.mean(jnp.sum(rows**2, axis=1))) for k, (_, rows) in centred.items()},
+    )
+
+  return program
+
+
+def centre(rows: jax.Array) -> jax.Array:
+  """Rows f32[N, D] minus their mean."""
+  return rows - rows.mean(0)[None]
+
+
+def nearest_distances(queries: jax.Array, rows: jax.Array) -> jax.Array:
+  """The distance of each query f32[Q, D] to its nearest row, f32[Q].
+
+  Args:
+    queries: f32[Q, D].
+    rows: f32[N, D]. The nearest is found by |r|^2 - 2 q r in float32, so the origin should lie
+      among them; the distance to it is by differences. So a distance is exact, though of rows that
+      are equally near up to rounding another one may be found.
+  """
+  squares = jnp.sum(rows**2, axis=1)
+
+  def block(queries: jax.Array) -> jax.Array:
+    products = jnp.dot(queries, rows.T, precision=PRECISION)
+    return losses.distance(queries, rows[jnp.argmin(squares[None] - 2 * products, axis=1)])
+
+  padded = jnp.pad(queries, ((0, -len(queries) % QUERIES_TOGETHER), (0, 0)))
+  blocks = padded.reshape(-1, QUERIES_TOGETHER, queries.shape[1])
+  return lax.map(block, blocks).reshape(-1)[: len(queries)]

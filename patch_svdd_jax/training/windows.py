@@ -1,0 +1,128 @@
+"""Windows of the training images, which live on the devices, and what light does to them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.mean_image import standardise
+from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE
+
+# (images u8[N, H, W, 3], indices i32[B], corners i32[B, 2], side) -> u8[B, side, side, 3]
+Cut = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+
+
+def cut(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
+  """Windows u8[B, side, side, 3] of images u8[N, H, W, 3] that are all on this device.
+
+  Args:
+    images: u8[N, H, W, 3].
+    indices: i32[B], which image each lies in.
+    corners: i32[B, 2], the row and column of its top left pixel.
+    side: pixels.
+  """
+
+  def one(index: jax.Array, corner: jax.Array) -> jax.Array:
+    return lax.dynamic_slice(images, (index, *corner, 0), (1, side, side, 3))[0]
+
+  return jax.vmap(one)(indices, corners)
+
+
+def cut_divided(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
+  """The same where each device holds a run of the images, inside of a map over DEVICES.
+
+  Every device cuts what all ask of its images, and sends it to who asked. As bytes: a window has
+  pixels on one device and zeros on the others, so their sum is exact.
+  """
+  indices, corners = lax.all_gather((indices, corners), DEVICES, tiled=True)
+  indices -= lax.axis_index(DEVICES) * len(images)
+  here = (indices >= 0) & (indices < len(images))
+  windows = cut(images, jnp.clip(indices, 0, len(images) - 1), corners, side)
+  mine = jnp.where(here[:, None, None, None], windows, 0)
+  return lax.psum_scatter(mine, DEVICES, tiled=True)
+
+
+PLACEMENTS: dict[str, tuple[PartitionSpec, Cut]] = {
+  'replicated': (EVERYWHERE, cut),
+  'divided': (DIVIDED, cut_divided),
+}
+
+
+def placement(name: str) -> tuple[PartitionSpec, Cut]:
+  """How `config.train.images` lays the training images on the devices, and how they are cut.
+
+  Raises:
+    UserError: there is no such placement.
+  """
+  if name not in PLACEMENTS:
+    raise UserError(f"config.train.images={name!r}: give 'replicated' or 'divided'")
+  return PLACEMENTS[name]
+
+
+def is_lit(augment: ml_collections.ConfigDict) -> bool:
+  """Whether windows are shown under other light."""
+  return bool(augment.brightness or augment.gain)
+
+
+def stored(count: int, spec: PartitionSpec, mesh: Mesh) -> int:
+  """How many images lie on the devices where there are `count`: divided, as many on each."""
+  return -(-count // mesh.size) * mesh.size if spec == DIVIDED else count
+
+
+def relight(pixels: jax.Array, normals: jax.Array, augment: ml_collections.ConfigDict) -> jax.Array:
+  """Pixels f32[S, S, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'.
+
+  Args:
+    pixels: f32[S, S, 3].
+    normals: f32[2], n and n'.
+    augment: `config.train.augment`.
+  """
+  return pixels * jnp.exp(augment.gain * normals[0]) + 255 * augment.brightness * normals[1]
+
+
+def dress(
+  pixels: jax.Array,
+  corners: jax.Array,
+  mean: jax.Array,
+  light: jax.Array,
+  augment: ml_collections.ConfigDict,
+) -> jax.Array:
+  """Windows lit and standardised, f32[B, S, S, 3].
+
+  Args:
+    pixels: u8[B, S, S, 3].
+    corners: i32[B, 2]: the mean image is cut where the window is.
+    mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels.
+    light: f32[B, 2], standard normal numbers, used where `augment` varies the light.
+    augment: `config.train.augment`.
+  """
+  side = pixels.shape[1]
+  lit = pixels.astype(jnp.float32)
+  if is_lit(augment):
+    lit = jax.vmap(relight, (0, 0, None))(lit, light, augment)
+  if mean.shape[:2] == (1, 1):
+    return standardise(lit, mean)
+
+  def one(window: jax.Array, corner: jax.Array) -> jax.Array:
+    return standardise(window, lax.dynamic_slice(mean, (*corner, 0), (side, side, 3)))
+
+  return jax.vmap(one)(lit, corners)
+
+
+def perturb(
+  window: jax.Array, shift: jax.Array, noise: jax.Array, augment: ml_collections.ConfigDict
+) -> jax.Array:
+  """A standardised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
+
+  Args:
+    window: f32[S, S, 3].
+    shift: f32[3], standard normal numbers.
+    noise: f32[S * S * 3], likewise.
+    augment: `config.train.augment`.
+  """
+  moved = window + augment.rgb_shift * shift[None, None]
+  return moved + augment.pixel_noise * noise.reshape(window.shape)

@@ -1,0 +1,68 @@
+"""Patch grids and coverage weights against loops over patches and pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import geometry
+
+# extent, receptive field, stride: nothing left over, something, one patch, gaps between patches
+AXES = [(256, 64, 16), (97, 32, 4), (131, 32, 6), (32, 32, 2), (33, 32, 2), (50, 8, 11), (7, 1, 1)]
+
+
+def patches_of(extent, receptive_field, stride):
+  """The first pixel of every patch inside the axis."""
+  return [first for first in range(0, extent, stride) if first + receptive_field <= extent]
+
+
+def axis_mean(scores, extent, receptive_field, stride):
+  """The mean of the patches that cover each pixel; the nearest covered pixel's where none does."""
+  scored = list(zip(patches_of(extent, receptive_field, stride), scores, strict=True))
+  covering = {
+    pixel: [score for first, score in scored if first <= pixel < first + receptive_field]
+    for pixel in range(extent)
+  }
+  covered = [pixel for pixel in range(extent) if covering[pixel]]
+  nearest = [min(covered, key=lambda other: abs(other - pixel)) for pixel in range(extent)]
+  return np.array([np.mean(covering[pixel]) for pixel in nearest])
+
+
+@given(st.integers(1, 40), st.integers(0, 60), st.integers(1, 50))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_grid_extent_counts_the_patches_inside(receptive_field, room, stride):
+  extent = receptive_field + room
+  expected = len(patches_of(extent, receptive_field, stride))
+  assert geometry.grid_extent(extent, receptive_field, stride) == expected
+
+
+def test_grid_shape_is_rows_by_columns():
+  # The authors' grids on 256 x 256 pixels, and one that is not square.
+  assert geometry.grid_shape((256, 256), 64, 16) == (13, 13)
+  assert geometry.grid_shape((256, 256), 32, 4) == (57, 57)
+  assert geometry.grid_shape((97, 131), 64, 16) == (3, 5)
+  assert geometry.patch_count((97, 131), 64, 16) == 15
+
+
+@pytest.mark.parametrize('image_size', [(31, 64), (64, 31)])
+def test_an_image_smaller_than_a_patch_is_refused(image_size):
+  with pytest.raises(UserError, match=r'31 pixels cannot hold a 32-pixel patch.*image_size'):
+    geometry.grid_shape(image_size, 32, 4)
+
+
+@pytest.mark.parametrize(('extent', 'receptive_field', 'stride'), AXES)
+def test_coverage_weights_are_the_mean_over_covering_patches(extent, receptive_field, stride):
+  weights = geometry.coverage_weights(extent, receptive_field, stride)
+  assert weights.dtype == np.float32
+  scores = np.random.default_rng(0).normal(size=weights.shape[1])
+  expected = axis_mean(scores, extent, receptive_field, stride)
+  np.testing.assert_allclose(weights.astype(np.float64) @ scores, expected, atol=1e-6)
+
+
+@given(st.integers(1, 20), st.integers(0, 40), st.integers(1, 25))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_coverage_weights_are_a_mean(receptive_field, room, stride):
+  weights = geometry.coverage_weights(receptive_field + room, receptive_field, stride)
+  assert (weights >= 0).all()
+  np.testing.assert_allclose(weights.sum(axis=1, dtype=np.float64), 1, atol=1e-6)

@@ -1,0 +1,107 @@
+"""The page of an evaluation: its figures are the evaluation's, its curves have their areas."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from patch_svdd_jax.detection.calibration import Threshold
+from patch_svdd_jax.evaluation import metrics
+from patch_svdd_jax.reporting.html import evaluated, measured_curves
+
+
+def test_items_know_the_truth_and_the_verdict(page, split, evaluation, found):
+  scores = evaluation.scores.images['product']
+  for i, item in enumerate(page.items):
+    assert (item.name, item.score, item.defect) == (split.names[i], scores[i], split.defects[i])
+    assert (item.anomalous, item.alarm) == (split.labels[i], scores[i] > 0.4)
+    assert (item.p_value, item.regions) == (found.p_values[i], found.regions[i])
+    assert (item.size, item.warnings) == ((48, 64), found.warnings[i])
+  errors = {item.name: item.error for item in page.items if item.error}
+  assert errors == {'test/good/002.png': 'false alarm', 'test/hole/10.png': 'missed'}
+  assert {kind: len(scores) for kind, scores in page.scores.items()} == {
+    'normal': 4,
+    'anomalous': 7,
+  }
+
+
+def test_truth_is_a_mask_or_a_word(split):
+  assert [evaluated.truth(split, i) for i in (0, 10)] == ['normal', 'no mask']
+  np.testing.assert_array_equal(evaluated.truth(split, 5), split.masks[5])
+
+
+def test_a_score_at_the_threshold_is_no_alarm(split, evaluation):
+  threshold = Threshold(float(evaluation.scores.images['product'][7]), 0.1, ensured=True)
+  items = evaluated.items(split, evaluation, (0, 1), threshold, None)
+  assert not items[7].alarm
+  assert items[7].p_value is None
+  assert evaluated.items(split, evaluation, (0, 1), None, None)[7].alarm is None
+
+
+def test_figures_stand_beside_what_they_are_compared_with(page, evaluation, other):
+  headline = page.headlines[0]
+  assert headline.metric == 'image_auroc'
+  assert headline.value == evaluation.maps['product']['image_auroc']
+  assert headline.others == [('random encoder', other.maps['product']['image_auroc'])]
+  of_maps, of_types = page.tables
+  assert [(row.name, row.figures, row.compared) for row in of_maps.rows] == [
+    ('k64', evaluation.maps['k64'], False),
+    ('product', evaluation.maps['product'], False),
+    ('random encoder k64', other.maps['k64'], True),
+    ('random encoder product', other.maps['product'], True),
+  ]
+  assert [(row.name, row.figures) for row in of_types.rows] == [
+    ('hole', evaluation.per_defect['product']['hole']),
+    ('thread', evaluation.per_defect['product']['thread']),
+    ('random encoder hole', other.per_defect['product']['hole']),
+    ('random encoder thread', other.per_defect['product']['thread']),
+  ]
+
+
+def test_curves_have_the_areas_that_their_legends_name(page, evaluation, other):
+  areas = {
+    'image-roc': 'image_auroc',
+    'image-precision-recall': 'image_ap',
+    'pixel-roc': 'pixel_auroc',
+    'pro': 'aupro_30',
+  }
+  assert [chart.name for chart in page.curves] == list(areas)
+  for chart in page.curves:
+    metric = areas[chart.name]
+    for line, each in zip(chart.lines, (evaluation, other), strict=False):
+      value = each.maps['product'][metric]
+      width = measured_curves.PRO_LIMIT if metric == 'aupro_30' else 1
+      assert np.trapezoid(line.y, line.x) / width == pytest.approx(value)
+      assert line.label.endswith(f'{metrics.TITLES[metric]} {value:.4f}')
+    assert chart.x_limits == (0, width)
+
+
+def test_the_threshold_is_marked_on_the_curves_of_images(page):
+  roc, precision_recall, *of_pixels = page.curves
+  # 1 of 4 normal and 6 of 7 anomalous images are alarms.
+  assert roc.marks == [('threshold', 1 / 4, pytest.approx(6 / 7))]
+  assert precision_recall.marks == [('threshold', pytest.approx(6 / 7), pytest.approx(6 / 7))]
+  assert all(not chart.marks for chart in of_pixels)
+
+
+def test_a_threshold_above_all_scores_has_no_precision(split, evaluation):
+  roc, precision_recall, *_ = measured_curves.charts(
+    split, {'product': evaluation}, 'product', Threshold(9.0, 0.01, ensured=True)
+  )
+  assert roc.marks == [('threshold', 0, 0)]
+  assert precision_recall.marks == ()
+
+
+def test_without_anomalous_images_there_is_no_curve(split, evaluation):
+  good = split.take(np.arange(4))
+  maps = {name: each[:4] for name, each in evaluation.scores.maps.items()}
+  images = {name: each[:4] for name, each in evaluation.scores.images.items()}
+  scores = dataclasses.replace(evaluation.scores, maps=maps, images=images)
+  nan = dict.fromkeys(metrics.TITLES, float('nan'))
+  of_good = dataclasses.replace(
+    evaluation, maps={'product': nan}, per_defect={'product': {}}, scores=scores
+  )
+  threshold = Threshold(0.4, 0.05, ensured=True)
+  page = evaluated.make(good, of_good, {}, (0, 1), title='good', threshold=threshold)
+  assert (page.curves, page.headlines) == ([], [])
+  assert [table.name for table in page.tables] == ['maps']

@@ -1,0 +1,64 @@
+"""Training curves, timing and settings."""
+
+import numpy as np
+
+from patch_svdd_jax import configuration
+from patch_svdd_jax.configs import default, laptop
+from patch_svdd_jax.reporting import learning_curves
+from patch_svdd_jax.reporting.html import run_facts
+
+HISTORY = [
+  {'step': 10, 'loss': 4.0, 'position_accuracy/k32': 0.1, 'steps_per_s': 7.0},
+  {'step': 20, 'loss': 2.0, 'position_accuracy/k32': 0.3, 'steps_per_s': 7.0},
+  {'step': 20, 'held_out/loss': 3.0, 'held_out/position_accuracy/k32': 0.2, 'held_out/radius': 1.0},
+  {'step': 30, 'loss': float('nan'), 'position_accuracy/k32': float('inf'), 'steps_per_s': 7.0},
+]
+
+
+def test_training_curves_and_held_out_points():
+  loss, accuracy = run_facts.training_charts(HISTORY)
+  assert (loss.name, accuracy.name) == ('training-loss', 'training-position_accuracy')
+  assert [line.label for line in loss.lines] == ['training', 'held out']
+  assert [line.label for line in accuracy.lines] == ['k32', 'k32, held out']
+  line, held_out = loss.lines
+  np.testing.assert_array_equal(line.x, [10, 20])
+  np.testing.assert_array_equal(line.y, [4, 2])
+  assert (held_out.x.tolist(), held_out.y.tolist(), held_out.dotted) == ([20], [3], True)
+  assert [rule.value for rule in accuracy.rules] == [1 / 8]
+  assert accuracy.y_limits.low < 0.1
+  assert accuracy.y_limits.high > 0.3
+  assert accuracy.caption == ''
+
+
+def test_lines_of_many_calls_are_smoothed():
+  losses = np.random.default_rng(0).random(run_facts.MANY_CALLS)
+  history = [
+    {'step': step, 'loss': loss, 'held_out/loss': loss} for step, loss in enumerate(losses)
+  ]
+  [chart] = run_facts.training_charts(history)
+  line, held_out = chart.lines
+  np.testing.assert_array_equal(line.y, learning_curves.smooth(losses))
+  np.testing.assert_array_equal(held_out.y, losses)
+  assert chart.caption == 'Solid lines: means over the last 10 calls.'
+
+
+def test_a_run_without_training_has_no_curves():
+  assert run_facts.training_charts([]) == []
+
+
+def test_settings_name_the_default_of_those_that_differ():
+  config = laptop.get_config('grass')
+  settings = run_facts.settings(config)
+  assert [setting.key for setting in settings] == [key for key, _ in configuration.flatten(config)]
+  changed = {each.key: (each.value, each.default) for each in settings if each.default is not None}
+  lines = configuration.differences(default.get_config(), config)
+  assert [f'{key}: {before} -> {now}' for key, (now, before) in changed.items()] == lines
+  assert changed['config.encoder.depth'] == ('5', '8')
+
+
+def test_timing_in_words():
+  facts = run_facts.timing({'metrics_seconds': 0.5, 'images_per_s': 4.0})
+  assert [(fact.title, fact.value, fact.unit) for fact in facts] == [
+    ('all of these', 4.0, 'images/s'),
+    ('metrics', 0.5, 's'),
+  ]

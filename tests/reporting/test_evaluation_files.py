@@ -1,0 +1,215 @@
+"""The files of an evaluation, read back as a stranger would read them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patch_svdd_jax.configs import default
+from patch_svdd_jax.data import Split
+from patch_svdd_jax.detection.calibration import Threshold
+from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.evaluation import metrics
+from patch_svdd_jax.evaluation.evaluate import Evaluation
+from patch_svdd_jax.reporting import evaluation_files, html, overlays
+
+NAMES = ('test/good/000.png', 'test/hole/000.png', 'test/hole/001.png')
+
+
+@pytest.fixture
+def split():
+  rng = np.random.default_rng(0)
+  masks = np.zeros((3, 24, 32), bool)
+  masks[1, 4:9, 6:12] = True
+  return Split(
+    images=rng.integers(0, 256, (3, 24, 32, 3), np.uint8),
+    masks=masks,
+    has_mask=np.array([True, True, False]),
+    labels=np.array([False, True, True]),
+    defects=('good', 'hole', 'hole'),
+    names=NAMES,
+    sizes=np.full((3, 2), (24, 32)),
+    appearance=np.zeros((3, 4), np.float32),
+  )
+
+
+def make_evaluation(seed=0):
+  rng = np.random.default_rng(seed)
+  maps = {name: rng.random((3, 24, 32), np.float32) for name in ('k64', 'k32', 'sum', 'product')}
+  figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': float('nan'), 'aupro_30': 1.0}
+  return Evaluation(
+    maps={name: dict(figures) for name in maps},
+    per_defect={name: {'hole': dict(figures)} for name in maps},
+    timing={'images_per_s': 3.5, 'metrics_seconds': 0.25},
+    scores=Scores(
+      maps, {name: m.max(axis=(1, 2)) for name, m in maps.items()}, {}, {}, {'embed': 0.1}
+    ),
+  )
+
+
+def read_json(path):
+  def refuse(constant):
+    raise AssertionError(f'{constant} is not JSON')
+
+  return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_metrics(split, tmp_path):
+  evaluation_files.write(
+    tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)}
+  )
+  written = read_json(tmp_path / 'eval/metrics.json')
+  figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': None, 'aupro_30': 1.0}
+  of_maps = dict.fromkeys(('k64', 'k32', 'sum', 'product'), figures)
+  per_defect = {name: {'hole': figures} for name in of_maps}
+  assert written == {
+    'maps': of_maps,
+    'per_defect': per_defect,
+    'timing': {'images_per_s': 3.5, 'metrics_seconds': 0.25},
+    'random_encoder': {'maps': of_maps, 'per_defect': per_defect},
+  }
+  assert list(written['maps']) == list(of_maps)
+
+
+def test_without_a_random_encoder(split, tmp_path):
+  evaluation_files.write(tmp_path, split, make_evaluation(), {})
+  assert read_json(tmp_path / 'metrics.json').keys() == {'maps', 'per_defect', 'timing'}
+
+
+def test_what_json_lacks_is_null():
+  values = {
+    'a': {'nan': float('nan'), 'inf': float('inf'), 'x': 0.5},
+    'n': 3,
+    'f': np.float64('nan'),
+  }
+  assert evaluation_files.to_json(values) == {
+    'a': {'nan': None, 'inf': None, 'x': 0.5},
+    'n': 3,
+    'f': None,
+  }
+
+
+def test_maps(split, tmp_path):
+  evaluation = make_evaluation()
+  evaluation_files.write(tmp_path, split, evaluation, {'random_encoder': make_evaluation(1)})
+  with np.load(tmp_path / 'maps.npz', allow_pickle=False) as arrays:
+    assert arrays['names'].tolist() == list(NAMES)
+    assert arrays['defects'].tolist() == ['good', 'hole', 'hole']
+    np.testing.assert_array_equal(arrays['labels'], [False, True, True])
+    for name, maps in evaluation.scores.maps.items():
+      assert arrays[name].dtype == np.float32
+      np.testing.assert_array_equal(arrays[name], maps)
+      np.testing.assert_array_equal(arrays[f'{name}_score'], maps.max(axis=(1, 2)))
+    assert len(arrays) == 3 + 2 * 4
+
+
+def test_pictures_show_the_last_map_on_one_scale(split, tmp_path, monkeypatch):
+  drawn = []
+
+  def remember(write):
+    def remembering(*arguments):
+      drawn.append(arguments[2:])
+      write(*arguments)
+
+    return remembering
+
+  for name in ('write_overlays', 'write_overview'):
+    monkeypatch.setattr(overlays, name, remember(getattr(overlays, name)))
+  evaluation = make_evaluation()
+  evaluation_files.write(tmp_path, split, evaluation, {})
+  for name in (*(f'overlays/{name}' for name in NAMES), 'overview.png'):
+    with Image.open(tmp_path / name) as picture:
+      picture.load()
+      assert min(picture.size) > 24
+  product = evaluation.scores.maps['product']
+  (maps, scores, limits), (overview_maps, overview_scores, overview_limits) = drawn
+  assert maps is overview_maps is product
+  assert scores is overview_scores is evaluation.scores.images['product']
+  assert limits == overview_limits
+  assert np.quantile(product, 0.5) == pytest.approx(limits[0])
+
+
+def files(folder):
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+def test_another_evaluation_replaces_all_files(split, tmp_path):
+  evaluation_files.write(tmp_path, split, make_evaluation(), {})
+  fewer = split.take(np.arange(2))
+  both = make_evaluation(1)
+  of_two = {name: maps[:2] for name, maps in both.scores.maps.items()}
+  scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {}, {}, {})
+  evaluation_files.write(
+    tmp_path, fewer, Evaluation(both.maps, both.per_defect, both.timing, scores), {}
+  )
+  expected = [
+    'maps.npz',
+    'metrics.json',
+    *(f'overlays/{name}' for name in NAMES[:2]),
+    'overview.png',
+    'report.html',
+  ]
+  assert files(tmp_path) == expected
+  with np.load(tmp_path / 'maps.npz') as arrays:
+    np.testing.assert_array_equal(arrays['k64'], of_two['k64'])
+
+
+def test_the_report_is_of_the_last_map_with_what_is_given(split, tmp_path):
+  evaluation = make_evaluation()
+  scores = evaluation.scores.images['product']
+  evaluation_files.write(
+    tmp_path,
+    split,
+    evaluation,
+    {'random_encoder': make_evaluation(1)},
+    title='parts <1>',
+    config=default.get_config(),
+    history=[{'step': 10, 'loss': 2.0}, {'step': 20, 'loss': 1.0}],
+    threshold=Threshold(float(scores.min()), 0.05, ensured=True),
+    warnings=['dark & light'],
+  )
+  page = (tmp_path / 'report.html').read_text()
+  assert all(f'data-score="{float(score)}"' in page for score in scores)
+  for text in ('parts &lt;1&gt;', 'dark &amp; light', 'random encoder product'):
+    assert text in page
+  for attribute in ('verdict="alarm"', 'verdict="pass"', 'chart="training-loss"'):
+    assert f'data-{attribute}' in page
+  assert 'config.train.steps' in page
+
+
+@pytest.mark.parametrize(
+  ('room', 'writer'),
+  [(overlays, 'write_overlays'), (overlays, 'write_overview'), (html, 'write')],
+)
+def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, room, writer):
+  """Also where an older evaluation was, whose figures must not stand beside newer maps."""
+  evaluation_files.write(tmp_path, split, make_evaluation(), {})
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(room, writer, full)
+  with pytest.raises(UserError) as caught:
+    evaluation_files.write(tmp_path, split, make_evaluation(1), {})
+  assert f'no space left on the disk of {tmp_path}' in str(caught.value)
+  assert not (tmp_path / 'metrics.json').exists()
+  assert not (tmp_path / 'report.html').exists()
+
+
+def test_maps_appear_whole_or_not_at_all(split, tmp_path, monkeypatch):
+  def fill_the_disk(file, **_):
+    file.write(b'PK')
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(np, 'savez_compressed', fill_the_disk)
+  with pytest.raises(UserError, match='no space left on the disk of'):
+    evaluation_files.write(tmp_path, split, make_evaluation(), {})
+  assert files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made(split, tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(UserError, match=r'cannot write .*file/eval: a file has the name of a folder'):
+    evaluation_files.write(tmp_path / 'file/eval', split, make_evaluation(), {})

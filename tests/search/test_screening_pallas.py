@@ -1,0 +1,94 @@
+"""The Pallas kernel: interpreted, against float64; and compiled, where the TPU's compiler is."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+from jax.experimental.pallas import tpu as pltpu
+
+from patch_svdd_jax.search import screening_pallas
+from patch_svdd_jax.search.screening import GROUP
+from patch_svdd_jax.tpu_planning.aot import ENVIRONMENT
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+TILE = screening_pallas.ROWS // GROUP
+
+# (queries, groups): less than a tile of either, whole tiles, and tiles that hang over the end.
+SHAPES = [(1, 1), (100, 3), (256, TILE), (300, TILE + 5), (513, 2 * TILE - 1)]
+
+COMPILE = """
+import json, jax, jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+from patch_svdd_jax import screen_kernel, search_plan, tpu_plan
+
+compiled = {}
+for topology in ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'):
+  here = SingleDeviceSharding(tpu_plan.mesh_of(topology).devices.flat[0])
+  program = screen_kernel.group_minima.lower(
+    jax.ShapeDtypeStruct((300, 128), jnp.bfloat16, sharding=here),
+    jax.ShapeDtypeStruct((1029, 256, 128), jnp.bfloat16, sharding=here),
+  ).compile()
+  memory = program.memory_analysis()
+  compiled[topology] = program.as_text().count(search_plan.KERNEL), memory.temp_size_in_bytes
+print(json.dumps(compiled))
+"""
+
+
+def vectors(queries, groups, width=128):
+  rng = np.random.default_rng(0)
+  return tuple(
+    jnp.asarray(rng.normal(size=shape), jnp.bfloat16)
+    for shape in ((queries, width), (groups, GROUP, width))
+  )
+
+
+def check(minima, queries, rows):
+  products = (
+    np.asarray(queries, np.float64) @ np.asarray(rows, np.float64).reshape(-1, rows.shape[-1]).T
+  )
+  expected = -products.reshape(len(queries), -1, GROUP).max(axis=2)
+  assert (minima.shape, minima.dtype) == (expected.shape, jnp.float32)
+  np.testing.assert_allclose(minima, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(('queries', 'groups'), SHAPES)
+def test_minima_of_each_group(queries, groups):
+  queries, rows = vectors(queries, groups)
+  check(screening_pallas.group_minima(queries, rows, interpret=True), queries, rows)
+
+
+def test_wide_vectors():
+  queries, rows = vectors(40, 9, width=384)
+  check(screening_pallas.group_minima(queries, rows, interpret=True), queries, rows)
+
+
+@pytest.mark.parametrize(('queries', 'groups'), [(300, TILE + 5), (100, 3)])
+def test_no_races(queries, groups):
+  queries, rows = vectors(queries, groups)
+  interpret = pltpu.InterpretParams(detect_races=True)
+  check(screening_pallas.group_minima(queries, rows, interpret=interpret), queries, rows)
+  assert interpret_pallas_call.races.races_found is False
+
+
+@pytest.mark.tpu
+@pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='no libtpu, the TPU compiler')
+def test_it_compiles_for_tpus_and_keeps_products_out_of_their_memory():
+  # The library reads its environment, and takes hold of the process, when it is loaded.
+  environment = {**os.environ, **ENVIRONMENT, 'JAX_PLATFORMS': 'cpu'}
+  done = subprocess.run(
+    [sys.executable, '-c', COMPILE], env=environment, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  compiled = json.loads(done.stdout)
+  assert len(compiled) == 4
+  for kernels, temporaries in compiled.values():
+    assert kernels == 1
+    # The minima before they are transposed, of queries padded to 512; products would be 256 times.
+    assert temporaries <= 4 * 512 * 1029 * 2

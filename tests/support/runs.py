@@ -1,0 +1,64 @@
+"""A tiny training run that several tests share, and how states are compared."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from patch_svdd_jax.configs import default
+from patch_svdd_jax.system.sharding import DEVICES
+
+IMAGE_SIZE = (40, 48)
+COUNT = 5  # no multiple of the devices
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, *IMAGE_SIZE, 3), dtype=np.uint8)
+MEAN = IMAGES.mean(axis=0, dtype=np.float32)
+
+
+def tiny_config(seed=0, image_size=IMAGE_SIZE, scales=(16, 8), every=100, **train):
+  """A config of few, small layers, whose programs compile in seconds."""
+  config = default.get_config()
+  config.seed = seed
+  config.data.image_size = image_size
+  config.checkpoint.every = every
+  config.encoder.update(receptive_field=8, scales=scales, depth=2, width=0.25, embed_dim=8)
+  settings = {'steps': 5, 'steps_per_call': 2, 'batch_size': 8, 'svdd_weight': 0.1}
+  config.train.update(settings | {'crops': 4, 'crop_size': 32} | train)
+  return config
+
+
+def mesh_of(devices):
+  return Mesh(np.array(jax.devices()[:devices]), (DEVICES,))
+
+
+def on_host(state):
+  """A copy: the state itself is donated to the next step."""
+  return jax.tree.map(np.array, state)
+
+
+def leaves(tree):
+  """The leaves by their names."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree.leaves_with_path(tree)
+  }
+
+
+def assert_same_bits(found, expected):
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for (name, one), other in zip(leaves(found).items(), jax.tree.leaves(expected), strict=True):
+    assert np.array(one).dtype == np.array(other).dtype
+    assert np.array(one).shape == np.array(other).shape
+    assert np.array(one).tobytes() == np.array(other).tobytes(), name
+
+
+def assert_close(found, expected, **tolerance):
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for (name, one), other in zip(leaves(found).items(), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(one, other, err_msg=name, **tolerance)
+
+
+def moved(before, after):
+  """Which leaves differ, by their names."""
+  return {
+    name: bool(np.any(one != other))
+    for (name, one), other in zip(leaves(before).items(), jax.tree.leaves(after), strict=True)
+  }

@@ -1,0 +1,119 @@
+"""The Python interface: the documented example runs, and what it says of images is true."""
+
+import pathlib
+import re
+import threading
+
+import numpy as np
+import pytest
+
+import patch_svdd_jax
+from patch_svdd_jax import PatchSVDD, configuration
+from patch_svdd_jax.detection import distribution_shift, inspection
+from patch_svdd_jax.errors import UserError
+from tests.support.runs import tiny_config
+
+DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs' / 'python.md'
+
+
+def quick_config(image_size=(128, 128)):
+  config = tiny_config(image_size=image_size, mean='channel', steps=2, every=2)
+  config.data.update(light='standardised', held_out=0.1, resize='box')
+  config.score.update(strides=(16, 8), batch_size=4)
+  config.calibration.folds = 2
+  return config
+
+
+@pytest.fixture(scope='module')
+def example(only_quick_compilation, tmp_path_factory):
+  """What the names of the documented example stand for after it has run."""
+  code = re.search(r'```python\n(.*?)```', DOCUMENT.read_text(), re.DOTALL)[1]
+  names: dict = {}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(tmp_path_factory.mktemp('example'))
+    # Its own settings take minutes.
+    patch.setattr(configuration, 'read', {'laptop': quick_config()}.__getitem__)
+    exec(code, names)
+    names['folder'] = pathlib.Path('runs/python').absolute()
+  return names
+
+
+def test_the_documented_example_runs(example):
+  found = example['found']
+  assert found.scores.shape == found.p_values.shape == found.alarms.shape == (2,)
+  assert found.maps.shape == (2, 128, 128)
+  assert found.scores[1] > found.scores[0]
+  assert len(found.regions) == len(found.warnings) == 2
+
+
+def test_p_values_and_alarms_follow_from_the_normal_images(example):
+  detector, found = example['detector'].detector, example['found']
+  normal = detector.calibration.scores
+  assert len(normal) == 52
+  expected = [(1 + np.sum(normal >= score)) / 53 for score in found.scores]
+  np.testing.assert_allclose(found.p_values, expected)
+  np.testing.assert_array_equal(found.alarms, found.p_values <= 0.05)
+
+
+def test_regions_are_where_the_map_is_high_and_only_of_alarms(example):
+  detector, found = example['detector'], example['found']
+  limit = inspection.limits(detector.detector, 0.05, 0.01)
+  for alarm, regions, values in zip(found.alarms, found.regions, found.maps, strict=True):
+    assert bool(regions) <= bool(alarm)
+    if alarm:
+      assert sum(region.area for region in regions) == np.sum(values > limit.pixel.value)
+      assert regions[0].score == values.max()
+
+
+def test_darker_images_are_warned_of_by_name(example):
+  detector = example['detector']
+  normal_image = example['normal'][5]
+  found = detector.score([normal_image, (normal_image * 0.5).astype(np.uint8)])
+  assert found.warnings[0] == ()
+  assert found.warnings[1][0].startswith('brightness')
+  normal = detector.detector.calibration.statistics
+  assert distribution_shift.outside(normal, found.statistics) == list(found.warnings)
+
+
+def test_a_batch_of_any_sizes_is_scored_as_its_images_are_alone(example):
+  detector, bad = example['detector'], example['bad']
+  large = np.kron(bad, np.ones((2, 3), np.uint8))
+  together = detector.score([bad, large])
+  np.testing.assert_allclose(together.scores, together.scores[0], rtol=1e-4)
+  box, wide = together.regions[0][:1], together.regions[1][:1]
+  for one, other in zip(box, wide, strict=True):
+    assert other.box == tuple(np.multiply(one.box, (3, 2, 3, 2)))
+    assert other.area == 6 * one.area
+
+
+def test_the_same_call_goes_on_in_its_workdir(example):
+  # Finished: nothing is trained, though a thread without signals asks.
+  again = []
+  thread = threading.Thread(
+    target=lambda: again.append(
+      PatchSVDD.fit(example['normal'], quick_config(), workdir=example['folder'])
+    )
+  )
+  thread.start()
+  thread.join()
+  np.testing.assert_array_equal(
+    again[0].score([example['bad']]).scores, example['found'].scores[1:]
+  )
+
+
+def test_what_it_refuses(example, tmp_path):
+  detector = example['detector']
+  with pytest.raises(UserError, match=r'image 0 is float64\[5, 5\]'):
+    detector.score([np.zeros((5, 5))])
+  with pytest.raises(UserError, match=r'false-alarm rate 1'):
+    detector.score([example['bad']], false_alarm_rate=1.0)
+  with pytest.raises(UserError, match='no fitted detector'):
+    PatchSVDD.load(tmp_path)
+  with pytest.raises(UserError, match='no images'):
+    PatchSVDD.fit([], quick_config())
+
+
+def test_only_what_is_there_is_offered():
+  assert patch_svdd_jax.PatchSVDD is PatchSVDD
+  with pytest.raises(AttributeError, match='no attribute'):
+    patch_svdd_jax.Nothing  # noqa: B018
