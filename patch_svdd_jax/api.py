@@ -13,7 +13,7 @@ from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.experiments import training_run
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.system.batching import Progress
 
 
 def no_bars(title: str) -> Progress:

@@ -19,8 +19,8 @@ from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.baselines.raw_patches import RawPatches
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation.evaluate import Scorer
-from patch_svdd_jax.models.embedding import Progress
-from patch_svdd_jax.training import train_state
+from patch_svdd_jax.models import encoder
+from patch_svdd_jax.system.batching import Progress
 
 
 class System(Scorer, Protocol):
@@ -46,7 +46,7 @@ def fit_random_encoder(
   config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress
 ) -> Detector:
   """A detector whose encoder is untrained."""
-  params = train_state.init_encoder(config)
+  params = encoder.init_encoder(config)
   return Detector.fit(config, params, images, step=0, progress=progress)
 
 

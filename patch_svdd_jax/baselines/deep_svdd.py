@@ -25,10 +25,10 @@ from patch_svdd_jax.data.images import resize_image
 from patch_svdd_jax.detection.detector import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import mean_image
-from patch_svdd_jax.models.convolution import PRECISION, valid_conv
-from patch_svdd_jax.models.embedding import Progress, pad_images
-from patch_svdd_jax.models.encoder import leaky_relu
-from patch_svdd_jax.training.train_state import Params
+from patch_svdd_jax.models.convolution import valid_conv
+from patch_svdd_jax.models.encoder import Params, leaky_relu
+from patch_svdd_jax.system.batching import Progress, pad_images
+from patch_svdd_jax.system.sharding import PRECISION
 
 SIDE = 64
 CHANNELS = (16, 32, 64)

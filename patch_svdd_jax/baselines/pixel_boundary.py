@@ -24,7 +24,7 @@ from patch_svdd_jax.baselines.kernels import Boundary, Kernel
 from patch_svdd_jax.baselines.pca import Pca
 from patch_svdd_jax.detection.detector import Scores
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.system.batching import Progress
 
 # By the first part of a system's name; the second says what its rows are.
 METHODS = {'ocsvm': one_class_svm.fit, 'svdd': kernel_svdd.fit}

@@ -18,8 +18,8 @@ from patch_svdd_jax.baselines.pca import Pca
 from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.detection.bank_building import Bank
 from patch_svdd_jax.detection.detector import Scores
-from patch_svdd_jax.models.embedding import Progress
 from patch_svdd_jax.search import memory_bank, nearest
+from patch_svdd_jax.system.batching import Progress
 
 
 def embed(reduction: Pca, images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 
 from patch_svdd_jax.detection import anomaly_map
 from patch_svdd_jax.detection.detector import Scores, timed
-from patch_svdd_jax.models.embedding import Progress, pad_images
-from patch_svdd_jax.training.train_state import scale_name
+from patch_svdd_jax.models.architecture import scale_name
+from patch_svdd_jax.system.batching import Progress, pad_images
 
 # The name of the map of a system that scores whole images.
 IMAGE = 'image'

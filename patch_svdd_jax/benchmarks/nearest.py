@@ -15,8 +15,8 @@ from patch_svdd_jax.benchmarks import timing
 from patch_svdd_jax.benchmarks.hardware import Product
 from patch_svdd_jax.benchmarks.peers import Peer, Search
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.embedding import Progress
 from patch_svdd_jax.search import memory_bank, nearest
+from patch_svdd_jax.system.batching import Progress
 
 OURS = 'patch_svdd_jax'
 PLAIN = 'plain scan'

@@ -12,12 +12,12 @@ import numpy as np
 
 from patch_svdd_jax.benchmarks import timing, torch_encoder
 from patch_svdd_jax.benchmarks.hardware import Product
-from patch_svdd_jax.detection.detector import strides_of
-from patch_svdd_jax.models import architecture, embedding, flops, mean_image
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models import architecture, embedding, encoder, flops, mean_image
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import POSITIONS
 from patch_svdd_jax.search import block_sizes
 from patch_svdd_jax.system import sharding
+from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.compiled_memory import is_out_of_memory, memory_of
 from patch_svdd_jax.training import batches, loop, train_state, train_step
 
@@ -140,7 +140,7 @@ def prepare_embedding(config: ml_collections.ConfigDict) -> Contender:
   size = tuple(config.data.image_size)
   images = np.random.default_rng(0).integers(256, size=(local.size, 1, *size, 3), dtype=np.uint8)
   mean = mean_image.training_mean(images[:, 0], config.train.mean)
-  arguments = sharding.replicate((train_state.init_encoder(config), jnp.asarray(mean)))
+  arguments = sharding.replicate((encoder.init_encoder(config), jnp.asarray(mean)))
   on_devices = sharding.place(images, local, sharding.DIVIDED)
   # What pmap returns can be lowered; its annotation does not say so.
   embed: Any = embedding.make_embed_batch(

@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.detection.detector import strides_of
-from patch_svdd_jax.models import architecture, embedding, geometry, mean_image
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models import architecture, embedding, encoder, geometry, mean_image
+from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.sharding import replicate
-from patch_svdd_jax.training import train_state
 
 # (queries f32[Q, D], rows f32[N, D])
 Vectors = tuple[np.ndarray, np.ndarray]
@@ -62,7 +61,7 @@ def embeddings(queries: int, rows: int, dim: int, progress: Progress = iter) -> 
   images = np.concatenate([query_images, bank_images])
   params, mean = replicate(
     (
-      train_state.init_encoder(config),
+      encoder.init_encoder(config),
       jnp.asarray(mean_image.training_mean(bank_images, config.train.mean)),
     )
   )

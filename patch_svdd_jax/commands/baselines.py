@@ -28,12 +28,12 @@ import ml_collections
 from patch_svdd_jax import baselines, configuration, data
 from patch_svdd_jax.baselines import comparison
 from patch_svdd_jax.commands import console, record_file
-from patch_svdd_jax.detection.detector import strides_of
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
 from patch_svdd_jax.experiments.evaluation_run import load_labelled
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.experiments.training_run import check as check_training
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 

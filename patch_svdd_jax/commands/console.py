@@ -14,8 +14,8 @@ from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.models.embedding import Progress
 from patch_svdd_jax.search import memory_bank, nearest
+from patch_svdd_jax.system.batching import Progress
 
 # Images that are named as suspicious.
 SUSPECTS = 5

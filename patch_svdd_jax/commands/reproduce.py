@@ -32,11 +32,11 @@ from patch_svdd_jax.commands.import_authors import import_weights
 from patch_svdd_jax.commands.reproduce_record import FILE, Record, read, render, write
 from patch_svdd_jax.data import mvtec
 from patch_svdd_jax.detection import bank_building
-from patch_svdd_jax.detection.detector import strides_of
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import paper_results, reproduction
 from patch_svdd_jax.experiments.evaluation_run import Measured, load_labelled, measure
 from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 

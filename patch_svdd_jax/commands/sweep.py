@@ -37,7 +37,7 @@ from patch_svdd_jax.experiments import sweep_plan, sweep_plots, sweep_statistics
 from patch_svdd_jax.experiments.evaluation_run import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.experiments.sweep_plan import Group, Member
 from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
-from patch_svdd_jax.models import flops, mean_image
+from patch_svdd_jax.models import encoder, flops, mean_image
 from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 from patch_svdd_jax.training import loop, monitoring, population, train_state
@@ -180,7 +180,7 @@ def untrained_figures(
     sections = ['encoder', 'score', 'data', 'train.mean']
     if found and not configuration.differences(other.config, group.config, sections):
       return found
-  untrained = train_state.init_encoder(group.config)
+  untrained = encoder.init_encoder(group.config)
   evaluation = fit_and_evaluate(
     group.config, untrained, dataset, f'untrained {group.name}', console.progress
   )
@@ -205,7 +205,7 @@ def measure(member: Member, dataset: data.Dataset) -> dict[str, Any]:
 
 def describe(group: Group) -> dict[str, Any]:
   """What sweep.json has of a group before it is trained."""
-  params = jax.eval_shape(functools.partial(train_state.init_encoder, group.config))
+  params = jax.eval_shape(functools.partial(encoder.init_encoder, group.config))
   return {
     'varied': group.varied,
     'parameters': sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),

@@ -21,6 +21,7 @@ from patch_svdd_jax.data import (
 )
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import batching
 
 __all__ = ['Dataset', 'Split', 'load']
 
@@ -122,7 +123,7 @@ def assemble(
   else:
     train, held = held_out.divide(light(normal, config), config.held_out)
   if config.normal_images:
-    train = train.take(held_out.evenly(len(train), config.normal_images))
+    train = train.take(batching.evenly_spaced(len(train), config.normal_images))
   test = light(test, config)
   train, rest = contamination.mix(train, test, config.contamination)
   tested = test if config.contamination_overlap else rest

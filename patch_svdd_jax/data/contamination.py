@@ -3,8 +3,8 @@
 import numpy as np
 
 from patch_svdd_jax.data.dataset import Split, concatenate
-from patch_svdd_jax.data.held_out import evenly
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.batching import evenly_spaced
 
 
 def check(share: float) -> None:
@@ -46,9 +46,9 @@ def mix(normal: Split, test: Split, share: float) -> tuple[Split, Split]:
       f'config.data.contamination={share:g} of {len(normal)} normal images takes {count} of the '
       f'{len(defective)} defective test images, so that none is left to test: give less, or 0'
     )
-  moved = defective[evenly(len(defective), count)]
+  moved = defective[evenly_spaced(len(defective), count)]
   both = concatenate([normal, test.take(moved)])
   # Each stands behind the normal image in the middle of its run.
-  places = np.concatenate([np.arange(len(normal)), evenly(len(normal), count) + 0.5])
+  places = np.concatenate([np.arange(len(normal)), evenly_spaced(len(normal), count) + 0.5])
   mixed = both.take(np.argsort(places, kind='stable'))
   return mixed, test.take(np.setdiff1d(np.arange(len(test)), moved))

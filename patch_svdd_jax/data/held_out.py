@@ -4,6 +4,7 @@ import numpy as np
 
 from patch_svdd_jax.data.dataset import Split
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.batching import evenly_spaced
 
 
 def check(share: float) -> None:
@@ -14,12 +15,6 @@ def check(share: float) -> None:
   """
   if not 0 <= share < 1:
     raise UserError(f'config.data.held_out={share:g}: a share of the normal images, 0 to below 1')
-
-
-def evenly(count: int, wanted: int) -> np.ndarray:
-  """The middles of `wanted` equal runs of 0 .. count - 1, i64[wanted]; all if there are fewer."""
-  wanted = min(count, wanted)
-  return (2 * np.arange(wanted) + 1) * count // (2 * max(wanted, 1))
 
 
 def divide(split: Split, share: float) -> tuple[Split, Split]:
@@ -39,7 +34,7 @@ def divide(split: Split, share: float) -> tuple[Split, Split]:
   """
   check(share)
   count = len(split)
-  held = evenly(count, max(1, int(share * count + 0.5)) if share else 0)
+  held = evenly_spaced(count, max(1, int(share * count + 0.5)) if share else 0)
   if share and len(held) == count:
     raise UserError(
       f'config.data.held_out={share:g} of {count} normal image{"s" * (count > 1)} leaves none to '

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from patch_svdd_jax.models import geometry
-from patch_svdd_jax.models.convolution import PRECISION
 from patch_svdd_jax.models.geometry import ImageSize
+from patch_svdd_jax.system.sharding import PRECISION
 
 
 @functools.partial(jax.jit, static_argnames=('image_size', 'receptive_field', 'stride'))

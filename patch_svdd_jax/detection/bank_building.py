@@ -11,11 +11,12 @@ import numpy as np
 from patch_svdd_jax.detection import outliers
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, geometry
-from patch_svdd_jax.models.embedding import Embeddings, Progress
+from patch_svdd_jax.models.embedding import Embeddings
+from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import block_sizes, coreset, memory_bank
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.search.screening import Screen
-from patch_svdd_jax.training.train_state import Params
+from patch_svdd_jax.system.batching import Progress
 
 Bank = MemoryBank | HostBank
 
@@ -129,7 +130,7 @@ def lies_on_host(
 def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
   """The bank of one scale's embeddings, or of those that are kept, on the devices."""
   if config.score.coreset == 1:
-    return memory_bank.from_embeddings(embeddings, screen_type(config))
+    return from_embeddings(embeddings, screen_type(config))
   devices, images, patches, dim = embeddings.rows.shape
   valid = np.arange(devices * images * patches) < embeddings.images * patches
   kept = coreset.select(
@@ -141,6 +142,15 @@ def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress:
   )
   rows = embeddings.rows.reshape(-1, dim)[jnp.asarray(np.sort(kept.indices))]
   return memory_bank.from_rows(np.asarray(rows), dtype=screen_type(config))
+
+
+def from_embeddings(
+  embeddings: Embeddings, dtype: jax.typing.DTypeLike | None = None
+) -> MemoryBank:
+  """Returns the bank of all embeddings of one scale, on the devices that made them."""
+  devices, images, patches, dim = embeddings.rows.shape
+  rows = embeddings.rows.reshape(devices, images * patches, dim)
+  return memory_bank.from_device_rows(rows, embeddings.images * patches, dtype)
 
 
 class Reduced(NamedTuple):

@@ -13,13 +13,13 @@ import numpy as np
 
 from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.data.dataset import concatenate
-from patch_svdd_jax.data.held_out import evenly
 from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detection import bank_building, calibration
-from patch_svdd_jax.detection.detector import Detector, Scores, strides_of
+from patch_svdd_jax.detection.detector import Detector, Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.system.batching import Progress, evenly_spaced
 
 # So many held-out images ensure a false-alarm rate of 1 %.
 ENOUGH = 99
@@ -54,7 +54,7 @@ def calibrate(
   if len(normal) < 2 or not settings.images:
     return detector
   if len(held_out) >= ENOUGH:
-    chosen = held_out.images[evenly(len(held_out), settings.images)]
+    chosen = held_out.images[evenly_spaced(len(held_out), settings.images)]
     scored = iter([detector.score(chosen, progress)])
   else:
     scored = cross_fit(detector, normal.images, progress)
@@ -91,7 +91,7 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
   folds = min(settings.folds, len(images))
   numbers = np.arange(len(images))
   fold_of = numbers * folds // len(images)
-  chosen = evenly(len(images), settings.images)
+  chosen = evenly_spaced(len(images), settings.images)
   rows = embedding.embed_to_host(
     architecture.from_config(detector.config.encoder),
     detector.params,
@@ -107,7 +107,7 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
     if not len(scored):
       continue
     kept = numbers[fold_of != fold]
-    without = refit(detector, rows, kept[evenly(len(kept), in_bank)], len(images))
+    without = refit(detector, rows, kept[evenly_spaced(len(kept), in_bank)], len(images))
     count = -(-len(chosen) // folds)
     yield without.score(images[np.resize(scored, max(count, len(scored)))]).first(len(scored))
 

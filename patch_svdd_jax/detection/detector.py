@@ -1,7 +1,6 @@
 """A trained detector: encoder, mean image and memory banks; it fits, scores, saves and loads."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import time
@@ -22,11 +21,13 @@ from patch_svdd_jax.detection.bank_building import Bank
 from patch_svdd_jax.detection.calibration import Calibration
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, mean_image
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models.architecture import scale_name, strides_of
+from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import memory_bank, nearest
-from patch_svdd_jax.system import digests, distributed, files
+from patch_svdd_jax.system import batching, digests, distributed, files
+from patch_svdd_jax.system.batching import Progress
+from patch_svdd_jax.system.digests import digest
 from patch_svdd_jax.system.sharding import local_mesh, replicate
-from patch_svdd_jax.training.train_state import Params, scale_name
 
 FOLDER = 'model'
 
@@ -69,21 +70,6 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
   start = time.perf_counter()
   yield
   seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def strides_of(config: ml_collections.ConfigDict) -> dict[int, int]:
-  """The stride of each receptive field, in pixels.
-
-  Raises:
-    UserError: there are not as many strides as scales.
-  """
-  scales, strides = config.encoder.scales, config.score.strides
-  if len(scales) != len(strides):
-    raise UserError(
-      f'config.score.strides={tuple(strides)}: give one for each of '
-      f'config.encoder.scales={tuple(scales)}'
-    )
-  return dict(zip(scales, strides, strict=True))
 
 
 class Origin(NamedTuple):
@@ -174,7 +160,7 @@ class Detector:
     for first in progress(range(0, len(images), batch)):
       if first == batch:
         seconds, timed_images = {}, 0
-      part = embedding.pad_images(images[first : first + batch], batch)
+      part = batching.pad_images(images[first : first + batch], batch)
       parts.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
       timed_images += batch
     maps, distances, norms = (
@@ -293,11 +279,6 @@ class Detector:
 def mean_norm(grid: jax.Array) -> jax.Array:
   """Of each image's embeddings f32[devices, B, rows, columns, D], f32[devices, B]."""
   return jnp.sqrt(jnp.sum(grid**2, axis=-1)).mean(axis=(2, 3))
-
-
-def digest(images: np.ndarray) -> str:
-  """A digest that tells images u8[N, H, W, 3] from others."""
-  return hashlib.blake2b(np.ascontiguousarray(images).reshape(-1).data, digest_size=16).hexdigest()
 
 
 def saved_origin(workdir: pathlib.Path) -> Origin | None:

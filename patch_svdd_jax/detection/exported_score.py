@@ -13,14 +13,14 @@ from jax import lax
 from patch_svdd_jax.data.lighting import DEVIATION, LARGEST_GAIN, MEAN
 from patch_svdd_jax.detection import anomaly_map
 from patch_svdd_jax.detection.calibration import Calibration
-from patch_svdd_jax.detection.detector import Detector, strides_of
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.convolution import valid_conv
 from patch_svdd_jax.models.encoder import Convolve
 from patch_svdd_jax.search import export_search, memory_bank
-from patch_svdd_jax.training.train_state import scale_name
 
 Results = dict[str, jax.Array]
 

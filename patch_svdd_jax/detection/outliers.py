@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax.data.held_out import evenly
-from patch_svdd_jax.models.embedding import Progress
 from patch_svdd_jax.search import nearest
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.search.screening import Screen
+from patch_svdd_jax.system.batching import Progress, evenly_spaced
 
 # Runs of images, none of which is compared with its own.
 FOLDS = 10
@@ -48,7 +47,7 @@ def outlyingness(rows: np.ndarray, place: Place, progress: Progress = iter) -> n
   screen: Screen | None = None
   for fold in progress(range(folds)):
     own, others = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-    others = others[evenly(len(others), count - largest)]
+    others = others[evenly_spaced(len(others), count - largest)]
     bank = place(rows[others].reshape(-1, dim), screen)
     screen = bank.screen
     queries: Any = rows[np.resize(own, largest)].reshape(-1, dim)

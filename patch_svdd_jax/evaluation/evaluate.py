@@ -12,11 +12,12 @@ import numpy as np
 
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.data.categories import indices
-from patch_svdd_jax.detection.detector import Detector, Scores, strides_of
+from patch_svdd_jax.detection.detector import Detector, Scores
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.models import geometry
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.geometry import ImageSize
+from patch_svdd_jax.system.batching import Progress
 
 
 class Scorer(Protocol):

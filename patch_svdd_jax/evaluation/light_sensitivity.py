@@ -11,7 +11,7 @@ import numpy as np
 from patch_svdd_jax.data import lighting
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation import metrics
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.system.batching import Progress
 
 
 class Light(NamedTuple):

@@ -12,14 +12,16 @@ import numpy as np
 from patch_svdd_jax import configuration, data
 from patch_svdd_jax.data import duplicates, image_size
 from patch_svdd_jax.detection import distribution_shift, inspection
-from patch_svdd_jax.detection.detector import Detector, digest, saved_origin
+from patch_svdd_jax.detection.detector import Detector, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models import encoder
 from patch_svdd_jax.reporting import checkpoint_table, evaluation_files
 from patch_svdd_jax.system import distributed
-from patch_svdd_jax.training import monitoring, train_state
+from patch_svdd_jax.system.batching import Progress
+from patch_svdd_jax.system.digests import digest
+from patch_svdd_jax.training import monitoring
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
 
@@ -46,10 +48,10 @@ def read_config(
 
 def restore_encoder(
   checkpoints: Checkpoints, workdir: pathlib.Path, step: int | None
-) -> train_state.Params:
+) -> encoder.Params:
   """The encoder of a checkpoint."""
   # Of the shapes it was saved in: the config may ask for fewer scales.
-  shapes = jax.eval_shape(functools.partial(train_state.init_encoder, configuration.load(workdir)))
+  shapes = jax.eval_shape(functools.partial(encoder.init_encoder, configuration.load(workdir)))
   return checkpoints.restore_encoder(
     jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), step
   )
@@ -142,7 +144,7 @@ def measure(
       full, detector.params, dataset, 'full bank', progress
     )
   if random_encoder:
-    untrained = train_state.init_encoder(config)
+    untrained = encoder.init_encoder(config)
     others[evaluation_files.RANDOM_ENCODER] = fit_and_evaluate(
       config, untrained, dataset, 'random encoder', progress
     )
@@ -199,7 +201,7 @@ def measure_checkpoints(
 
 def fit_and_evaluate(
   config: ml_collections.ConfigDict,
-  params: train_state.Params,
+  params: encoder.Params,
   dataset: data.Dataset,
   title: str,
   progress: Callable[[str], Progress],

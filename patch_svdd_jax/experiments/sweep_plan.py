@@ -17,8 +17,8 @@ import ml_collections
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.detection import bank_building
-from patch_svdd_jax.detection.detector import strides_of
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.training import loop
 
 # The options that list what may differ inside of a program, by the key that each stands for.

@@ -14,10 +14,12 @@ import ml_collections
 from patch_svdd_jax import configuration, data
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.detection import bank_building, calibration_scores
-from patch_svdd_jax.detection.detector import Detector, strides_of
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.models import mean_image, tiling
-from patch_svdd_jax.models.embedding import Progress
+from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system import distributed, files
+from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.training import (
   checkpoint_selection,
   loop,
@@ -28,7 +30,6 @@ from patch_svdd_jax.training import (
 from patch_svdd_jax.training.checkpoints import Checkpoints
 from patch_svdd_jax.training.collapse import CollapseWatch
 from patch_svdd_jax.training.monitoring import SilentMonitor, TrainingMonitor
-from patch_svdd_jax.training.train_state import Params
 
 # What may differ when a run is resumed: it changes where a run ends or what is kept, not its steps.
 FREE = (

@@ -134,3 +134,23 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
       f'stride {shape.native_stride}, so that larger scales find no quadrants: lower strided_layers'
     )
   return shape
+
+
+def scale_name(receptive_field: int) -> str:
+  """The name of a scale in parameters, metrics and tables, as 'k64'."""
+  return f'k{receptive_field}'
+
+
+def strides_of(config: ml_collections.ConfigDict) -> dict[int, int]:
+  """The stride of each receptive field, in pixels.
+
+  Raises:
+    UserError: there are not as many strides as scales.
+  """
+  scales, strides = config.encoder.scales, config.score.strides
+  if len(scales) != len(strides):
+    raise UserError(
+      f'config.score.strides={tuple(strides)}: give one for each of '
+      f'config.encoder.scales={tuple(scales)}'
+    )
+  return dict(zip(scales, strides, strict=True))

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-# A TPU's default for float32 is one bfloat16 pass.
-PRECISION = lax.Precision.HIGHEST
+from patch_svdd_jax.system.sharding import PRECISION
+
 IMAGES = ('NHWC', 'HWIO', 'NHWC')
 # Each channel of NHWC as an image that has the batch as channels, and the result as HWIO.
 CHANNELS = ('CHWN', 'IHWO', 'HWNC')

@@ -6,7 +6,7 @@ each embeds the images of its own devices. Large images go through the encoder i
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +18,10 @@ from jax.sharding import Mesh, NamedSharding
 from patch_svdd_jax.models import geometry, tiling
 from patch_svdd_jax.models.architecture import Architecture
 from patch_svdd_jax.models.convolution import valid_conv
-from patch_svdd_jax.models.encoder import Convolve, Encoder
+from patch_svdd_jax.models.encoder import Convolve, Encoder, Params
 from patch_svdd_jax.models.mean_image import standardise
+from patch_svdd_jax.system.batching import Progress, pad_images
 from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, all_devices, local_mesh
-from patch_svdd_jax.training.train_state import Params
-
-Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 class Embeddings(NamedTuple):
@@ -103,14 +101,6 @@ def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...], tile
   return jax.pmap(
     fill, DEVICES, in_axes=in_axes, out_axes=0, donate_argnums=0, devices=jax.local_devices()
   )
-
-
-def pad_images(images: np.ndarray, count: int) -> np.ndarray:
-  """`images` with black ones behind, `count` in all."""
-  if count == len(images):
-    return images
-  padding = [(0, count - len(images))] + [(0, 0)] * (images.ndim - 1)
-  return np.pad(images, padding)
 
 
 def embed(

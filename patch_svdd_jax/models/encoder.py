@@ -7,22 +7,26 @@ shared.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 from flax import linen as nn
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import geometry
+from patch_svdd_jax.models import architecture, geometry
 from patch_svdd_jax.models.architecture import Architecture, Convolution
-from patch_svdd_jax.models.convolution import PRECISION, valid_conv
+from patch_svdd_jax.models.convolution import valid_conv
+from patch_svdd_jax.system.sharding import PRECISION
 
 LEAK = 0.1
 POSITIONS = 8
 # What rematerialisation keeps of the activations: those of every other layer.
 KEPT = 'kept activation'
+Params = Mapping[str, Any]
 # VALID convolutions by stride and dilation, as `valid_conv`.
 Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
 
@@ -250,3 +254,11 @@ class PositionClassifier(nn.Module):
     if frozen:
       kernel = lax.stop_gradient(kernel / jnp.linalg.norm(kernel, axis=1, keepdims=True))
     return jnp.dot(x, kernel, precision=PRECISION) + bias[None]
+
+
+def init_encoder(config: ml_collections.ConfigDict) -> Params:
+  """The untrained encoder's parameters: a function of `config.encoder` and `config.seed`."""
+  shape = architecture.from_config(config.encoder)
+  smallest = jnp.zeros((1, shape.levels[-1], shape.levels[-1], 3))
+  key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  return Encoder(shape).init(key, smallest, method='initialize')['params']

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax.detection.detector import strides_of
 from patch_svdd_jax.models import architecture, geometry
-from patch_svdd_jax.models.architecture import Architecture
+from patch_svdd_jax.models.architecture import Architecture, strides_of
 from patch_svdd_jax.models.encoder import fine_strides
 from patch_svdd_jax.models.geometry import ImageSize
 

@@ -37,9 +37,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.convolution import PRECISION
-from patch_svdd_jax.models.embedding import Progress, pad_images
-from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, local_mesh
+from patch_svdd_jax.system.batching import Progress, pad_images
+from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, PRECISION, local_mesh
 
 # Rows among which the greedy algorithm goes on between two passes, and choices it makes there.
 CANDIDATES = 4096

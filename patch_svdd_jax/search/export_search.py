@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from patch_svdd_jax.models.convolution import PRECISION
+from patch_svdd_jax.system.sharding import PRECISION
 
 # Rows that lie together, and groups of which the products are computed at a time: as many as stay
 # in a CPU's cache.

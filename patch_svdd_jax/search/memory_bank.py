@@ -18,9 +18,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.embedding import Embeddings, pad_images
 from patch_svdd_jax.search import screening
 from patch_svdd_jax.search.screening import GROUP, Screen
+from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, all_devices
 
 # A bank of no more bytes is copied to every device.
@@ -161,13 +161,17 @@ def screen_dtype(mesh: Mesh) -> jax.typing.DTypeLike:
   return jnp.float32 if mesh.devices.flat[0].platform == 'cpu' else jnp.bfloat16
 
 
-def from_embeddings(
-  embeddings: Embeddings, dtype: jax.typing.DTypeLike | None = None
+def from_device_rows(
+  rows: jax.Array, size: int, dtype: jax.typing.DTypeLike | None = None
 ) -> MemoryBank:
-  """A bank of the embeddings of one scale; see `from_rows`."""
-  devices, images, patches, dim = embeddings.rows.shape
-  rows = embeddings.rows.reshape(devices, images * patches, dim)
-  return _arrange(rows, embeddings.images * patches, all_devices(), dtype)
+  """Returns a bank of rows that lie on all devices already; see `from_rows`.
+
+  Args:
+    rows: f32[devices, share, D].
+    size: how many rows there are; those behind the first so many are padding.
+    dtype: of the screening vectors.
+  """
+  return _arrange(rows, size, all_devices(), dtype)
 
 
 def from_rows(

@@ -22,12 +22,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.convolution import PRECISION
 from patch_svdd_jax.search import block_sizes, screening, screening_pallas
 from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.search.screening import GROUP, Screen
-from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE
+from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, PRECISION
 
 # Queries that look at a group at the same time.
 TOGETHER = 32

@@ -9,6 +9,8 @@ import json
 import os
 import pathlib
 
+import numpy as np
+
 from patch_svdd_jax.system import files
 
 FILE = 'digests.json'
@@ -55,3 +57,8 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 def _digest(path: pathlib.Path) -> str:
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
+
+
+def digest(images: np.ndarray) -> str:
+  """A digest that tells images u8[N, H, W, 3] from others."""
+  return hashlib.blake2b(np.ascontiguousarray(images).reshape(-1).data, digest_size=16).hexdigest()

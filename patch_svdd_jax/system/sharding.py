@@ -4,8 +4,11 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+# A TPU's default for float32 is one bfloat16 pass.
+PRECISION = lax.Precision.HIGHEST
 DEVICES = 'devices'
 DIVIDED, EVERYWHERE = PartitionSpec(DEVICES), PartitionSpec()
 Tree = TypeVar('Tree')

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from patch_svdd_jax.detection.detector import strides_of
-from patch_svdd_jax.models import architecture, embedding, flops, tiling
+from patch_svdd_jax.models import architecture, embedding, encoder, flops, tiling
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.system.sharding import DIVIDED, EVERYWHERE
 from patch_svdd_jax.tpu_planning import aot
 from patch_svdd_jax.tpu_planning.aot import Program
-from patch_svdd_jax.training import train_state
 
 
 def compile_for(topology: str, config: ml_collections.ConfigDict, images: int) -> Program:
@@ -39,7 +38,7 @@ def compile_for(topology: str, config: ml_collections.ConfigDict, images: int) -
   )
   count = images * mesh.size
   lowered = jax.jit(embed).lower(
-    aot.described(jax.eval_shape(lambda: train_state.init_encoder(config)), mesh),
+    aot.described(jax.eval_shape(lambda: encoder.init_encoder(config)), mesh),
     aot.described(jax.ShapeDtypeStruct((*mean, 3), jnp.float32), mesh),
     aot.described(jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8), mesh, DIVIDED),
   )

@@ -18,9 +18,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system import digests, distributed, files
 from patch_svdd_jax.training import checkpoint_selection
-from patch_svdd_jax.training.train_state import Params, TrainState
+from patch_svdd_jax.training.train_state import TrainState
 
 
 def describe_mismatch(expected: Any, found: Any) -> str | None:

@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping
 import ml_collections
 
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.training import optimizer
-from patch_svdd_jax.training.train_state import scale_name
 
 FRACTION = 0.1
 CHANCE, MARGIN = 1 / 8, 0.04

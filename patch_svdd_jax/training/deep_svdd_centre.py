@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.models import architecture, embedding, encoder
+from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.system import sharding
-from patch_svdd_jax.training import train_state
-from patch_svdd_jax.training.train_state import scale_name
 
 
 def initial(
@@ -31,7 +30,7 @@ def initial(
   shape = architecture.from_config(config.encoder)
   rows = embedding.embed_to_host(
     shape,
-    sharding.replicate(train_state.init_encoder(config)),
+    sharding.replicate(encoder.init_encoder(config)),
     sharding.replicate(jnp.asarray(mean)),
     images,
     {k: max(1, k // 2 // shape.native_stride) * shape.native_stride for k in shape.scales},

@@ -16,8 +16,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture
-from patch_svdd_jax.models.embedding import pad_images
+from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system import sharding
+from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.training import (
   collapse,
   deep_svdd_centre,
@@ -29,7 +30,7 @@ from patch_svdd_jax.training import (
 )
 from patch_svdd_jax.training.collapse import CollapseError
 from patch_svdd_jax.training.objective import Metrics
-from patch_svdd_jax.training.train_state import Params, Setting, TrainState, setting
+from patch_svdd_jax.training.train_state import Setting, TrainState, setting
 
 
 class NonFiniteLossError(UserError):

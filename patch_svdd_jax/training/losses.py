@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from patch_svdd_jax.models.convolution import PRECISION
+from patch_svdd_jax.system.sharding import PRECISION
 
 
 def distance(z: jax.Array, z_near: jax.Array) -> jax.Array:

@@ -14,9 +14,10 @@ from jax import lax
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture
-from patch_svdd_jax.models.encoder import KEPT, Encoder, PositionClassifier
+from patch_svdd_jax.models.architecture import scale_name
+from patch_svdd_jax.models.encoder import KEPT, Encoder, Params, PositionClassifier
 from patch_svdd_jax.training import crops, losses, sampling, windows
-from patch_svdd_jax.training.train_state import Params, Setting, scale_name
+from patch_svdd_jax.training.train_state import Setting
 
 Metrics = dict[str, jax.Array]
 

@@ -184,9 +184,9 @@ def make_sampler(
     normals = jax.vmap(lambda key: jax.random.normal(key, (8 + 2 * (3 + pixels),)))(noise_keys)
     light = normals[:, :8].reshape(-1, 4, 2).swapaxes(0, 1).reshape(-1, 2)
     noise = normals[:, 8:].reshape(-1, 2, 3 + pixels).swapaxes(0, 1)
-    patches = windows.dress(cut(images, indices, corners, patch), corners, mean, light, augment)
+    patches = augment.dress(cut(images, indices, corners, patch), corners, mean, light, augment)
     patches = patches.reshape(4, len(keys), patch, patch, 3)
-    noisy = jax.vmap(jax.vmap(windows.perturb, (0, 0, 0, None)), (0, 0, 0, None))
+    noisy = jax.vmap(jax.vmap(augment.perturb, (0, 0, 0, None)), (0, 0, 0, None))
     first, second = noisy(patches[:2], noise[..., :3], noise[..., 3:], augment)
     return Pairs(first, second, positions, patches[2], patches[3])
 

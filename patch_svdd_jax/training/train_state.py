@@ -1,7 +1,7 @@
 """All that changes during training, and how it begins."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,9 @@ import ml_collections
 import numpy as np
 import optax
 
-from patch_svdd_jax.models import architecture
-from patch_svdd_jax.models.encoder import Encoder, PositionClassifier
+from patch_svdd_jax.models.architecture import scale_name
+from patch_svdd_jax.models.encoder import Params, PositionClassifier, init_encoder
 from patch_svdd_jax.training import optimizer
-
-Params = Mapping[str, Any]
 
 
 class TrainState(NamedTuple):
@@ -44,19 +42,6 @@ class Setting(NamedTuple):
   svdd_weight: jax.Array
   learning_rate: jax.Array
   centres: Mapping[str, jax.Array]
-
-
-def scale_name(receptive_field: int) -> str:
-  """The name of a scale in parameters, metrics and tables, as 'k64'."""
-  return f'k{receptive_field}'
-
-
-def init_encoder(config: ml_collections.ConfigDict) -> Params:
-  """The untrained encoder's parameters: a function of `config.encoder` and `config.seed`."""
-  shape = architecture.from_config(config.encoder)
-  smallest = jnp.zeros((1, shape.levels[-1], shape.levels[-1], 3))
-  key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  return Encoder(shape).init(key, smallest, method='initialize')['params']
 
 
 def init_state(config: ml_collections.ConfigDict) -> TrainState:

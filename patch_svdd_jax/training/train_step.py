@@ -11,10 +11,11 @@ from jax import lax
 from jax.sharding import Mesh
 
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system.sharding import DEVICES, EVERYWHERE
 from patch_svdd_jax.training import losses, objective, optimizer, windows
 from patch_svdd_jax.training.objective import Metrics
-from patch_svdd_jax.training.train_state import Params, Setting, TrainState
+from patch_svdd_jax.training.train_state import Setting, TrainState
 
 
 def check(config: ml_collections.ConfigDict, devices: int) -> None:

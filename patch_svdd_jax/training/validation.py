@@ -21,12 +21,14 @@ import ml_collections
 import numpy as np
 from jax import lax
 
-from patch_svdd_jax.data.held_out import evenly
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, geometry
-from patch_svdd_jax.models.convolution import PRECISION
+from patch_svdd_jax.models.architecture import scale_name
+from patch_svdd_jax.models.encoder import Params
+from patch_svdd_jax.system.batching import evenly_spaced
+from patch_svdd_jax.system.sharding import PRECISION
 from patch_svdd_jax.training import losses, objective
-from patch_svdd_jax.training.train_state import Params, scale_name, setting
+from patch_svdd_jax.training.train_state import setting
 
 # Pairs of each kind at each scale, and how many of them are embedded at a time.
 PAIRS, PAIRS_TOGETHER = 512, 64
@@ -89,7 +91,7 @@ def make_validation(
     return lambda _: {}
   check(config)
   wanted = images_looked_at(config, strides, images.shape[1:3])
-  held_out, images = (part[evenly(len(part), wanted)] for part in (held_out, images))
+  held_out, images = (part[evenly_spaced(len(part), wanted)] for part in (held_out, images))
   device = jax.local_devices()[0]
   keys = jax.random.split(jax.random.key(0), PAIRS)
   inputs = jax.device_put((keys, held_out, images, mean), device)

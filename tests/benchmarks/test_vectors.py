@@ -6,6 +6,7 @@ import pytest
 
 from patch_svdd_jax.benchmarks import vectors
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.models import encoder
 from patch_svdd_jax.training import train_state
 
 
@@ -36,7 +37,7 @@ def small(monkeypatch):
     shapes = jax.eval_shape(lambda: init(config))
     return jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
 
-  init = train_state.init_encoder
+  init = encoder.init_encoder
   monkeypatch.setattr(default, 'get_config', get_small_config)
   monkeypatch.setattr(train_state, 'init_encoder', init_encoder)
 

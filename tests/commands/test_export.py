@@ -6,9 +6,9 @@ import pytest
 
 from patch_svdd_jax import commands
 from patch_svdd_jax.detection.detector import Detector, Origin
+from patch_svdd_jax.models import encoder
 from patch_svdd_jax.search import memory_bank
 from patch_svdd_jax.system.sharding import replicate
-from patch_svdd_jax.training import train_state
 from tests.support.runs import tiny_config
 
 SIZE = (8, 12)
@@ -20,7 +20,7 @@ def workdir(quick_compilation, tmp_path_factory):
   config = tiny_config(image_size=SIZE, scales=(8,))
   config.score.strides = (4,)
   bank = memory_bank.from_rows(np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32))
-  params, mean = replicate((train_state.init_encoder(config), np.zeros((*SIZE, 3), np.float32)))
+  params, mean = replicate((encoder.init_encoder(config), np.zeros((*SIZE, 3), np.float32)))
   folder = tmp_path_factory.mktemp('run')
   Detector(Origin(config, 0, 'none'), params, mean, {8: bank}).save(folder)
   return folder

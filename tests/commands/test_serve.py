@@ -21,7 +21,7 @@ from patch_svdd_jax.commands import serve
 from patch_svdd_jax.data import arrays
 from patch_svdd_jax.detection import calibration, inspection
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.training import train_state
+from patch_svdd_jax.models import encoder
 from tests.support.runs import IMAGE_SIZE, IMAGES, tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -34,7 +34,7 @@ def detector(quick_compilation):
   config = tiny_config(scales=(8,))
   config.data.resize = 'box'
   config.score.update(strides=(8,), batch_size=1)
-  fitted = Detector.fit(config, train_state.init_encoder(config), IMAGES, step=3)
+  fitted = Detector.fit(config, encoder.init_encoder(config), IMAGES, step=3)
   scores = fitted.score(IMAGES[:4])
   looks = {name: np.arange(9.0) for name in (*data.appearance.NAMES, *scores.norms)}
   found = calibration.calibrate(scores.images['k8'], scores.maps['k8'], looks)

@@ -21,8 +21,9 @@ from patch_svdd_jax.commands import main, sweep
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import sweep_statistics
 from patch_svdd_jax.experiments.training_run import StopRequest
+from patch_svdd_jax.models.encoder import init_encoder
 from patch_svdd_jax.training.checkpoints import Checkpoints
-from patch_svdd_jax.training.train_state import init_encoder, init_state
+from patch_svdd_jax.training.train_state import init_state
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 

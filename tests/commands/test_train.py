@@ -24,6 +24,7 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
+from patch_svdd_jax.models import encoder
 from patch_svdd_jax.training import checkpoint_selection, train_state, train_step
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
@@ -277,7 +278,7 @@ def test_the_detector_is_of_the_checkpoint_that_held_out_images_choose(config, c
   best = max(scores, key=lambda step: (scores[step], step))
   assert names(workdir / 'checkpoints') == sorted({str(best), '5'})
   with Checkpoints(workdir) as checkpoints:
-    like = train_state.init_encoder(configuration.read(config))
+    like = encoder.init_encoder(configuration.read(config))
     expected = checkpoints.restore_encoder(like, best)
   detector = Detector.load(workdir)
   assert detector.origin.step == best

@@ -6,6 +6,7 @@ import pytest
 from patch_svdd_jax import data
 from patch_svdd_jax.data import Split, held_out
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import batching
 
 
 def split_of(count):
@@ -84,7 +85,7 @@ def test_shares_that_leave_nothing_are_refused(count, share, words):
 
 @pytest.mark.parametrize(('count', 'wanted'), [(10, 3), (3, 10), (1, 1), (0, 4), (16, 16)])
 def test_evenly(count, wanted):
-  found = held_out.evenly(count, wanted).tolist()
+  found = batching.evenly_spaced(count, wanted).tolist()
   runs = min(count, wanted)
   assert found == [int((index + 0.5) * count / runs) for index in range(runs)]
   assert len(set(found)) == runs

@@ -5,13 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from patch_svdd_jax.data import Split, appearance, held_out
+from patch_svdd_jax.data import Split, appearance
 from patch_svdd_jax.detection import anomaly_map, calibration_scores
-from patch_svdd_jax.detection.detector import Detector, strides_of
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.models.encoder import init_encoder
 from patch_svdd_jax.search import memory_bank
-from patch_svdd_jax.training.train_state import init_encoder
+from patch_svdd_jax.system import batching
 from tests.support.runs import tiny_config
 
 SIZE = (24, 32)
@@ -60,7 +62,7 @@ def test_each_image_is_scored_without_its_fold(detector, calibrated):
   expected = []
   for k in range(5):
     others = np.flatnonzero(fold != k)
-    others = others[held_out.evenly(len(others), 10)]
+    others = others[batching.evenly_spaced(len(others), 10)]
     expected.append(scores_without(detector, both[fold == k], both[others]))
   np.testing.assert_allclose(found.scores, np.sort(np.concatenate(expected)), rtol=1e-4)
   # By banks with these images in them the scores would be nearly nothing.

@@ -13,9 +13,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.detection.detector import Detector, digest, saved_origin, strides_of
+from patch_svdd_jax.detection.detector import Detector, saved_origin
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.training import train_state
+from patch_svdd_jax.models import encoder
+from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.system.digests import digest
 
 SIZE = (42, 49)  # neither stride divides what the patches leave: some pixels no patch covers
 SCALES, STRIDES = (32, 16), (8, 4)
@@ -43,7 +45,7 @@ def random_images(seed, count, size=SIZE):
 def random_params(config):
   """An encoder's parameters of about unit gain, so that nothing is lost in rounding."""
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: train_state.init_encoder(config))
+  shapes = jax.eval_shape(lambda: encoder.init_encoder(config))
   return jax.tree.map(
     lambda leaf: (
       rng.normal(0, 1.5 / np.prod(leaf.shape[:-1]) ** 0.5, leaf.shape).astype(np.float32)

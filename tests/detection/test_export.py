@@ -14,8 +14,8 @@ from patch_svdd_jax.data import lighting
 from patch_svdd_jax.detection import calibration, export, exported_score, inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import encoder
 from patch_svdd_jax.tpu_planning import aot
-from patch_svdd_jax.training import train_state
 from tests.support.runs import tiny_config
 
 # Both scales have as many patches, so that one program searches both banks.
@@ -71,7 +71,7 @@ def uncalibrated(quick_compilation):
   config.data.light = 'standardised'
   config.score.update(strides=STRIDES, batch_size=2, neighbours=2)
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: train_state.init_encoder(config))
+  shapes = jax.eval_shape(lambda: encoder.init_encoder(config))
   params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
   return Detector.fit(config, params, lighting.standardise(NORMAL), step=0)
 

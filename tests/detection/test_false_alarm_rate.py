@@ -9,7 +9,7 @@ from patch_svdd_jax.configs import laptop
 from patch_svdd_jax.data import arrays, textures
 from patch_svdd_jax.detection import calibration_scores, inspection
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.training.train_state import init_encoder
+from patch_svdd_jax.models.encoder import init_encoder
 
 SEEDS = 20
 LEARNED, HELD_OUT, FRESH = 24, 100, 100

@@ -13,7 +13,7 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation.evaluate import evaluate, peak_memory, search_flop
-from patch_svdd_jax.training import train_state
+from patch_svdd_jax.models import encoder
 
 SIZE = (40, 48)
 
@@ -27,7 +27,7 @@ def detector():
   )
   config.score.strides = (8, 4)
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: train_state.init_encoder(config))
+  shapes = jax.eval_shape(lambda: encoder.init_encoder(config))
   params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
   return Detector.fit(config, params, noise(1, 3), step=0)
 

@@ -11,6 +11,7 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
 from patch_svdd_jax.models.encoder import Encoder
+from patch_svdd_jax.system import batching
 from patch_svdd_jax.system.sharding import replicate
 
 SIZE = (41, 53)
@@ -139,7 +140,7 @@ def test_replicated_once_on_every_device():
 
 def test_pad_images_puts_black_ones_behind():
   images, _ = inputs(3)
-  padded = embedding.pad_images(images, 5)
+  padded = batching.pad_images(images, 5)
   np.testing.assert_array_equal(padded[:3], images)
   assert padded.shape == (5, *SIZE, 3)
   assert not padded[3:].any()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.embedding import Embeddings
 from patch_svdd_jax.search import memory_bank, nearest
@@ -119,7 +120,7 @@ def test_embeddings_are_rows_and_their_padding_is_none(trap, small, monkeypatch)
   monkeypatch.setattr(memory_bank, 'SMALL', small)
   rows, queries = random_rows(7 * 60), random_rows(8) + 1
   trap = {'large': 1e6, 'query': queries[0]}.get(trap, trap)
-  bank = memory_bank.from_embeddings(embeddings_of(rows, 7, 60, trap))
+  bank = bank_building.from_embeddings(embeddings_of(rows, 7, 60, trap))
   assert (bank.size, bank.layout.divided) == (7 * 60, small == 0)
   np.testing.assert_array_equal(memory_bank.to_rows(bank), rows)
   found = nearest.search(queries, bank, 2)
@@ -138,7 +139,7 @@ def test_the_sample_is_of_the_rows_alone(divided, monkeypatch):
     lambda sample, *rest: samples.append(sample) or design(sample, *rest),
   )
   rows = random_rows(7 * 60)
-  memory_bank.from_embeddings(embeddings_of(rows, 7, 60, 1e6))
+  bank_building.from_embeddings(embeddings_of(rows, 7, 60, 1e6))
   (sample,) = samples
   assert sample.shape[1:] == (GROUP, DIM)
   own = {row.tobytes() for row in rows}

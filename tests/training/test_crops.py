@@ -9,8 +9,8 @@ import pytest
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture
-from patch_svdd_jax.models.embedding import pad_images
 from patch_svdd_jax.models.encoder import Encoder
+from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import DIVIDED, EVERYWHERE, place
 from patch_svdd_jax.training import crops, objective, sampling, windows
 from tests.detection.test_detector import random_params

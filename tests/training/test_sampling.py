@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.embedding import pad_images
+from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import DIVIDED, EVERYWHERE, place
 from patch_svdd_jax.training import sampling, windows
 from tests.support.draws import (

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from patch_svdd_jax.models import architecture, encoder
 from patch_svdd_jax.training import train_state
 from tests.support.runs import assert_same_bits, leaves, moved, on_host, tiny_config
 
@@ -21,7 +22,7 @@ def test_initial_parameters_depend_on_the_seed_alone():
   ]
   assert_same_bits(states[0], states[1])
   assert all(moved(states[0].params, states[2].params).values())
-  assert_same_bits(states[0].params['encoder'], on_host(train_state.init_encoder(tiny_config())))
+  assert_same_bits(states[0].params['encoder'], on_host(encoder.init_encoder(tiny_config())))
   assert states[0].step == 0
   assert states[0].params['classifiers'].keys() == {'k16', 'k8'}
   drawn = leaves(states[0].params)
@@ -53,4 +54,4 @@ def test_a_setting_is_what_the_config_names():
 
 
 def test_the_name_of_a_scale():
-  assert train_state.scale_name(64) == 'k64'
+  assert architecture.scale_name(64) == 'k64'

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.embedding import pad_images
+from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import DIVIDED, place
-from patch_svdd_jax.training import windows
+from patch_svdd_jax.training import augment, windows
 from tests.support.runs import mesh_of
 
 # LLVM's optimisations take far longer than what they make faster here.
@@ -73,7 +73,7 @@ def test_unknown_placement_is_refused():
 @functools.cache
 def dress(gain=0.0, brightness=0.0):
   augment = augmentation(gain=gain, brightness=brightness)
-  return jit(lambda *given: windows.dress(*given, augment))
+  return jit(lambda *given: augment.dress(*given, augment))
 
 
 def test_the_mean_image_is_cut_where_the_window_is():
@@ -105,7 +105,7 @@ def test_light_falls_before_the_mean_is_taken_off():
   + [({name: 0.1}, True) for name in ('brightness', 'gain')],
 )
 def test_which_windows_are_lit(deviations, lit):
-  assert windows.is_lit(augmentation(**deviations)) == lit
+  assert augment.is_lit(augmentation(**deviations)) == lit
 
 
 def test_noise_is_a_shift_a_channel_and_a_number_a_pixel():
@@ -113,6 +113,6 @@ def test_noise_is_a_shift_a_channel_and_a_number_a_pixel():
   window = rng.uniform(-0.5, 0.5, (SIDE, SIDE, 3)).astype(np.float32)
   shift, noise = (rng.normal(size=size).astype(np.float32) for size in (3, window.size))
   augment = augmentation(rgb_shift=0.03, pixel_noise=0.04)
-  found = jit(lambda *given: windows.perturb(*given, augment))(window, shift, noise)
+  found = jit(lambda *given: augment.perturb(*given, augment))(window, shift, noise)
   expected = window.astype(np.float64) + 0.03 * shift + 0.04 * noise.reshape(window.shape)
   np.testing.assert_allclose(found, expected, atol=1e-6)

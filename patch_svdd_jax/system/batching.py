@@ -1,0 +1,22 @@
+"""How batches are made: padded, spread evenly, and shown while they are worked on."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+# Wraps the batches of a task, to show how far it is.
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+def pad_images(images: np.ndarray, count: int) -> np.ndarray:
+  """`images` with black ones behind, `count` in all."""
+  if count == len(images):
+    return images
+  padding = [(0, count - len(images))] + [(0, 0)] * (images.ndim - 1)
+  return np.pad(images, padding)
+
+
+def evenly_spaced(count: int, wanted: int) -> np.ndarray:
+  """The middles of `wanted` equal runs of 0 .. count - 1, i64[wanted]; all if there are fewer."""
+  wanted = min(count, wanted)
+  return (2 * np.arange(wanted) + 1) * count // (2 * max(wanted, 1))

@@ -1,0 +1,68 @@
+"""What training windows go through: other light, the mean image taken off, and noise."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax import lax
+
+from patch_svdd_jax.models.mean_image import standardise
+
+
+def is_lit(augment: ml_collections.ConfigDict) -> bool:
+  """Whether windows are shown under other light."""
+  return bool(augment.brightness or augment.gain)
+
+
+def relight(pixels: jax.Array, normals: jax.Array, augment: ml_collections.ConfigDict) -> jax.Array:
+  """Pixels f32[S, S, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'.
+
+  Args:
+    pixels: f32[S, S, 3].
+    normals: f32[2], n and n'.
+    augment: `config.train.augment`.
+  """
+  return pixels * jnp.exp(augment.gain * normals[0]) + 255 * augment.brightness * normals[1]
+
+
+def dress(
+  pixels: jax.Array,
+  corners: jax.Array,
+  mean: jax.Array,
+  light: jax.Array,
+  augment: ml_collections.ConfigDict,
+) -> jax.Array:
+  """Windows lit and standardised, f32[B, S, S, 3].
+
+  Args:
+    pixels: u8[B, S, S, 3].
+    corners: i32[B, 2]: the mean image is cut where the window is.
+    mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels.
+    light: f32[B, 2], standard normal numbers, used where `augment` varies the light.
+    augment: `config.train.augment`.
+  """
+  side = pixels.shape[1]
+  lit = pixels.astype(jnp.float32)
+  if is_lit(augment):
+    lit = jax.vmap(relight, (0, 0, None))(lit, light, augment)
+  if mean.shape[:2] == (1, 1):
+    return standardise(lit, mean)
+
+  def one(window: jax.Array, corner: jax.Array) -> jax.Array:
+    return standardise(window, lax.dynamic_slice(mean, (*corner, 0), (side, side, 3)))
+
+  return jax.vmap(one)(lit, corners)
+
+
+def perturb(
+  window: jax.Array, shift: jax.Array, noise: jax.Array, augment: ml_collections.ConfigDict
+) -> jax.Array:
+  """A standardised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
+
+  Args:
+    window: f32[S, S, 3].
+    shift: f32[3], standard normal numbers.
+    noise: f32[S * S * 3], likewise.
+    augment: `config.train.augment`.
+  """
+  moved = window + augment.rgb_shift * shift[None, None]
+  return moved + augment.pixel_noise * noise.reshape(window.shape)
