@@ -13,7 +13,9 @@ def is_lit(augment: ml_collections.ConfigDict) -> bool:
   return bool(augment.brightness or augment.gain)
 
 
-def relight(pixels: jax.Array, normals: jax.Array, augment: ml_collections.ConfigDict) -> jax.Array:
+def random_lighting(
+  pixels: jax.Array, normals: jax.Array, augment: ml_collections.ConfigDict
+) -> jax.Array:
   """Pixels f32[S, S, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'.
 
   Args:
@@ -24,7 +26,7 @@ def relight(pixels: jax.Array, normals: jax.Array, augment: ml_collections.Confi
   return pixels * jnp.exp(augment.gain * normals[0]) + 255 * augment.brightness * normals[1]
 
 
-def dress(
+def augment_and_normalise(
   pixels: jax.Array,
   corners: jax.Array,
   mean: jax.Array,
@@ -43,7 +45,7 @@ def dress(
   side = pixels.shape[1]
   lit = pixels.astype(jnp.float32)
   if is_lit(augment):
-    lit = jax.vmap(relight, (0, 0, None))(lit, light, augment)
+    lit = jax.vmap(random_lighting, (0, 0, None))(lit, light, augment)
   if mean.shape[:2] == (1, 1):
     return standardise(lit, mean)
 
@@ -53,7 +55,7 @@ def dress(
   return jax.vmap(one)(lit, corners)
 
 
-def perturb(
+def add_noise(
   window: jax.Array, shift: jax.Array, noise: jax.Array, augment: ml_collections.ConfigDict
 ) -> jax.Array:
   """A standardised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.

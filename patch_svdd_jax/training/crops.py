@@ -20,6 +20,7 @@ from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.architecture import Architecture
 from patch_svdd_jax.models.geometry import ImageSize, shorter_side
 from patch_svdd_jax.training import sampling, windows
+from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
 
 
 class Points(NamedTuple):
@@ -118,8 +119,8 @@ def make_sampler(
     normals = jax.vmap(lambda key: jax.random.normal(key, (2 * (5 + pixels),)))(noise_keys)
     normals = normals.reshape(-1, 2, 5 + pixels).swapaxes(0, 1).reshape(-1, 5 + pixels)
     views = cut(images, indices, corners, side)
-    views = augment.dress(views, corners, mean, normals[:, :2], augment)
-    noisy = jax.vmap(augment.perturb, (0, 0, 0, None))
+    views = augment_and_normalise(views, corners, mean, normals[:, :2], augment)
+    noisy = jax.vmap(add_noise, (0, 0, 0, None))
     views = noisy(views, normals[:, 2:5], normals[:, 5:], augment)
     first, second = jnp.split(views, 2)
     return Views(first, second, jax.vmap(draw_pairs)(pair_keys))

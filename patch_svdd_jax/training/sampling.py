@@ -14,6 +14,7 @@ import ml_collections
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.geometry import ImageSize, shorter_side
 from patch_svdd_jax.training import windows
+from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
 
 # (row, column) directions of the 8 neighbours, in reading order.
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -184,9 +185,11 @@ def make_sampler(
     normals = jax.vmap(lambda key: jax.random.normal(key, (8 + 2 * (3 + pixels),)))(noise_keys)
     light = normals[:, :8].reshape(-1, 4, 2).swapaxes(0, 1).reshape(-1, 2)
     noise = normals[:, 8:].reshape(-1, 2, 3 + pixels).swapaxes(0, 1)
-    patches = augment.dress(cut(images, indices, corners, patch), corners, mean, light, augment)
+    patches = augment_and_normalise(
+      cut(images, indices, corners, patch), corners, mean, light, augment
+    )
     patches = patches.reshape(4, len(keys), patch, patch, 3)
-    noisy = jax.vmap(jax.vmap(augment.perturb, (0, 0, 0, None)), (0, 0, 0, None))
+    noisy = jax.vmap(jax.vmap(add_noise, (0, 0, 0, None)), (0, 0, 0, None))
     first, second = noisy(patches[:2], noise[..., :3], noise[..., 3:], augment)
     return Pairs(first, second, positions, patches[2], patches[3])
 

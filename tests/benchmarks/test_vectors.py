@@ -7,7 +7,6 @@ import pytest
 from patch_svdd_jax.benchmarks import vectors
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.models import encoder
-from patch_svdd_jax.training import train_state
 
 
 def test_gaussian_vectors_are_standard_normal_and_always_the_same():
@@ -39,7 +38,7 @@ def small(monkeypatch):
 
   init = encoder.init_encoder
   monkeypatch.setattr(default, 'get_config', get_small_config)
-  monkeypatch.setattr(train_state, 'init_encoder', init_encoder)
+  monkeypatch.setattr(encoder, 'init_encoder', init_encoder)
 
 
 @pytest.mark.usefixtures('quick_compilation', 'small')

@@ -13,8 +13,8 @@ from tests.faults import programs
 
 HOLD = """
 import pathlib, sys, time
-from patch_svdd_jax import disk
-with disk.locked(pathlib.Path(sys.argv[1])):
+from patch_svdd_jax.system import files
+with files.locked(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(600)
 """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.models import architecture
-from patch_svdd_jax.models.encoder import Encoder
+from patch_svdd_jax.models.encoder import Encoder, init_encoder
 from patch_svdd_jax.training import deep_svdd_centre
 from tests.detection.test_detector import corners
 from tests.support.runs import IMAGE_SIZE, IMAGES, MEAN, tiny_config
@@ -16,7 +16,7 @@ def test_the_centre_is_the_mean_embedding_of_an_untrained_encoder():
   config = tiny_config(seed=3, svdd='centre', scales=(8,))
   found = deep_svdd_centre.initial(config, IMAGES, MEAN)
   encoder = Encoder(architecture.from_config(config.encoder))
-  params = {'params': encoder.init_encoder(config)}
+  params = {'params': init_encoder(config)}
   standardised = (IMAGES - MEAN) / 255
   patches = [standardised[:, i : i + 8, j : j + 8] for i, j in corners(IMAGE_SIZE, 8, 4)]
   expected = encoder.apply(params, np.concatenate(patches), method='embed_patches')

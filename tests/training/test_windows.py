@@ -11,6 +11,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import DIVIDED, place
 from patch_svdd_jax.training import augment, windows
+from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
 from tests.support.runs import mesh_of
 
 # LLVM's optimisations take far longer than what they make faster here.
@@ -71,9 +72,9 @@ def test_unknown_placement_is_refused():
 
 
 @functools.cache
-def dress(gain=0.0, brightness=0.0):
+def normalised(gain=0.0, brightness=0.0):
   augment = augmentation(gain=gain, brightness=brightness)
-  return jit(lambda *given: augment.dress(*given, augment))
+  return jit(lambda *given: augment_and_normalise(*given, augment))
 
 
 def test_the_mean_image_is_cut_where_the_window_is():
@@ -81,13 +82,13 @@ def test_the_mean_image_is_cut_where_the_window_is():
   mean = np.random.default_rng(0).uniform(0, 255, (*IMAGE_SIZE, 3)).astype(np.float32)
   of_windows = [mean[row : row + SIDE, column : column + SIDE] for row, column in CORNERS]
   expected = (pixels - np.stack(of_windows).astype(np.float64)) / 255
-  np.testing.assert_allclose(dress()(pixels, CORNERS, mean, None), expected, atol=1e-6)
+  np.testing.assert_allclose(normalised()(pixels, CORNERS, mean, None), expected, atol=1e-6)
 
 
 def test_a_mean_of_channels_is_the_same_everywhere():
   pixels, mean = squares(random_images(5)), np.array([[[10, 20, 250]]], np.float32)
   expected = (pixels - mean.astype(np.float64)) / 255
-  np.testing.assert_allclose(dress()(pixels, CORNERS, mean, None), expected, atol=1e-6)
+  np.testing.assert_allclose(normalised()(pixels, CORNERS, mean, None), expected, atol=1e-6)
 
 
 def test_light_falls_before_the_mean_is_taken_off():
@@ -95,7 +96,7 @@ def test_light_falls_before_the_mean_is_taken_off():
   light = np.random.default_rng(0).normal(size=(len(pixels), 2)).astype(np.float32)
   gain, shift = light.astype(np.float64).T[:, :, None, None, None]
   expected = (pixels * np.exp(0.2 * gain) + 255 * 0.1 * shift - mean) / 255
-  found = dress(gain=0.2, brightness=0.1)(pixels, CORNERS, mean, light)
+  found = normalised(gain=0.2, brightness=0.1)(pixels, CORNERS, mean, light)
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -113,6 +114,6 @@ def test_noise_is_a_shift_a_channel_and_a_number_a_pixel():
   window = rng.uniform(-0.5, 0.5, (SIDE, SIDE, 3)).astype(np.float32)
   shift, noise = (rng.normal(size=size).astype(np.float32) for size in (3, window.size))
   augment = augmentation(rgb_shift=0.03, pixel_noise=0.04)
-  found = jit(lambda *given: augment.perturb(*given, augment))(window, shift, noise)
+  found = jit(lambda *given: add_noise(*given, augment))(window, shift, noise)
   expected = window.astype(np.float64) + 0.03 * shift + 0.04 * noise.reshape(window.shape)
   np.testing.assert_allclose(found, expected, atol=1e-6)
