@@ -28,6 +28,9 @@ WITHOUT_EFFECT = (
   'config.calibration.',
 )
 
+# Values of older runs, by key, and what they are called now.
+RENAMED_VALUES: dict[str, dict[Any, Any]] = {'config.train.images': {'divided': 'sharded'}}
+
 # The types of settings in words, for errors.
 KINDS = {
   bool: 'true or false',
@@ -93,7 +96,7 @@ def call(path: pathlib.Path, function: str, *arguments: Any) -> Any:
   except UserError:
     raise
   except Exception as error:  # The file is its user's code: whatever it raises is theirs to read.
-    raise UserError(f'{path}{line_number(error, path)}: {describe(error)}') from error
+    raise UserError(f'{path}{line_number(error, path)}: {error_message(error)}') from error
 
 
 def line_number(error: Exception, path: pathlib.Path) -> str:
@@ -108,7 +111,7 @@ def line_number(error: Exception, path: pathlib.Path) -> str:
   return f':{lines[-1]}' if lines else ''
 
 
-def describe(error: Exception) -> str:
+def error_message(error: Exception) -> str:
   """An error of a config file's code in one line; those of ml_collections name the key."""
   text = str(error.args[0]) if error.args else ''
   # ml_collections turns one error's repr into the text of another.
@@ -267,6 +270,7 @@ def from_json(text: str, source: str) -> ml_collections.ConfigDict:
         raise UserError(no_such_key(key))
       value = tuple(value) if isinstance(value, list) else value
       check_value(key, value, known[key])
+      value = RENAMED_VALUES.get(key, {}).get(value, value)
       config.update_from_flattened_dict({key.removeprefix('config.'): value})
   except (json.JSONDecodeError, UserError) as error:
     raise UserError(f'{source} is no config of this version: {error}') from error

@@ -27,8 +27,8 @@ def test_a_valid_config(path):
   assert [key for key, _ in configuration.flatten(config)] == keys
   assert config.is_locked
   assert len(config.score.strides) == len(config.encoder.scales)
-  shape = architecture.from_config(config.encoder)
-  assert all(stride % shape.native_stride == 0 for stride in config.score.strides)
+  arch = architecture.from_config(config.encoder)
+  assert all(stride % arch.native_stride == 0 for stride in config.score.strides)
   loop.check(config)
   # What a workdir keeps of it is the same config.
   text = configuration.to_json(config)
@@ -54,12 +54,12 @@ def test_a_docstring_with_its_command(path, tmp_path, monkeypatch):
 
 def test_the_authors_settings():
   config = default.get_config()
-  shape = architecture.from_config(config.encoder)
-  assert [(c.kernel, c.stride, c.features) for c in shape.base] == [
+  arch = architecture.from_config(config.encoder)
+  assert [(c.kernel, c.stride, c.features) for c in arch.base] == [
     (3, 2, 32),
     *((3, 1, features) for features in (64, 128, 128, 64, 32, 32, 64)),
   ]
-  assert (shape.scales, shape.merge_features, shape.embed_dim) == ((64, 32), 128, 64)
+  assert (arch.scales, arch.merge_features, arch.embed_dim) == ((64, 32), 128, 64)
   assert config.score.strides == (16, 4)
   assert (config.train.batch_size, config.train.learning_rate) == (64, 1e-4)
   assert config.train.position_pairs == 'clip'

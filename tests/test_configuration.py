@@ -258,6 +258,14 @@ def test_an_older_config_takes_new_keys_from_the_defaults():
   ]
 
 
+def test_renamed_values_of_an_older_run_change_nothing(tmp_path):
+  config = override('--config.train.images=sharded')
+  (tmp_path / 'config.json').write_text(
+    configuration.to_json(config).replace('"sharded"', '"divided"')
+  )
+  configuration.check_unchanged(configuration.load(tmp_path), config, tmp_path, ())
+
+
 def test_a_workdir_without_config(tmp_path):
   line = refusal(configuration.load, tmp_path / 'nosuch')
   assert f'{tmp_path}/nosuch/config.json: No such file or directory; --workdir must name' in line

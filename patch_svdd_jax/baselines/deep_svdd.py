@@ -101,7 +101,7 @@ def squared_distances(
   params: Params, centre: jax.Array, mean: jax.Array, images: jax.Array
 ) -> jax.Array:
   """|phi(x) - c|^2 of images u8[B, SIDE, SIDE, 3], f32[B]."""
-  z: Any = BiasFreeEncoder().apply({'params': params}, mean_image.standardise(images, mean))
+  z: Any = BiasFreeEncoder().apply({'params': params}, mean_image.subtract_mean(images, mean))
   return jnp.sum((z - centre[None]) ** 2, axis=1)
 
 
@@ -199,7 +199,7 @@ def in_batches(apply: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> 
 
 @jax.jit
 def _embed(params: Params, mean: jax.Array, images: jax.Array) -> Any:
-  return BiasFreeEncoder().apply({'params': params}, mean_image.standardise(images, mean))
+  return BiasFreeEncoder().apply({'params': params}, mean_image.subtract_mean(images, mean))
 
 
 _squared_distances = jax.jit(squared_distances)

@@ -33,14 +33,14 @@ def score_patches(
     progress: wraps the iterable of batches.
   """
 
-  def spread(scores: np.ndarray) -> np.ndarray:
+  def upsample(scores: np.ndarray) -> np.ndarray:
     return np.asarray(
-      anomaly_map.spread(
+      anomaly_map.upsample(
         scores, image_size=images.shape[1:3], receptive_field=receptive_field, stride=stride
       )
     )
 
-  return _in_batches(scale_name(receptive_field), score, spread, images, batch_size, progress)
+  return _in_batches(scale_name(receptive_field), score, upsample, images, batch_size, progress)
 
 
 def score_images(

@@ -70,7 +70,7 @@ def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def product(dtype: jnp.dtype | type, side: int) -> Product:
-  """The product of two matrices of `side` rows and columns, divided over the local devices."""
+  """The product of two matrices of `side` rows and columns, sharded over the local devices."""
   mesh = local_mesh()
   rows = -(-side // mesh.size) * mesh.size
   keys = jax.random.split(jax.random.key(0))

@@ -33,14 +33,14 @@ SQUARED_ERROR = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SearchRow:
   """What was measured on one memory bank.
 
   Attributes:
     data: the kind of vectors.
     queries, bank, dim, k: Q queries, each for its k nearest of N rows of D dimensions.
     gflops: ours; 2 Q N D / seconds / 1e9, the operations of the whole product, done or not.
-    unproven: share of queries that needed more than the first visit.
+    fallback_fraction: share of queries that needed more than k passes.
     ratio: how many times ours is as fast as each contender.
     peak_gflops: of large matrix products of the types 'f32' and 'bf16'.
     peak_share: the share of them that gflops are.
@@ -54,7 +54,7 @@ class Row:
   dim: int
   k: int
   gflops: float
-  unproven: float
+  fallback_fraction: float
   ratio: dict[str, float]
   peak_share: dict[str, float]
   peak_gflops: dict[str, float]
@@ -138,7 +138,7 @@ def affordable(queries: int, seconds: float) -> int:
   return queries if seconds <= LONGEST else max(1, int(queries * LONGEST / seconds))
 
 
-def measure(
+def measure_search(
   data: str,
   queries: np.ndarray,
   rows: np.ndarray,
@@ -148,7 +148,7 @@ def measure(
   products: Mapping[str, Product],
   rounds: int,
   progress: Callable[[str], Progress],
-) -> Row:
+) -> SearchRow:
   """Times all contenders in turn on one memory bank.
 
   What is prepared once for a bank is not timed; every search starts from queries in NumPy and ends
@@ -191,14 +191,14 @@ def measure(
   scaled = {name: taken[name] * len(queries) / timed_queries[name] for name in searches}
   flop = 2.0 * len(queries) * rows.size
   speeds = {name: product.flop / taken[name] / 1e9 for name, product in products.items()}
-  return Row(
+  return SearchRow(
     data=data,
     queries=len(queries),
     bank=len(rows),
     dim=rows.shape[1],
     k=k,
     gflops=float(flop / np.median(scaled[OURS]) / 1e9),
-    unproven=float(nearest.search(jnp.asarray(queries), bank, k=k).unproven),
+    fallback_fraction=float(nearest.search(jnp.asarray(queries), bank, k=k).fallback_fraction),
     ratio={
       name: float(np.median(scaled[name] / scaled[OURS])) for name in searches if name != OURS
     },

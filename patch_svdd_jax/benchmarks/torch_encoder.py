@@ -180,10 +180,10 @@ def make_step(
 
   def scale_loss(k: int, patches: np.ndarray, positions: np.ndarray) -> Any:
     z = embed_patches(architecture, encoder, torch.from_numpy(patches))
-    first, second, near, nearer = z.chunk(4)
+    first, second, anchor, neighbour = z.chunk(4)
     logits = classify(classifiers[str(k)], first, second)
     position = functional.cross_entropy(logits, torch.from_numpy(positions))
-    return position + svdd_weight * (near - nearer).norm(dim=1).mean()
+    return position + svdd_weight * (anchor - neighbour).norm(dim=1).mean()
 
   def step(batch: Batch) -> float:
     adam.zero_grad()

@@ -58,7 +58,7 @@ Contenders = Mapping[str, Callable[[], Contender]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class TrainingRow:
   """What was measured of one contender.
 
   Attributes:
@@ -141,7 +141,7 @@ def prepare_embedding(config: ml_collections.ConfigDict) -> Contender:
   images = np.random.default_rng(0).integers(256, size=(local.size, 1, *size, 3), dtype=np.uint8)
   mean = mean_image.training_mean(images[:, 0], config.train.mean)
   arguments = sharding.replicate((encoder.init_encoder(config), jnp.asarray(mean)))
-  on_devices = sharding.place(images, local, sharding.DIVIDED)
+  on_devices = sharding.place(images, local, sharding.SHARDED)
   # What pmap returns can be lowered; its annotation does not say so.
   embed: Any = embedding.make_embed_batch(
     architecture.from_config(config.encoder), strides_of(config)
@@ -190,7 +190,7 @@ def prepare_torch_step(config: ml_collections.ConfigDict) -> Contender:
 
 
 def prepare_torch_embedding(config: ml_collections.ConfigDict) -> Contender:
-  """PyTorch's embedding of an image whose pixels are standardised already."""
+  """PyTorch's embedding of an image whose pixels are normalised already."""
   embed = torch_encoder.make_embed(architecture.from_config(config.encoder), strides_of(config))
   image = np.random.default_rng(0).random((1, *config.data.image_size, 3), np.float32)
   return Contender(
@@ -256,13 +256,13 @@ def prepare_all(contenders: Contenders) -> dict[str, Contender | None]:
   return ready
 
 
-def measure(
+def measure_contenders(
   batch: int,
   contenders: Contenders,
   products: Mapping[str, Product],
   rounds: int,
   progress: Progress = iter,
-) -> list[Row]:
+) -> list[TrainingRow]:
   """Times contenders in turn.
 
   Args:
@@ -282,7 +282,7 @@ def measure(
   rows = []
   for name, found in prepared.items():
     if not found:
-      rows.append(Row(name, batch, None, None, None, None, {}, {}, None, None, None, held))
+      rows.append(TrainingRow(name, batch, None, None, None, None, {}, {}, None, None, None, held))
       continue
     seconds = taken[name] / found.steps
     speed = (found.compiler_flops or found.flops) / seconds
@@ -291,7 +291,7 @@ def measure(
       ratio = float(np.median(taken[TORCH] / torch.steps / seconds))
     dispatched = np.array(found.dispatched)
     rows.append(
-      Row(
+      TrainingRow(
         name=name,
         batch=batch,
         seconds=float(np.median(seconds)),

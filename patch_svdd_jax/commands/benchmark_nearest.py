@@ -15,7 +15,7 @@ from patch_svdd_jax.system import figures
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-  from patch_svdd_jax.benchmarks.nearest import Row
+  from patch_svdd_jax.benchmarks.nearest import SearchRow
   from patch_svdd_jax.benchmarks.peers import Peer
 
 DESCRIPTION = """The exact search for nearest rows, beside other libraries'.
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     )
     for size in sorted(set(options.bank)):
       rows.append(
-        nearest.measure(
+        nearest.measure_search(
           kind,
           queries,
           bank[:size],
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   return 0
 
 
-def peaks(rows: Sequence['Row']) -> dict[str, float]:
+def peaks(rows: Sequence['SearchRow']) -> dict[str, float]:
   """GFLOP/s of the large matrix products, the median over all rows."""
   return {
     name: statistics.median(row.peak_gflops[name] for row in rows) for name in rows[0].peak_gflops
@@ -137,7 +137,7 @@ def peaks(rows: Sequence['Row']) -> dict[str, float]:
 
 
 def summary(
-  rows: Sequence['Row'], device: str, threads: Mapping[str, int], rounds: int
+  rows: Sequence['SearchRow'], device: str, threads: Mapping[str, int], rounds: int
 ) -> dict[str, Any]:
   """The contents of the JSON file."""
   return {
@@ -149,16 +149,20 @@ def summary(
   }
 
 
-def print_rows(rows: Sequence['Row'], device: str, threads: Mapping[str, int], rounds: int) -> None:
+def print_rows(
+  rows: Sequence['SearchRow'], device: str, threads: Mapping[str, int], rounds: int
+) -> None:
   """The table, and what its figures are."""
   first = rows[0]
   header = ['data', 'rows', 'GFLOP/s', *(f'of {name} peak' for name in first.peak_share)]
-  header += ['unproven', *(f'{name} took' for name in first.ratio)]
+  header += ['fell back', *(f'{name} took' for name in first.ratio)]
   lines = []
   for row in rows:
     line = [row.data, f'{row.bank:,}', f'{row.gflops:.3g}']
     line += [f'{share:.1%}' for share in row.peak_share.values()]
-    lines.append([*line, f'{row.unproven:.2%}', *(f'{r:.2f} x' for r in row.ratio.values())])
+    lines.append(
+      [*line, f'{row.fallback_fraction:.2%}', *(f'{r:.2f} x' for r in row.ratio.values())]
+    )
   sys.stderr.flush()
   print(console.table(header, lines))
   print(
@@ -180,7 +184,7 @@ def print_rows(rows: Sequence['Row'], device: str, threads: Mapping[str, int], r
         )
 
 
-def draw(rows: Sequence['Row'], device: str) -> 'Figure':
+def draw(rows: Sequence['SearchRow'], device: str) -> 'Figure':
   """GFLOP/s of each contender over the rows of the bank, a panel for each kind of data."""
   from matplotlib.figure import Figure  # it draws without a screen
 

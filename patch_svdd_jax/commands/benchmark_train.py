@@ -19,7 +19,7 @@ from patch_svdd_jax.system import figures
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-  from patch_svdd_jax.benchmarks.training import Row
+  from patch_svdd_jax.benchmarks.training import TrainingRow
 
 DESCRIPTION = """The train step at several batch sizes, and the embedding of one image.
 
@@ -104,8 +104,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   }
   embedding = training.embedding_contenders(config, with_torch)
   products = {name: hardware.large_product(dtype) for name, dtype in hardware.DTYPES.items()}
-  measure = functools.partial(training.measure, products=products, rounds=options.rounds)
-  steps: list[Row] = []
+  measure = functools.partial(training.measure_contenders, products=products, rounds=options.rounds)
+  steps: list[TrainingRow] = []
   for batch, contenders in tasks.items():
     progress = console.progress(f'batch {batch:,}', unit='round')
     steps += measure(batch, contenders, progress=progress)
@@ -126,7 +126,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   return 0
 
 
-def step_table(rows: Sequence['Row']) -> tuple[list[str], list[list[str]]]:
+def step_table(rows: Sequence['TrainingRow']) -> tuple[list[str], list[list[str]]]:
   """The header and the lines of the train steps."""
   precisions = list(dict.fromkeys(name for row in rows for name in row.peak_share))
   header = ['pairs', 'batch', 'ms a step', 'pairs/s', 'GFLOP by shape', 'by compiler']
@@ -146,7 +146,7 @@ def step_table(rows: Sequence['Row']) -> tuple[list[str], list[list[str]]]:
   return header, lines
 
 
-def image_table(rows: Sequence['Row']) -> tuple[list[str], list[list[str]]]:
+def image_table(rows: Sequence['TrainingRow']) -> tuple[list[str], list[list[str]]]:
   """The header and the lines of the embedding."""
   precisions = list(dict.fromkeys(name for row in rows for name in row.peak_share))
   header = ['embedding', 'ms an image', 'GFLOP by shape', 'by compiler']
@@ -183,7 +183,7 @@ def times(ratio: float | None) -> str:
 
 
 def notes(
-  config: ml_collections.ConfigDict, rows: Sequence['Row'], device: str, rounds: int
+  config: ml_collections.ConfigDict, rows: Sequence['TrainingRow'], device: str, rounds: int
 ) -> str:
   """What the figures are."""
   peaks = {
@@ -204,7 +204,7 @@ def notes(
   )
 
 
-def draw(rows: Sequence['Row'], device: str) -> 'Figure':
+def draw(rows: Sequence['TrainingRow'], device: str) -> 'Figure':
   """Pairs/s and utilisation of each contender over the batch."""
   from matplotlib.figure import Figure  # it draws without a screen
 

@@ -90,7 +90,7 @@ def print_banks(detector: Detector) -> None:
   for k, bank in detector.banks.items():
     sizes = nearest.sizes_for(bank, score.query_block, score.bank_block)
     print(
-      f'K={k}: {memory_bank.describe(bank)}{without}; {sizes.queries:,} queries x '
+      f'K={k}: {memory_bank.bank_summary(bank)}{without}; {sizes.queries:,} queries x '
       f'{sizes.rows:,} rows at a time'
     )
 

@@ -29,7 +29,12 @@ from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.evaluation import metrics, mvtec_maps
 from patch_svdd_jax.evaluation.evaluate import Evaluation
-from patch_svdd_jax.experiments.evaluation_run import Measured, load_labelled, measure, read_config
+from patch_svdd_jax.experiments.evaluation_run import (
+  Measured,
+  evaluate_run,
+  load_labelled,
+  read_config,
+)
 from patch_svdd_jax.reporting import category_table, checkpoint_table, evaluation_files
 from patch_svdd_jax.system import distributed
 
@@ -103,7 +108,7 @@ def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> 
     )
 
 
-def print_checkpoints(name: str, rows: Sequence[checkpoint_table.Row]) -> None:
+def print_checkpoints(name: str, rows: Sequence[checkpoint_table.CheckpointRow]) -> None:
   """One table of checkpoints, measured on one map."""
   shown = checkpoint_table.BEST
   header = [
@@ -129,8 +134,8 @@ def print_timing(timing: dict[str, float]) -> None:
   print(
     f'embedding {timing["embed_images_per_s"]:.3g} images/s; distances to '
     f'{timing["bank_rows"]:,.0f} patches {timing["search_images_per_s"]:.3g} images/s, '
-    f'{timing["search_gflop_per_s"]:.3g} GFLOP/s, {timing["search_unproven"]:.2%} unproven by the '
-    f'first look; maps {timing["map_images_per_s"]:.3g} images/s; '
+    f'{timing["search_gflop_per_s"]:.3g} GFLOP/s, {timing["search_fallback_fraction"]:.2%} fell '
+    f'back; maps {timing["map_images_per_s"]:.3g} images/s; '
     f'all {timing["images_per_s"]:.3g} images/s; metrics {timing["metrics_seconds"]:.3g} s; peak '
     f'memory {timing["peak_memory_mib"]:,.0f} MiB'
   )
@@ -142,7 +147,7 @@ def evaluate(
   """Evaluates one detector, prints, writes."""
   bank_building.check(config.score)
   dataset = load_labelled(config.data)
-  measured = measure(
+  measured = evaluate_run(
     config,
     workdir,
     dataset,

@@ -19,7 +19,7 @@ from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.data.categories import EVERY
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.experiments.evaluation_run import Measured, measure, read_config
+from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, read_config
 from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
 from patch_svdd_jax.reporting import category_table, evaluation_files
 from patch_svdd_jax.system import distributed, files
@@ -156,7 +156,9 @@ def train_all(
     console.print_suspects(detector, dataset.train.names)
     if not len(dataset.test):
       return None
-    return measure(job.config, job.workdir, dataset, progress=console.progress, random_encoder=True)
+    return evaluate_run(
+      job.config, job.workdir, dataset, progress=console.progress, random_encoder=True
+    )
 
   return go_through(jobs, left, options.workdir, do)
 

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       f'{options.workdir}: no normal image was held out: train with config.data.held_out, as 0.1'
     )
   detector = Detector.load(options.workdir)
-  found = light_sensitivity.measure(detector, images, console.progress('Scoring'))
+  found = light_sensitivity.measure_sensitivity(detector, images, console.progress('Scoring'))
   print(console.table(*table(found)))
   print(f'{len(images)} held-out normal images; AUROC of relit against unchanged ones.')
   return 0
@@ -44,10 +44,10 @@ def table(found: Sequence[Sensitivity]) -> tuple[list[str], list[list[str]]]:
   """The header and a line for each change of light."""
   lines = [
     [
-      f'{light.shift:+g} grey levels' if light.shift else f'contrast x {light.gain:g}',
+      f'{lighting.shift:+g} grey levels' if lighting.shift else f'contrast x {lighting.gain:g}',
       f'{auroc:.3f}',
       f'{ratio:.3f}',
     ]
-    for light, auroc, ratio in found
+    for lighting, auroc, ratio in found
   ]
   return ['light', 'AUROC', 'median score, relit / unchanged'], lines

@@ -165,7 +165,7 @@ def show(
     aot.check_topology(topology)
   if options.json:
     files.check_writable(options.json)
-  rows: list[Row] = []
+  rows: list[ProgramRow] = []
   bar = console.progress('Compiling', unit='topology')
   for index in bar(range(len(topologies))):
     program = compile_for(topologies[index], each)
@@ -173,7 +173,7 @@ def show(
     if options.largest:
       compile_at = functools.partial(compile_for, topologies[index])
       found = aot.largest(compile_at, program, each, COMPILATIONS)
-    rows.append(Row(program, each, found))
+    rows.append(ProgramRow(program, each, found))
   print(console.table(*table(rows, unit)))
   print(about)
   print(NOTES)
@@ -182,7 +182,7 @@ def show(
   return 0
 
 
-class Row(NamedTuple):
+class ProgramRow(NamedTuple):
   """A line of the table.
 
   Attributes:
@@ -196,7 +196,7 @@ class Row(NamedTuple):
   largest: tuple[int, int | None] | None
 
 
-def table(rows: Sequence[Row], unit: str) -> tuple[list[str], list[list[str]]]:
+def table(rows: Sequence[ProgramRow], unit: str) -> tuple[list[str], list[list[str]]]:
   """The header and the lines of the table."""
   header = ['topology', 'chips', unit.replace('-', ' '), 'arguments', 'temporaries', 'output']
   header += ['of memory', 'at peak', 'compiler', 'utilisation']
@@ -220,7 +220,7 @@ def table(rows: Sequence[Row], unit: str) -> tuple[list[str], list[list[str]]]:
   return [*header, 'collectives'], lines
 
 
-def summary(row: Row, unit: str) -> dict[str, Any]:
+def summary(row: ProgramRow, unit: str) -> dict[str, Any]:
   """A line of the table for the JSON file."""
   program = row.program
   contents = {unit.replace('-', '_'): row.each} | dataclasses.asdict(program)

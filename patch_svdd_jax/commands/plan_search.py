@@ -93,12 +93,12 @@ def notes(work: 'Work', plans: Sequence['Plan']) -> str:
     'image, on all chips together. "At peak" is its time at the published bfloat16 peak; '
     '"compiler, without kernel" is what the compiler expects of it as a plain scan, one turn times '
     'the number of turns.',
-    'Neither includes the looks at single groups: their number depends on the data, and is in none '
-    'of these figures. The compiler names no time for the whole program, nor for the Pallas kernel '
-    'that it calls.',
+    'Neither includes the passes over single groups: their number depends on the data, and is in '
+    'none of these figures. The compiler names no time for the whole program, nor for the Pallas '
+    'kernel that it calls.',
   ]
-  if not all(plan.divided for plan in plans):
-    lines.append('A bank this small is copied to every chip; the queries are divided.')
+  if not all(plan.sharded for plan in plans):
+    lines.append('A bank this small is copied to every chip; the queries are sharded.')
   return '\n'.join(lines)
 
 

@@ -128,7 +128,7 @@ def stretched(detector: Detector, results: Predictions) -> str | None:
   sizes = {each['image']: each['size'][::-1] for each in results.read() if 'size' in each}
   if normal is None or not sizes:
     return None
-  return image_size.describe_stretched(
+  return image_size.stretch_summary(
     float(np.median(normal)), np.array(list(sizes.values())), list(sizes)
   )
 
@@ -184,7 +184,7 @@ def predict(
     for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
       found = inspect(detector, batch.split, limit, tally) if batch.split else None
       finish(records)
-      records, drawn = describe(batch, found), None
+      records, drawn = batch_records(batch, found), None
       if batch.split and found:
         texts = watch(latest, found) or texts
         drawn = painter.submit(draw, batch.split, found)
@@ -201,7 +201,7 @@ def watch(latest: distribution_shift.Window, found: Inspection) -> list[str]:
   return latest.texts
 
 
-def describe(batch: image_stream.Batch, found: Inspection | None) -> list[dict[str, Any]]:
+def batch_records(batch: image_stream.Batch, found: Inspection | None) -> list[dict[str, Any]]:
   """The records of a batch, in the order of the files."""
   records = [{'image': source.name, 'error': why} for source, why in batch.failures]
   if batch.split and found:

@@ -34,7 +34,7 @@ from patch_svdd_jax.data import mvtec
 from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import paper_results, reproduction
-from patch_svdd_jax.experiments.evaluation_run import Measured, load_labelled, measure
+from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, load_labelled
 from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.reporting import evaluation_files
@@ -221,7 +221,7 @@ def run_authors(job: Job) -> dict[str, Any]:
   shutil.rmtree(job.workdir, ignore_errors=True)
   config = import_weights(job.weights, job.config, job.workdir)
   entry = figures(
-    measure(config, job.workdir, dataset, progress=console.progress, random_encoder=False)
+    evaluate_run(config, job.workdir, dataset, progress=console.progress, random_encoder=False)
   )
   return entry | {'weights': digest(job.weights)}
 
@@ -232,7 +232,7 @@ def run_trained(job: Job) -> dict[str, Any]:
   dataset = load_labelled(job.config.data)
   train(job.config, job.workdir, dataset, progress=console.progress)
   return figures(
-    measure(job.config, job.workdir, dataset, progress=console.progress, random_encoder=False)
+    evaluate_run(job.config, job.workdir, dataset, progress=console.progress, random_encoder=False)
   )
 
 

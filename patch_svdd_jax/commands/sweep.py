@@ -187,7 +187,7 @@ def untrained_figures(
   return evaluation_files.to_json(evaluation.maps)
 
 
-def measure(member: Member, dataset: data.Dataset) -> dict[str, Any]:
+def member_figures(member: Member, dataset: data.Dataset) -> dict[str, Any]:
   """The figures of a trained member: metrics of its maps, position accuracies."""
   detector = get_detector(member.config, member.workdir, dataset, console.progress)
   evaluation = evaluate.evaluate(detector, dataset.test, console.progress('Scoring'))
@@ -203,7 +203,7 @@ def measure(member: Member, dataset: data.Dataset) -> dict[str, Any]:
   }
 
 
-def describe(group: Group) -> dict[str, Any]:
+def group_record(group: Group) -> dict[str, Any]:
   """What sweep.json has of a group before it is trained."""
   params = jax.eval_shape(functools.partial(encoder.init_encoder, group.config))
   return {
@@ -248,7 +248,7 @@ def complete(
   Returns:
     0, or the number of the signal by which it was told to stop.
   """
-  of_group = record.setdefault(group.name, describe(group))
+  of_group = record.setdefault(group.name, group_record(group))
   of_group.pop('error', None)
   pending = [member for member in group.members if member.name not in of_group['members']]
   if not pending:
@@ -268,7 +268,9 @@ def complete(
       'svdd_weight': member.config.train.svdd_weight,
       'learning_rate': member.config.train.learning_rate,
     }
-    found = {'lost_at': lost[member.name]} if member.name in lost else measure(member, dataset)
+    found = (
+      {'lost_at': lost[member.name]} if member.name in lost else member_figures(member, dataset)
+    )
     of_group['members'][member.name] = about | found
     save()
   return 0

@@ -137,7 +137,7 @@ def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:
   sizes = np.concatenate([part.sizes for part in parts])
   names = [name for part in parts for name in part.names]
   aspect = image_size.median_aspect(normal.sizes)
-  if text := image_size.describe_stretched(aspect, sizes, names):
+  if text := image_size.stretch_summary(aspect, sizes, names):
     logging.warning('%s', text)
 
 

@@ -9,7 +9,7 @@ NAMES = ('brightness', 'contrast', 'noise', 'sharpness')
 _SECOND_DIFFERENCE = (1.0, -2.0, 1.0)
 
 
-def measure(image: np.ndarray) -> np.ndarray:
+def image_statistics(image: np.ndarray) -> np.ndarray:
   """The statistics of an image as it was taken, before its light is standardised.
 
   - brightness: the mean, and contrast: the standard deviation of its grey levels;

@@ -49,7 +49,7 @@ def resized(
     rgb = to_rgb(image, name)
     sizes[index] = rgb.shape[:2]
     pixels[index] = images.resize_image(rgb, size, config.resize)
-    looks[index] = appearance.measure(pixels[index])
+    looks[index] = appearance.image_statistics(pixels[index])
   return Split(
     images=pixels,
     masks=np.zeros((count, *size), bool),

@@ -20,8 +20,8 @@ class Split:
     defects: defect type of each image, 'good' for normal ones.
     names: path of each image relative to its category, such as 'test/scratch/003.png'.
     sizes: i64[N, 2], (height, width) in pixels that the images had before they were resized.
-    appearance: f32[N, 4] of `appearance.measure`, of the images of H x W pixels, before their light
-      was standardised.
+    appearance: f32[N, 4] of `appearance.image_statistics`, of the images of H x W pixels, before
+      their light was standardised.
   """
 
   images: np.ndarray

@@ -18,8 +18,6 @@ ASPECT = 'aspect ratio'
 # By how much aspect ratios may differ before images count as stretched.
 TOLERANCE = 0.03
 
-ImageSize = tuple[int, int]
-
 
 def check(size: Sequence[int]) -> None:
   """Refuses what is no size.
@@ -45,7 +43,7 @@ def check_given(size: Sequence[int]) -> None:
     raise UserError(f'config.data.image_size={tuple(size)}: give both sides to this command')
 
 
-def resolve(size: Sequence[int], own: np.ndarray) -> ImageSize:
+def resolve(size: Sequence[int], own: np.ndarray) -> tuple[int, int]:
   """The size with its open sides filled in.
 
   Args:
@@ -97,8 +95,8 @@ def stretch(aspect: float, sizes: np.ndarray) -> np.ndarray:
   return np.maximum(factors, 1 / factors)
 
 
-def describe_each(aspect: float, sizes: np.ndarray) -> list[tuple[str, ...]]:
-  """What to say of each image of sizes i64[N, 2], if it is stretched; see `describe_stretched`."""
+def stretch_warnings(aspect: float, sizes: np.ndarray) -> list[tuple[str, ...]]:
+  """What to say of each image of sizes i64[N, 2], if it is stretched; see `stretch_summary`."""
   return [
     (f'stretched {factor:.3g} times: aspect ratio {own:.4g}, of normal images {aspect:.4g}',)
     if factor > 1 + TOLERANCE
@@ -107,7 +105,7 @@ def describe_each(aspect: float, sizes: np.ndarray) -> list[tuple[str, ...]]:
   ]
 
 
-def describe_stretched(aspect: float, sizes: np.ndarray, names: Sequence[str]) -> str | None:
+def stretch_summary(aspect: float, sizes: np.ndarray, names: Sequence[str]) -> str | None:
   """What to say of images that are of another aspect ratio than the training images.
 
   All are resized to one size, so what they show is stretched; by more than TOLERANCE is said.

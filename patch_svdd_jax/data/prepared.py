@@ -128,7 +128,7 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
     mask = images.decode_normalised(record.pop('mask')) > 0
     sizes[index] = image.shape[:2]
     pixels[index] = images.resize_image(image, size, resample)
-    looks[index] = appearance.measure(pixels[index])
+    looks[index] = appearance.image_statistics(pixels[index])
     masks[index] = images.resize_mask(mask, size)
     return record
 

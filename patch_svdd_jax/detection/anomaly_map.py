@@ -13,7 +13,7 @@ from patch_svdd_jax.system.sharding import PRECISION
 
 
 @functools.partial(jax.jit, static_argnames=('image_size', 'receptive_field', 'stride'))
-def spread(
+def upsample(
   distances: jax.Array, *, image_size: ImageSize, receptive_field: int, stride: int
 ) -> jax.Array:
   """Each pixel becomes the mean of the patches that cover it  (Yi & Yoon 2020, section 3.5).

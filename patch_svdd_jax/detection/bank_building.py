@@ -60,7 +60,7 @@ def build(
     UserError: config.score asks for what there is not.
   """
   check(config.score)
-  shape = architecture.from_config(config.encoder)
+  arch = architecture.from_config(config.encoder)
   options = {
     'batch_size': config.score.batch_size,
     'tile': config.score.tile,
@@ -71,14 +71,14 @@ def build(
     or config.score.outliers
     or lies_on_host(config, images.shape, strides)
   ):
-    on_host = embedding.embed_to_host(shape, params, mean, images, strides, **options)
+    on_host = embedding.embed_to_host(arch, params, mean, images, strides, **options)
     reduced = {k: reduce_rows(rows, len(images), config, progress) for k, rows in on_host.items()}
     inliers = [each.inliers for each in reduced.values()]
     return Built(
       {k: place(each.rows, config) for k, each in reduced.items()},
       dropped_shares(inliers) if config.score.outliers else None,
     )
-  embeddings = embedding.embed(shape, params, mean, images, strides, **options)
+  embeddings = embedding.embed(arch, params, mean, images, strides, **options)
   banks: dict[int, Bank] = {}
   for k in list(embeddings):
     # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.

@@ -118,7 +118,7 @@ def calibrate(
   return Calibration(scores, levels.astype(np.float64), shares, statistics)
 
 
-def describe(threshold: Threshold, rate: float, images: int, what: str) -> str | None:
+def rate_warning(threshold: Threshold, rate: float, images: int, what: str) -> str | None:
   """What to say of a threshold that does not ensure the rate that was asked for.
 
   Args:

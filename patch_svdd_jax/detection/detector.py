@@ -41,7 +41,7 @@ class Scores:
     images: f32[N] each, the maps' maxima.
     distances: f32[N, rows, columns] of each scale, of the patches to the nearest normal ones (their
       mean distance where config.score.neighbours is more than one).
-    unproven: of each scale, the share of patches whose nearest ones took more than one look.
+    fallback_fraction: of each scale, the share of patches that took more than k passes.
     seconds: of each stage ('embed', 'search', 'map'), an image. The first batch, which compiles, is
       left out unless it is the only one.
     norms: f32[N] of each scale, as 'embedding norm k64': the mean L2 norm of an image's embeddings;
@@ -51,7 +51,7 @@ class Scores:
   maps: dict[str, np.ndarray]
   images: dict[str, np.ndarray]
   distances: dict[str, np.ndarray]
-  unproven: dict[str, float]
+  fallback_fraction: dict[str, float]
   seconds: dict[str, float]
   norms: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class Scores:
       {name: values[:count] for name, values in each.items()}
       for each in (self.maps, self.images, self.distances, self.norms)
     )
-    return Scores(maps, images, distances, self.unproven, self.seconds, norms)
+    return Scores(maps, images, distances, self.fallback_fraction, self.seconds, norms)
 
 
 @contextmanager
@@ -150,8 +150,8 @@ class Detector:
         f'{self.mean.shape[0]}x{self.mean.shape[1]}: use the same config.data.image_size, or train '
         f"with config.train.mean='channel'"
       )
-    shape = architecture.from_config(self.config.encoder)
-    embed = embedding.make_embed_batch(shape, strides_of(self.config), self.config.score.tile)
+    arch = architecture.from_config(self.config.encoder)
+    embed = embedding.make_embed_batch(arch, strides_of(self.config), self.config.score.tile)
     devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
     parts: list[tuple[dict, ...]] = []
@@ -182,7 +182,7 @@ class Detector:
   def _score_batch(
     self, images: np.ndarray, embed: Callable, seconds: dict[str, float]
   ) -> tuple[dict[str, np.ndarray], ...]:
-    """Maps f32[N, H, W], distances f32[N, rows, columns], norms f32[N] and unproven shares.
+    """Maps f32[N, H, W], distances f32[N, rows, columns], norms f32[N] and fallback fractions.
 
     Of images u8[devices, B, H, W, 3], N = devices * B.
     """
@@ -195,7 +195,7 @@ class Detector:
     with timed(seconds, 'map'):
       strides = strides_of(self.config)
       scales = {
-        scale_name(k): anomaly_map.spread(
+        scale_name(k): anomaly_map.upsample(
           distances[scale_name(k)],
           image_size=images.shape[2:4],
           receptive_field=k,
@@ -209,7 +209,7 @@ class Detector:
         {name: np.asarray(maps[name]) for name in maps},
         {name: np.asarray(distances[name]) for name in scales},
         {f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()},
-        {name: np.asarray(found[name].unproven) for name in scales},
+        {name: np.asarray(found[name].fallback_fraction) for name in scales},
       )
 
   def _nearest(self, receptive_field: int, grid: jax.Array) -> nearest.Neighbours:

@@ -44,8 +44,8 @@ def make_score(
     UserError: the memory bank has fewer rows than a score needs.
   """
   config, strides = detector.config, strides_of(detector.config)
-  shape = architecture.from_config(config.encoder)
-  encode = embedding.make_encode(shape, strides, tile, convolve)
+  arch = architecture.from_config(config.encoder)
+  encode = embedding.make_encode(arch, strides, tile, convolve)
   params, mean = jax.device_get((detector.params, detector.mean))
   banks = {k: export_search.group(memory_bank.to_rows(detector.banks[k])) for k in strides}
   for k in strides:
@@ -61,7 +61,7 @@ def make_score(
     grids = encode(params, mean, images)
     maps = anomaly_map.aggregate(
       {
-        scale_name(k): anomaly_map.spread(
+        scale_name(k): anomaly_map.upsample(
           distances(grids[k], jnp.asarray(banks[k]), config.score.neighbours),
           image_size=tuple(config.data.image_size),
           receptive_field=k,

@@ -80,8 +80,8 @@ def limits(detector: Detector, rate: float, pixel_rate: float) -> Limits:
   found = calibrated(detector)
   image, pixel = found.threshold(rate), found.pixel_threshold(pixel_rate)
   warnings = (
-    calibration.describe(image, rate, found.images, 'images'),
-    calibration.describe(pixel, pixel_rate, found.images, 'pixels'),
+    calibration.rate_warning(image, rate, found.images, 'images'),
+    calibration.rate_warning(pixel, pixel_rate, found.images, 'pixels'),
   )
   return Limits(image, pixel, tuple(text for text in warnings if text))
 
@@ -121,7 +121,7 @@ def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> In
   warnings = distribution_shift.outside(found.statistics, statistics)
   if image_size.ASPECT in found.statistics:
     aspect = float(np.median(found.statistics[image_size.ASPECT]))
-    stretched = image_size.describe_each(aspect, split.sizes)
+    stretched = image_size.stretch_warnings(aspect, split.sizes)
     warnings = [texts + other for texts, other in zip(warnings, stretched, strict=True)]
   return Inspection(
     scores=image_scores,

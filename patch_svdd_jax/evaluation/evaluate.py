@@ -63,10 +63,10 @@ def evaluate(
   start = time.perf_counter()
   overall, per_defect, per_category = {}, {}, {}
   for name in scores.maps:
-    overall[name], per_defect[name] = measure(scores, split, name, slice(None))
+    overall[name], per_defect[name] = map_metrics(scores, split, name, slice(None))
     if categories:
       found = {
-        category: measure(scores, split, name, indices(split.names, category))
+        category: map_metrics(scores, split, name, indices(split.names, category))
         for category in categories
       }
       per_category[name] = {category: figures for category, (figures, _) in found.items()}
@@ -78,7 +78,7 @@ def evaluate(
   return Evaluation(overall, per_defect, timing, scores, per_category)
 
 
-def measure(
+def map_metrics(
   scores: Scores, split: Split, name: str, chosen: np.ndarray | slice
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
   """The metrics of some images by one map, and those of each defect type; see `metrics.evaluate`.
@@ -120,19 +120,19 @@ def speeds(scores: Scores) -> dict[str, float]:
 
 
 def search_speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> dict[str, float]:
-  """What the search of memory banks took: distances in GFLOP/s, second looks, rows."""
+  """Returns the speed of distances in GFLOP/s, the fraction that fell back, and the rows."""
   return {
     'search_gflop_per_s': search_flop(detector, image_size) / scores.seconds['search'] / 1e9,
-    'search_unproven': unproven_share(scores),
+    'search_fallback_fraction': fallback_fraction(scores),
     'bank_rows': float(sum(bank.size for bank in detector.banks.values())),
   }
 
 
-def unproven_share(scores: Scores) -> float:
-  """Of all patches of all scales, the share whose nearest row took more than one look to prove."""
+def fallback_fraction(scores: Scores) -> float:
+  """Returns the fraction of patches of all scales whose nearest rows took more than k passes."""
   patches = {name: distances.size for name, distances in scores.distances.items()}
-  unproven = sum(patches[name] * scores.unproven[name] for name in patches)
-  return unproven / sum(patches.values())
+  fell_back = sum(patches[name] * scores.fallback_fraction[name] for name in patches)
+  return fell_back / sum(patches.values())
 
 
 def peak_memory() -> int:

@@ -102,11 +102,11 @@ class Measured(NamedTuple):
   detector: Detector
   evaluation: Evaluation
   others: dict[str, Evaluation]
-  rows: list[checkpoint_table.Row]
+  rows: list[checkpoint_table.CheckpointRow]
   warnings: list[str]
 
 
-def measure(
+def evaluate_run(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
   dataset: data.Dataset,
@@ -148,16 +148,16 @@ def measure(
     others[evaluation_files.RANDOM_ENCODER] = fit_and_evaluate(
       config, untrained, dataset, 'random encoder', progress
     )
-  rows: list[checkpoint_table.Row] = []
+  rows: list[checkpoint_table.CheckpointRow] = []
   if every_checkpoint:
-    rows = measure_checkpoints(config, workdir, dataset, evaluation, progress)
+    rows = evaluate_checkpoints(config, workdir, dataset, evaluation, progress)
   found = inspection.judge(detector, evaluation.scores, dataset.test, limit) if limit else None
   copies = duplicates.find(dataset)
   warnings = [duplicates.warn(copies)] if copies else []
   if limit and found:
     warnings += what_to_mind(detector, limit, found)
   if distributed.is_first():
-    evaluation_files.write(
+    evaluation_files.write_evaluation(
       workdir / 'eval',
       dataset.test,
       evaluation,
@@ -180,13 +180,13 @@ def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[s
   return [*limit.warnings, *([distribution_shift.warn(texts)] if texts else [])]
 
 
-def measure_checkpoints(
+def evaluate_checkpoints(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
   dataset: data.Dataset,
   chosen: Evaluation,
   progress: Callable[[str], Progress],
-) -> list[checkpoint_table.Row]:
+) -> list[checkpoint_table.CheckpointRow]:
   """Measures every checkpoint that was kept, but for the chosen one, which has been."""
   maps = {}
   with Checkpoints(workdir) as checkpoints:

@@ -121,19 +121,19 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
     Convolution(kernel, 2 if layer < config.strided_layers else 1, channels)
     for layer, (kernel, channels) in enumerate(zip(kernels, features, strict=True))
   )
-  shape = Architecture(
+  arch = Architecture(
     receptive_field=config.receptive_field,
     base=base,
     scales=check_scales(config.scales, config.receptive_field),
     merge_features=max(1, round(config.width * config.merge_features)),
     embed_dim=config.embed_dim,
   )
-  if len(shape.levels) > 1 and config.receptive_field % shape.native_stride:
+  if len(arch.levels) > 1 and config.receptive_field % arch.native_stride:
     raise UserError(
       f'config.encoder.receptive_field={config.receptive_field} is no multiple of the native '
-      f'stride {shape.native_stride}, so that larger scales find no quadrants: lower strided_layers'
+      f'stride {arch.native_stride}, so that larger scales find no quadrants: lower strided_layers'
     )
-  return shape
+  return arch
 
 
 def scale_name(receptive_field: int) -> str:

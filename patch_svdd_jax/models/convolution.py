@@ -39,7 +39,7 @@ def convolve(
   *,
   stride: int = 1,
   padding: Extents = ((0, 0), (0, 0)),
-  spread: int = 1,
+  lhs_dilation: int = 1,
   dilation: int = 1,
   rows: int = 1,
   layout: tuple[str, str, str] = IMAGES,
@@ -51,7 +51,7 @@ def convolve(
     kernel: [k, l, C, F].
     stride: pixels between outputs.
     padding: zeros above and below x, and to the left and right.
-    spread: pixels between x's own, zeros between them.
+    lhs_dilation: pixels between x's own, zeros between them.
     dilation: the same for the kernel.
     rows: multiplies all of these along the rows, which changes nothing but who computes it.
     layout: the order of the dimensions of x, the kernel and the result.
@@ -62,7 +62,7 @@ def convolve(
     kernel,
     window_strides=(rows * stride, stride),
     padding=((rows * top, rows * bottom), columns),
-    lhs_dilation=(rows * spread, spread),
+    lhs_dilation=(rows * lhs_dilation, lhs_dilation),
     rhs_dilation=(rows * dilation, dilation),
     dimension_numbers=layout,
     precision=PRECISION,
@@ -142,7 +142,7 @@ def input_gradient(
   )
   turned = kernel[::-1, ::-1].swapaxes(2, 3)
   return by_platform(
-    gradient, turned, padding=(vertical, horizontal), spread=stride, dilation=dilation
+    gradient, turned, padding=(vertical, horizontal), lhs_dilation=stride, dilation=dilation
   )
 
 

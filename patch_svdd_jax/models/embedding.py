@@ -19,9 +19,9 @@ from patch_svdd_jax.models import geometry, tiling
 from patch_svdd_jax.models.architecture import Architecture
 from patch_svdd_jax.models.convolution import valid_conv
 from patch_svdd_jax.models.encoder import Convolve, Encoder, Params
-from patch_svdd_jax.models.mean_image import standardise
+from patch_svdd_jax.models.mean_image import subtract_mean
 from patch_svdd_jax.system.batching import Progress, pad_images
-from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, all_devices, local_mesh
+from patch_svdd_jax.system.sharding import DEVICES, SHARDED, all_devices, local_mesh
 
 
 class Embeddings(NamedTuple):
@@ -49,7 +49,7 @@ def make_encode(
   encoder = Encoder(architecture, convolve=convolve)
 
   def encode(params: Params, mean: jax.Array, images: jax.Array) -> Any:
-    return encoder.apply({'params': params}, standardise(images, mean), strides)
+    return encoder.apply({'params': params}, subtract_mean(images, mean), strides)
 
   return tiling.in_tiles(encode, strides, tile)
 
@@ -139,7 +139,7 @@ def embed(
   for k, stride in strides.items():
     patches = geometry.patch_count(images.shape[1:3], k, stride)
     shape = (own.size, share, patches, architecture.embed_dim)
-    rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, DIVIDED))
+    rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, SHARDED))
   fill = make_fill(architecture, strides, tile)
   for index in progress(range(batches)):
     first = index * batch
@@ -153,7 +153,7 @@ def _of_all_processes(rows: jax.Array, mesh: Mesh) -> jax.Array:
   """One array over all devices, from what each process has on its own [devices, ...]."""
   return jax.make_array_from_single_device_arrays(
     (mesh.size, *rows.shape[1:]),
-    NamedSharding(mesh, DIVIDED),
+    NamedSharding(mesh, SHARDED),
     [shard.data for shard in rows.addressable_shards],
   )
 

@@ -135,12 +135,12 @@ class Encoder(nn.Module):
 
   def setup(self) -> None:
     base, *merging = self.architecture.levels
-    shape = self.architecture
+    arch = self.architecture
     levels: dict[str, nn.Module] = {
-      f'level_{base}': BaseLevel(shape.base, self.dtype, self.convolve)
+      f'level_{base}': BaseLevel(arch.base, self.dtype, self.convolve)
     }
     levels |= {
-      f'level_{k}': MergeLevel(shape.merge_features, shape.embed_dim, self.dtype, self.convolve)
+      f'level_{k}': MergeLevel(arch.merge_features, arch.embed_dim, self.dtype, self.convolve)
       for k in merging
     }
     for name, module in levels.items():
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
     """Embeds every patch of every image, all scales in one pass.
 
     Args:
-      images: f32[B, H, W, 3], standardised; any H, W >= the largest receptive field.
+      images: f32[B, H, W, 3], of `subtract_mean`; any H, W >= the largest receptive field.
       strides: for each receptive field K that is wanted, its stride S in pixels.
 
     Returns:
@@ -258,7 +258,7 @@ class PositionClassifier(nn.Module):
 
 def init_encoder(config: ml_collections.ConfigDict) -> Params:
   """The untrained encoder's parameters: a function of `config.encoder` and `config.seed`."""
-  shape = architecture.from_config(config.encoder)
-  smallest = jnp.zeros((1, shape.levels[-1], shape.levels[-1], 3))
+  arch = architecture.from_config(config.encoder)
+  smallest = jnp.zeros((1, arch.levels[-1], arch.levels[-1], 3))
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  return Encoder(shape).init(key, smallest, method='initialize')['params']
+  return Encoder(arch).init(key, smallest, method='initialize')['params']

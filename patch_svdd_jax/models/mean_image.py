@@ -8,7 +8,7 @@ from patch_svdd_jax.errors import UserError
 
 
 def training_mean(images: np.ndarray, kind: str) -> np.ndarray:
-  """The mean that images are standardised with, in grey levels.
+  """The mean that is subtracted from images, in grey levels.
 
   Args:
     images: u8[N, H, W, 3].
@@ -24,7 +24,7 @@ def training_mean(images: np.ndarray, kind: str) -> np.ndarray:
   raise UserError(f"config.train.mean={kind!r}: give 'image' or 'channel'")
 
 
-def standardise(images: jax.Array, mean: jax.Array) -> jax.Array:
+def subtract_mean(images: jax.Array, mean: jax.Array) -> jax.Array:
   """(images - mean) / 255, in float32.
 
   Args:

@@ -15,7 +15,7 @@ BEST = {
 CHOSEN, FINAL = 'chosen', 'final'
 
 
-class Row(NamedTuple):
+class CheckpointRow(NamedTuple):
   """One checkpoint.
 
   Attributes:
@@ -35,7 +35,7 @@ def make(
   maps: Mapping[int, Mapping[str, Mapping[str, float]]],
   statistics: Mapping[int, Mapping[str, float] | None],
   chosen: int | None,
-) -> list[Row]:
+) -> list[CheckpointRow]:
   """One row for each checkpoint, ascending.
 
   Args:
@@ -53,7 +53,9 @@ def make(
     known = statistics[step]
     marks = tuple(words for words, at in marked.items() if at == step)
     rows.append(
-      Row(step, None if known is None else checkpoint_selection.score(known), found, marks)
+      CheckpointRow(
+        step, None if known is None else checkpoint_selection.score(known), found, marks
+      )
     )
   return rows
 
@@ -64,12 +66,12 @@ def highest(values: Mapping[int, float]) -> int | None:
   return max(there, key=lambda step: there[step], default=None)
 
 
-def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def summary(rows: Sequence[CheckpointRow]) -> list[dict[str, Any]]:
   """The rows as metrics.json has them."""
   return [row._asdict() | {'marks': list(row.marks)} for row in rows]
 
 
-def draw(rows: Sequence[Row]) -> bytes:
+def draw(rows: Sequence[CheckpointRow]) -> bytes:
   """Test AUROCs and the rule's score over the steps, a PNG; marked checkpoints have a line."""
   from matplotlib.figure import Figure  # it draws without a screen
 

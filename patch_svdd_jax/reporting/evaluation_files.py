@@ -38,7 +38,7 @@ def to_json(value: Any) -> Any:
 def summary(
   evaluation: Evaluation,
   others: Mapping[str, Evaluation],
-  checkpoints: Sequence[checkpoint_table.Row] = (),
+  checkpoints: Sequence[checkpoint_table.CheckpointRow] = (),
   copies: Sequence[Duplicate] = (),
 ) -> dict[str, Any]:
   """The contents of metrics.json; of the others, by name, the metrics."""
@@ -68,12 +68,12 @@ def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, f
   }
 
 
-def write(
+def write_evaluation(
   folder: pathlib.Path,
   split: Split,
   evaluation: Evaluation,
   others: Mapping[str, Evaluation],
-  checkpoints: Sequence[checkpoint_table.Row] = (),
+  checkpoints: Sequence[checkpoint_table.CheckpointRow] = (),
   *,
   title: str = 'Evaluation',
   config: ml_collections.ConfigDict | None = None,

@@ -38,12 +38,12 @@ def record(name: str, found: Inspection, index: int, size: np.ndarray) -> dict[s
     'score': float(found.scores[index]),
     'p_value': float(found.p_values[index]),
     'size': [int(size[1]), int(size[0])],
-    'regions': [describe(region) for region in found.regions[index]],
+    'regions': [region_record(region) for region in found.regions[index]],
     'warnings': list(found.warnings[index]),
   }
 
 
-def describe(region: Region) -> dict[str, Any]:
+def region_record(region: Region) -> dict[str, Any]:
   """A region as JSON has it: box [left, top, width, height] and area in pixels of the file."""
   return {'box': list(region.box), 'area': region.area, 'score': region.score}
 

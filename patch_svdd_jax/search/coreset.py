@@ -38,7 +38,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import Progress, pad_images
-from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, PRECISION, local_mesh
+from patch_svdd_jax.system.sharding import DEVICES, PRECISION, REPLICATED, SHARDED, local_mesh
 
 # Rows among which the greedy algorithm goes on between two passes, and choices it makes there.
 CANDIDATES = 4096
@@ -125,7 +125,7 @@ def _compute(
   """
   numbers = jnp.arange(len(chosen), dtype=jnp.int32)[:, None]
 
-  def unproven(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+  def pending(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
     squared, _, lowest = state
     return (lowest < squared).any()
 
@@ -139,7 +139,7 @@ def _compute(
     bounds = jnp.where(numbers == nearest[None], jnp.inf, bounds)
     return squared, bounds, bounds.min(axis=0)
 
-  return lax.while_loop(unproven, compute, (squared, bounds, bounds.min(axis=0)))[0]
+  return lax.while_loop(pending, compute, (squared, bounds, bounds.min(axis=0)))[0]
 
 
 def _lower_block(
@@ -226,8 +226,8 @@ def _on_devices(lower: Callable, mesh: Mesh) -> Callable:
   return jax.shard_map(
     body,
     mesh=mesh,
-    in_specs=(DIVIDED, DIVIDED, EVERYWHERE, EVERYWHERE, EVERYWHERE),
-    out_specs=(DIVIDED, EVERYWHERE),
+    in_specs=(SHARDED, SHARDED, REPLICATED, REPLICATED, REPLICATED),
+    out_specs=(SHARDED, REPLICATED),
     check_vma=False,
   )
 
@@ -309,7 +309,7 @@ class Source(NamedTuple):
   """The rows in parts of equal size, the last one padded.
 
   Attributes:
-    mesh: the devices that a part is divided over.
+    mesh: the devices that a part is sharded over.
     size: rows of a part.
     firsts: the number of each part's first row.
     load: puts the part that begins with a row onto the devices.
@@ -327,7 +327,7 @@ def _on_device_source(rows: jax.Array) -> Source:
   devices = sorted(places, key=lambda device: places[device][0].start or 0)
   mesh = Mesh(np.array(devices), (DEVICES,))
   # The same places under our name of the axis: nothing moves.
-  rows = jax.device_put(rows, NamedSharding(mesh, DIVIDED))
+  rows = jax.device_put(rows, NamedSharding(mesh, SHARDED))
   size = rows.size // rows.shape[-1]
   return Source(mesh, size, range(0, size, size), lambda _: rows)
 
@@ -339,7 +339,7 @@ def _host_source(rows: np.ndarray, at_once: int | None) -> Source:
 
   def load(first: int) -> jax.Array:
     part = np.asarray(rows[first : first + size], np.float32)
-    return jax.device_put(pad_images(part, size), NamedSharding(mesh, DIVIDED))
+    return jax.device_put(pad_images(part, size), NamedSharding(mesh, SHARDED))
 
   firsts = range(0, len(rows), size)
   if len(firsts) == 1:
@@ -364,7 +364,7 @@ def select(
   returned, and the radius is 0. (Distances below 1e-18 are 0.)
 
   Args:
-    rows: f32[N, D] on the host, a memory map perhaps; or on devices f32[..., D], divided over them
+    rows: f32[N, D] on the host, a memory map perhaps; or on devices f32[..., D], sharded over them
       along the first axis, numbered in C order.
     count: rows to keep.
     seed: draws the first row.
@@ -389,9 +389,9 @@ def select(
     )
   start = int(numbers[np.random.default_rng(seed).integers(len(numbers))])
   source = _on_device_source(rows) if isinstance(rows, jax.Array) else _host_source(rows, at_once)
-  divided = NamedSharding(source.mesh, DIVIDED)
+  sharded = NamedSharding(source.mesh, SHARDED)
   state = [
-    jax.device_put(pad_images(valid[first : first + source.size], source.size), divided)
+    jax.device_put(pad_images(valid[first : first + source.size], source.size), sharded)
     for first in source.firsts
   ]
   first_row = np.asarray(rows[np.unravel_index(start, rows.shape[:-1])], np.float32)

@@ -1,6 +1,6 @@
 """The memory bank: the embeddings of all normal patches, laid out for the search.
 
-The rows lie where the embedding pass left them, divided over the devices, and never visit the host.
+The rows lie where the embedding pass left them, sharded over the devices, and never visit the host.
 A bank that is small is copied to every device instead: then each searches all of it for its share
 of the queries, and none has to prove what another one has found. One that is larger than the
 devices' memory stays on the host, and its chunks visit the devices in turn.
@@ -21,7 +21,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.search import screening
 from patch_svdd_jax.search.screening import GROUP, Screen
 from patch_svdd_jax.system.batching import pad_images
-from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, all_devices
+from patch_svdd_jax.system.sharding import DEVICES, REPLICATED, SHARDED, all_devices
 
 # A bank of no more bytes is copied to every device.
 SMALL = 32 * 2**20
@@ -46,14 +46,14 @@ class Layout(NamedTuple):
   mesh: Mesh
 
   @property
-  def divided(self) -> bool:
+  def sharded(self) -> bool:
     """Whether each device has another part; otherwise one part is all, and each has it."""
     return self.share < self.size
 
   @property
   def spec(self) -> PartitionSpec:
     """How the parts lie on the mesh."""
-    return DIVIDED if self.divided else EVERYWHERE
+    return SHARDED if self.sharded else REPLICATED
 
   @property
   def platform(self) -> str:
@@ -62,7 +62,7 @@ class Layout(NamedTuple):
 
   def first_row(self) -> jax.Array:
     """Inside of shard_map, the number of the first row of a device's part."""
-    return lax.axis_index(DEVICES) * self.share if self.divided else jnp.int32(0)
+    return lax.axis_index(DEVICES) * self.share if self.sharded else jnp.int32(0)
 
   def row_count(self) -> jax.Array:
     """Inside of shard_map, how many rows a device's part has."""
@@ -235,14 +235,14 @@ def _deal(rows: np.ndarray, mesh: Mesh) -> jax.Array:
     return pad_images(np.asarray(rows[first : first + share], np.float32), share)[None]
 
   shape = (mesh.size, share, rows.shape[1])
-  return jax.make_array_from_callback(shape, NamedSharding(mesh, DIVIDED), part)
+  return jax.make_array_from_callback(shape, NamedSharding(mesh, SHARDED), part)
 
 
 def _design(sample: np.ndarray, size: int, mesh: Mesh, dtype: jax.typing.DTypeLike) -> Screen:
   """The screen for a bank, on all devices."""
   if not np.isfinite(sample).all():
     raise UserError(NO_NUMBERS)
-  return jax.device_put(screening.design(sample, size, dtype), NamedSharding(mesh, EVERYWHERE))
+  return jax.device_put(screening.design(sample, size, dtype), NamedSharding(mesh, REPLICATED))
 
 
 def _arrange(
@@ -255,8 +255,8 @@ def _arrange(
   """A bank of rows f32[devices, share, D], the first `size` of them all."""
   dtype = dtype or screen_dtype(mesh)
   layout = lay_out(size, rows.shape[1], rows.shape[2], mesh)
-  if not layout.divided:
-    rows = _everywhere(rows, size, NamedSharding(mesh, EVERYWHERE))
+  if not layout.sharded:
+    rows = _replicated(rows, size, NamedSharding(mesh, REPLICATED))
   grouped, finite = _group(rows, layout)
   if not finite:
     raise UserError(NO_NUMBERS)
@@ -265,13 +265,13 @@ def _arrange(
   return MemoryBank(grouped, _vectors(grouped, screen, layout, dtype), screen, layout)
 
 
-def describe(bank: MemoryBank | HostBank) -> str:
+def bank_summary(bank: MemoryBank | HostBank) -> str:
   """Its size, where it lies and how it is screened, in words."""
   devices = f'{bank.mesh.size} device' + 's' * (bank.mesh.size > 1)
   if isinstance(bank, HostBank):
     where, dtype = f'on the host, {bank.chunk:,} at a time on {devices}', jnp.dtype(bank.dtype)
   else:
-    where = ('divided over ' if bank.layout.divided else 'on ') + devices
+    where = ('sharded over ' if bank.layout.sharded else 'on ') + devices
     dtype = bank.vectors.dtype
   width = screening.width_of(bank.screen.basis.shape[1], dtype)
   return (
@@ -289,11 +289,11 @@ def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
   return rows.reshape(parts, -1, dim)[:, : bank.layout.share].reshape(-1, dim)[: bank.size]
 
 
-@functools.partial(jax.jit, static_argnames=('size', 'everywhere'))
-def _everywhere(rows: jax.Array, size: int, everywhere: NamedSharding) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=('size', 'sharding'))
+def _replicated(rows: jax.Array, size: int, sharding: NamedSharding) -> jax.Array:
   """The first `size` rows as one part f32[1, size, D] that all devices have."""
   flat = rows.reshape(1, -1, rows.shape[-1])[:, :size]
-  return lax.with_sharding_constraint(flat, everywhere)
+  return lax.with_sharding_constraint(flat, sharding)
 
 
 @functools.partial(jax.jit, static_argnames='layout')
@@ -353,7 +353,7 @@ def _vectors(
   return jax.shard_map(
     make,
     mesh=layout.mesh,
-    in_specs=(layout.spec, EVERYWHERE),
+    in_specs=(layout.spec, REPLICATED),
     out_specs=layout.spec,
     check_vma=False,
   )(rows, screen)

@@ -1,13 +1,13 @@
-"""Exact nearest rows of the memory bank, by a screen that proves which rows need no look.
+"""Exact nearest rows of the memory bank, by a screen that proves which rows need no pass.
 
 1. One product of screening vectors (screening.py) gives, for each query and each group of rows, a
    proven lower bound of the distance to all rows of the group; of the products only the groups'
    minima are kept.
-2. Each query looks at its groups, that with the least bound first, and computes the distances to
-   the group's rows by the difference form. It is proven, and rests, as soon as the next bound is
-   above the k-th best distance that it has found.
+2. Each pass of a query takes one of its groups, that with the least bound first, and computes the
+   distances to the group's rows by the difference form. It is proven, and rests, as soon as the
+   next bound is above the k-th best distance that it has found.
 3. These distances are float32's; those of a few more rows than wanted are computed in float64. A
-   query for which the rounding of float32 may have hidden a nearer row looks again in float64.
+   query for which the rounding of float32 may have hidden a nearer row has passes in float64 too.
 
 So the result is exact whatever the data: a screen that fits them badly costs time alone. Distances
 are those of float64, rounded once; equally near rows come in the order of their numbers.
@@ -26,9 +26,9 @@ from patch_svdd_jax.search import block_sizes, screening, screening_pallas
 from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.search.screening import GROUP, Screen
-from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE, PRECISION
+from patch_svdd_jax.system.sharding import DEVICES, PRECISION, REPLICATED, SHARDED
 
-# Queries that look at a group at the same time.
+# Queries that scan a group at the same time.
 TOGETHER = 32
 
 # Rows kept beyond those wanted: by their distances the others are told from the wanted ones.
@@ -36,10 +36,10 @@ SPARE = 3
 
 NOTHING = jnp.iinfo(jnp.int32).max
 
-# Squared distances f64[Q, k], row numbers i32[Q, k], and how many groups were looked at, i32[Q].
+# Squared distances f64[Q, k], row numbers i32[Q, k], and how many passes they took, i32[Q].
 Found = tuple[jax.Array, jax.Array, jax.Array]
 
-# What changes from look to look: bounds f32[Q, groups], the least of each query's, and the above.
+# What changes from pass to pass: bounds f32[Q, groups], the least of each query's, and the above.
 State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
@@ -49,12 +49,12 @@ class Neighbours(NamedTuple):
   Attributes:
     distances: f32[Q, k], L2, ascending.
     indices: i32[Q, k], the numbers of the rows, those of equally near rows ascending.
-    unproven: f32[], the share of queries for which k looks did not prove the result.
+    fallback_fraction: f32[], of the queries, those that needed more than k passes.
   """
 
   distances: jax.Array
   indices: jax.Array
-  unproven: jax.Array
+  fallback_fraction: jax.Array
 
 
 def search(
@@ -94,10 +94,10 @@ def search(
     raise UserError('a query has a NaN or an infinity: check the images and the encoder')
   sizes = sizes_for(bank, query_block, bank_block)
   if isinstance(bank, HostBank):
-    squared, indices, looks = _stream(queries, bank, k, sizes)
+    squared, indices, passes = _stream(queries, bank, k, sizes)
   else:
-    squared, indices, looks = _search(queries, bank, k, sizes)
-  return _neighbours(queries, squared, indices, looks)
+    squared, indices, passes = _search(queries, bank, k, sizes)
+  return _neighbours(queries, squared, indices, passes)
 
 
 def sizes_for(bank: MemoryBank | HostBank, query_block: int, bank_block: int) -> BlockSizes:
@@ -118,16 +118,16 @@ def sizes_for(bank: MemoryBank | HostBank, query_block: int, bank_block: int) ->
 
 @jax.jit
 def _neighbours(
-  queries: jax.Array, squared: jax.Array, indices: jax.Array, looks: jax.Array
+  queries: jax.Array, squared: jax.Array, indices: jax.Array, passes: jax.Array
 ) -> Neighbours:
-  """From squared distances f64[Q, k] and the number of looks i32[Q]."""
+  """From squared distances f64[Q, k] and the number of passes i32[Q]."""
   finite = jnp.isfinite(queries).all(axis=1, keepdims=True)
   with jax.enable_x64(True):
     distances = jnp.sqrt(squared).astype(jnp.float32)
   distances = jnp.where(finite, distances, jnp.nan)
   # The k nearest may lie in as many groups.
-  unproven = jnp.sum(looks > indices.shape[1], dtype=jnp.int32).astype(jnp.float32)
-  return Neighbours(distances, indices, unproven / len(looks))
+  fallback_fraction = jnp.sum(passes > indices.shape[1], dtype=jnp.int32).astype(jnp.float32)
+  return Neighbours(distances, indices, fallback_fraction / len(passes))
 
 
 def _stream(queries: jax.Array, bank: HostBank, k: int, sizes: BlockSizes) -> Found:
@@ -149,8 +149,8 @@ def _stream(queries: jax.Array, bank: HostBank, k: int, sizes: BlockSizes) -> Fo
 @jax.jit
 def _shift(found: Found, first: int) -> Found:
   """Numbers the rows of a chunk as those of the bank."""
-  squared, indices, looks = found
-  return squared, indices + first, looks
+  squared, indices, passes = found
+  return squared, indices + first, passes
 
 
 @functools.partial(jax.jit, static_argnames='k')
@@ -167,9 +167,9 @@ def _merge(best: Found, found: Found, k: int) -> Found:
 def _search(queries: jax.Array, bank: MemoryBank, k: int, sizes: BlockSizes) -> Found:
   """Divides the bank, or else the queries, over the devices."""
   count, layout = len(queries), bank.layout
-  if not layout.divided:
+  if not layout.sharded:
     queries = jnp.pad(queries, ((0, -count % layout.mesh.size), (0, 0)))
-  share = len(queries) if layout.divided else len(queries) // layout.mesh.size
+  share = len(queries) if layout.sharded else len(queries) // layout.mesh.size
   blocks = -(-share // sizes.queries)
   block = -(-share // blocks)
 
@@ -181,31 +181,31 @@ def _search(queries: jax.Array, bank: MemoryBank, k: int, sizes: BlockSizes) -> 
     padded = jnp.pad(queries, ((0, blocks * block - share), (0, 0))).reshape(
       blocks, block, bank.dim
     )
-    squared, local, looks = (
+    squared, local, passes = (
       found.reshape(blocks * block, *found.shape[2:])[:share] for found in lax.map(find, padded)
     )
     indices = jnp.where(local < NOTHING, local + layout.first_row(), NOTHING)
-    if layout.divided:
-      return _nearest_of_all(squared, indices, looks, k)
+    if layout.sharded:
+      return _nearest_of_all(squared, indices, passes, k)
     gather = functools.partial(lax.all_gather, axis_name=DEVICES, tiled=True)
-    return gather(squared), gather(indices), gather(looks)
+    return gather(squared), gather(indices), gather(passes)
 
-  squared, indices, looks = jax.shard_map(
+  squared, indices, passes = jax.shard_map(
     on_device,
     mesh=layout.mesh,
-    in_specs=(EVERYWHERE if layout.divided else DIVIDED, layout.spec, layout.spec, EVERYWHERE),
-    out_specs=EVERYWHERE,
+    in_specs=(REPLICATED if layout.sharded else SHARDED, layout.spec, layout.spec, REPLICATED),
+    out_specs=REPLICATED,
     check_vma=False,
   )(queries, bank.rows, bank.vectors, bank.screen)
-  return squared[:count], indices[:count], looks[:count]
+  return squared[:count], indices[:count], passes[:count]
 
 
-def _nearest_of_all(squared: jax.Array, indices: jax.Array, looks: jax.Array, k: int) -> Found:
+def _nearest_of_all(squared: jax.Array, indices: jax.Array, passes: jax.Array, k: int) -> Found:
   """The k nearest of those that the devices have found, f64[Q, k] and i32[Q, k] on each."""
   with jax.enable_x64(True):
     squared = lax.all_gather(squared, DEVICES, axis=1, tiled=True)
     indices = lax.all_gather(indices, DEVICES, axis=1, tiled=True)
-    return *_least(squared, indices, k), lax.pmax(looks, DEVICES)
+    return *_least(squared, indices, k), lax.pmax(passes, DEVICES)
 
 
 def _find(
@@ -223,22 +223,22 @@ def _find(
   there = jnp.arange(len(rows)) * GROUP < count
   bounds = jnp.where(there[None], bounds, jnp.inf)
 
-  def look(wanted: jax.Array, kept: int, dtype: jax.typing.DTypeLike) -> Found:
-    return _look(queries, bounds, wanted, rows, count, screen.scale, k, kept, dtype)
+  def scan(wanted: jax.Array, kept: int, dtype: jax.typing.DTypeLike) -> Found:
+    return _scan_groups(queries, bounds, wanted, rows, count, screen.scale, k, kept, dtype)
 
-  squared, indices, looks = look(jnp.ones(len(queries), bool), k + SPARE, jnp.float32)
+  squared, indices, passes = scan(jnp.ones(len(queries), bool), k + SPARE, jnp.float32)
   exact = _squared_distances(queries, rows, indices)
   certain = _certain(squared, indices, exact, k, queries.shape[1])
-  found = (*_least(exact, indices, k), looks)
+  found = (*_least(exact, indices, k), passes)
 
-  def look_again() -> Found:
-    squared, indices, more_looks = look(~certain, k, jnp.float64)
+  def fall_back() -> Found:
+    squared, indices, more_passes = scan(~certain, k, jnp.float64)
     with jax.enable_x64(True):
       kept = certain[:, None]
       squared, indices = jnp.where(kept, found[0], squared), jnp.where(kept, found[1], indices)
-    return squared, indices, looks + more_looks
+    return squared, indices, passes + more_passes
 
-  return lax.cond(certain.all(), lambda: found, look_again)
+  return lax.cond(certain.all(), lambda: found, fall_back)
 
 
 def _squared_distances(queries: jax.Array, rows: jax.Array, indices: jax.Array) -> jax.Array:
@@ -303,7 +303,7 @@ def _group_minima(
   return -jnp.swapaxes(largest, 0, 1).reshape(len(queries), -1)[:, :groups]
 
 
-def _look(
+def _scan_groups(
   queries: jax.Array,
   bounds: jax.Array,
   wanted: jax.Array,
@@ -314,12 +314,12 @@ def _look(
   kept: int,
   dtype: jax.typing.DTypeLike,
 ) -> Found:
-  """Looks at groups until no other can hold one of the k nearest rows.
+  """Scans groups until no other can hold one of the k nearest rows.
 
   Args:
     queries: f32[Q, D].
     bounds: f32[Q, groups], of the squared distances times scale^2.
-    wanted: bool[Q], the queries to look for.
+    wanted: bool[Q], the queries to search for.
     rows: f32[groups, GROUP, D].
     count: the rows that there are, from the first on.
     scale: f32[], the screen's.
@@ -340,8 +340,8 @@ def _look(
       # Nothing is nearer than 0, and of groups with bounds of 0 the first comes first.
       return wanted & (upcoming <= worst * unit) & (worst > 0) & jnp.isfinite(upcoming)
 
-    def look(state: State) -> State:
-      bounds, upcoming, best, index, looks = state
+    def one_pass(state: State) -> State:
+      bounds, upcoming, best, index, passes = state
       waiting = pending(upcoming, best)
       with jax.enable_x64(False):
         (who,) = jnp.nonzero(waiting, size=TOGETHER, fill_value=total)
@@ -365,7 +365,7 @@ def _look(
         upcoming.at[who].set(others.min(axis=1), mode='drop'),
         best.at[who].set(nearest, mode='drop'),
         index.at[who].set(nearest_row, mode='drop'),
-        looks.at[who].add(1, mode='drop'),
+        passes.at[who].add(1, mode='drop'),
       )
 
     state = (
@@ -375,7 +375,7 @@ def _look(
       jnp.full((total, kept), NOTHING, jnp.int32),
       jnp.zeros(total, jnp.int32),
     )
-    state = lax.while_loop(lambda state: pending(state[1], state[2]).any(), look, state)
+    state = lax.while_loop(lambda state: pending(state[1], state[2]).any(), one_pass, state)
     return state[2:]
 
 

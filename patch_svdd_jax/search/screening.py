@@ -53,10 +53,10 @@ COMPONENTS = {
   'bfloat16': (41, 84, 126, 169, 254, 340, 510, 681),
 }
 
-# Costs on a CPU, in multiply-adds of float32: of keeping the minimum, for every row, and of looking
-# at a row. Fitted to 3,249 queries x 131,072 rows at widths 16 to 66.
+# Costs on a CPU, in multiply-adds of float32: of keeping the minimum, for every row, and of
+# a pass over a row. Fitted to 3,249 queries x 131,072 rows at widths 16 to 66.
 MINIMUM_COST = 6
-LOOK_COST = 10000
+PASS_COST = 10000
 
 
 class Screen(NamedTuple):
@@ -198,7 +198,7 @@ def _cheapest(rotated: np.ndarray, size: int, dtype: jax.typing.DTypeLike) -> in
   """How many principal components make the search cheapest.
 
   Rows of the sample play the queries. With fewer components the product is cheaper, its bounds are
-  looser and more groups are looked at; how many, the sample tells.
+  looser and queries take more passes; how many, the sample tells.
 
   Args:
     rotated: f32[groups, GROUP, D], the sample in its principal axes.
@@ -225,17 +225,17 @@ def _cheapest(rotated: np.ndarray, size: int, dtype: jax.typing.DTypeLike) -> in
     least = (squared - 2 * products).reshape(len(queries), groups, GROUP).min(axis=2)
     return np.where(other, least, np.inf)
 
-  def looked_at(components: int, step: int) -> float:
-    """Groups that are looked at in every `step`-th group of the sample."""
+  def passes_over(components: int, step: int) -> float:
+    """Returns the passes that a query takes over every `step`-th group of the sample."""
     nearest = all_bounds[dim][:, ::step].min(axis=1, keepdims=True)
     return float((all_bounds[components][:, ::step] <= nearest).sum(axis=1).mean())
 
   def cost(components: int) -> float:
-    # The bank's looks follow from how they grow from half of the sample to all of it.
-    looks = looked_at(components, 1)
-    growth = max(0.0, np.log2(looks / looked_at(components, 2)))
-    looks *= max(1.0, size / len(flat)) ** growth
-    return size * (width_of(components, dtype) + MINIMUM_COST) + looks * GROUP * LOOK_COST
+    # The bank's passes follow from how they grow from half of the sample to all of it.
+    passes = passes_over(components, 1)
+    growth = max(0.0, np.log2(passes / passes_over(components, 2)))
+    passes *= max(1.0, size / len(flat)) ** growth
+    return size * (width_of(components, dtype) + MINIMUM_COST) + passes * GROUP * PASS_COST
 
   candidates = [dim, *(c for c in COMPONENTS[jnp.dtype(dtype).name] if c < 0.8 * dim)]
   all_bounds = {components: bounds(components) for components in candidates}

@@ -114,8 +114,8 @@ class DetectorScorer:
         'step': self._detector.origin.step,
         'images': self._detector.origin.images,
       },
-      'threshold': describe(self._limit.image, self._rates[0]),
-      'pixel_threshold': describe(self._limit.pixel, self._rates[1]),
+      'threshold': threshold_record(self._limit.image, self._rates[0]),
+      'pixel_threshold': threshold_record(self._limit.pixel, self._rates[1]),
       'calibration_images': inspection.calibrated(self._detector).images,
       'warnings': list(self.warnings),
       'shift': list(self._window.texts),
@@ -123,7 +123,7 @@ class DetectorScorer:
     }
 
 
-def describe(threshold: Threshold, asked: float) -> dict[str, Any]:
+def threshold_record(threshold: Threshold, asked: float) -> dict[str, Any]:
   """A threshold, and the false-alarm rates that were asked for and that it is for."""
   return {
     'value': threshold.value,

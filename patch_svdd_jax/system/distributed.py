@@ -62,14 +62,14 @@ def maximum(value: int) -> int:
     return value
   mesh = sharding.all_devices()
   values = jax.make_array_from_callback(
-    (mesh.size,), NamedSharding(mesh, sharding.DIVIDED), lambda _: np.full(1, value, np.int32)
+    (mesh.size,), NamedSharding(mesh, sharding.SHARDED), lambda _: np.full(1, value, np.int32)
   )
-  return int(_reduce(NamedSharding(mesh, sharding.EVERYWHERE))(values))
+  return int(_reduce(NamedSharding(mesh, sharding.REPLICATED))(values))
 
 
 @functools.cache
-def _reduce(everywhere: NamedSharding) -> jax.stages.Wrapped:
-  return jax.jit(jnp.max, out_shardings=everywhere)
+def _reduce(replicated: NamedSharding) -> jax.stages.Wrapped:
+  return jax.jit(jnp.max, out_shardings=replicated)
 
 
 def meet() -> None:

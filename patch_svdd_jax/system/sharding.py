@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 # A TPU's default for float32 is one bfloat16 pass.
 PRECISION = lax.Precision.HIGHEST
 DEVICES = 'devices'
-DIVIDED, EVERYWHERE = PartitionSpec(DEVICES), PartitionSpec()
+SHARDED, REPLICATED = PartitionSpec(DEVICES), PartitionSpec()
 Tree = TypeVar('Tree')
 
 
@@ -27,10 +27,10 @@ def all_devices() -> Mesh:
 def replicate(tree: Tree) -> Tree:
   """Puts a tree on every local device, once; it may lie on those of several processes already."""
   # Fetched first: no process can move what others have.
-  return jax.device_put(jax.device_get(tree), NamedSharding(local_mesh(), EVERYWHERE))
+  return jax.device_put(jax.device_get(tree), NamedSharding(local_mesh(), REPLICATED))
 
 
-def place(tree: Any, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> Any:
+def place(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
   """Puts a tree on a mesh, also one of several processes, each of which holds all of its values.
 
   Args:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.compiled_memory import Memory, is_out_of_memory, memory_of
-from patch_svdd_jax.system.sharding import DEVICES, EVERYWHERE
+from patch_svdd_jax.system.sharding import DEVICES, REPLICATED
 
 
 class Chip(NamedTuple):
@@ -149,7 +149,7 @@ def mesh_of(topology: str) -> Mesh:
   return Mesh(np.array(description.devices), (DEVICES,))
 
 
-def described(tree: Any, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> Any:
+def described(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
   """A tree of shapes and types, laid out on a mesh."""
   sharding = NamedSharding(mesh, spec)
   return jax.tree.map(

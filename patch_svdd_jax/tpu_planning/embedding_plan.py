@@ -6,7 +6,7 @@ import ml_collections
 
 from patch_svdd_jax.models import architecture, embedding, encoder, flops, tiling
 from patch_svdd_jax.models.architecture import strides_of
-from patch_svdd_jax.system.sharding import DIVIDED, EVERYWHERE
+from patch_svdd_jax.system.sharding import REPLICATED, SHARDED
 from patch_svdd_jax.tpu_planning import aot
 from patch_svdd_jax.tpu_planning.aot import Program
 
@@ -26,21 +26,21 @@ def compile_for(topology: str, config: ml_collections.ConfigDict, images: int) -
     UserError: libtpu is not installed, or there is no such topology.
   """
   mesh = aot.mesh_of(topology)
-  shape, strides = architecture.from_config(config.encoder), strides_of(config)
+  arch, strides = architecture.from_config(config.encoder), strides_of(config)
   size, tile = tuple(config.data.image_size), config.score.tile
   mean = size if config.train.mean == 'image' else (1, 1)
   embed = jax.shard_map(
-    embedding.make_encode(shape, strides, tile),
+    embedding.make_encode(arch, strides, tile),
     mesh=mesh,
-    in_specs=(EVERYWHERE, EVERYWHERE, DIVIDED),
-    out_specs=DIVIDED,
+    in_specs=(REPLICATED, REPLICATED, SHARDED),
+    out_specs=SHARDED,
     check_vma=False,
   )
   count = images * mesh.size
   lowered = jax.jit(embed).lower(
     aot.described(jax.eval_shape(lambda: encoder.init_encoder(config)), mesh),
     aot.described(jax.ShapeDtypeStruct((*mean, 3), jnp.float32), mesh),
-    aot.described(jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8), mesh, DIVIDED),
+    aot.described(jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8), mesh, SHARDED),
   )
   return aot.compile_program(
     topology,

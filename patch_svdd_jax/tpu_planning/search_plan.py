@@ -19,7 +19,7 @@ from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.search.memory_bank import MemoryBank
 from patch_svdd_jax.search.screening import GROUP, Screen
 from patch_svdd_jax.system.compiled_memory import Memory, memory_of
-from patch_svdd_jax.system.sharding import EVERYWHERE
+from patch_svdd_jax.system.sharding import REPLICATED
 from patch_svdd_jax.tpu_planning import aot
 
 # A described device has no free memory to ask for: these are what block_sizes chooses on a chip
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
   Attributes:
     topology: as 'v5e:2x2'.
     chips: how many it has.
-    divided: whether each has another part of the bank, or all the whole bank.
+    sharded: whether each has another part of the bank, or all the whole bank.
     rows_on_chip: rows of the bank that each holds.
     memory: None if the program does not fit.
     chip_memory: what there is, bytes.
@@ -79,7 +79,7 @@ class Plan(NamedTuple):
 
   topology: str
   chips: int
-  divided: bool
+  sharded: bool
   rows_on_chip: int
   memory: Memory | None
   chip_memory: int
@@ -119,11 +119,11 @@ def compile_for(topology: str, work: Work) -> Plan:
   lowered = nearest._search.lower(queries, bank, work.k, SIZES)
   compiled = aot.compile_fitting(lowered)
   text = (compiled.as_text() if compiled else None) or ''
-  share = work.queries if layout.divided else -(-work.queries // mesh.size)
+  share = work.queries if layout.sharded else -(-work.queries // mesh.size)
   return Plan(
     topology=topology,
     chips=mesh.size,
-    divided=layout.divided,
+    sharded=layout.sharded,
     rows_on_chip=layout.share,
     memory=memory_of(compiled) if compiled else None,
     chip_memory=chip.memory,
@@ -139,12 +139,12 @@ def arguments(work: Work, mesh: Mesh) -> tuple[jax.Array, MemoryBank]:
   """Queries and a bank that have shapes and no values, laid out as memory_bank does."""
   share = -(-work.bank_rows // mesh.size)
   layout = memory_bank.lay_out(work.bank_rows, share, work.dim, mesh)
-  groups = (mesh.size if layout.divided else 1, -(-layout.share // GROUP), GROUP)
+  groups = (mesh.size if layout.sharded else 1, -(-layout.share // GROUP), GROUP)
 
   def array(
     shape: tuple[int, ...],
     dtype: jax.typing.DTypeLike = jnp.float32,
-    spec: jax.sharding.PartitionSpec = EVERYWHERE,
+    spec: jax.sharding.PartitionSpec = REPLICATED,
   ) -> Any:
     # A bank holds arrays; where they are only described, their shapes stand for them.
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))

@@ -29,15 +29,15 @@ def compile_for(
   mesh = aot.mesh_of(topology)
   config = batches.resize(config, pairs * mesh.size)
   spec, _ = windows.placement(config.train.images)
-  stored = windows.stored(images, spec, mesh)
+  padded = windows.padded_count(images, spec, mesh)
   size = tuple(config.data.image_size)
   mean = size if config.train.mean == 'image' else (1, 1)
   lowered = train_step.make_train_step(config, images, mesh).lower(
     aot.described(jax.eval_shape(lambda: train_state.init_state(config)), mesh),
-    aot.described(jax.ShapeDtypeStruct((stored, *size, 3), jnp.uint8), mesh, spec),
+    aot.described(jax.ShapeDtypeStruct((padded, *size, 3), jnp.uint8), mesh, spec),
     aot.described(jax.ShapeDtypeStruct((*mean, 3), jnp.float32), mesh),
     aot.described(
-      jax.eval_shape(lambda: train_state.setting(config, deep_svdd_centre.zeros(config))), mesh
+      jax.eval_shape(lambda: train_state.hyperparams(config, deep_svdd_centre.zeros(config))), mesh
     ),
   )
   return aot.compile_program(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax import lax
 
-from patch_svdd_jax.models.mean_image import standardise
+from patch_svdd_jax.models.mean_image import subtract_mean
 
 
 def is_lit(augment: ml_collections.ConfigDict) -> bool:
@@ -30,27 +30,27 @@ def augment_and_normalise(
   pixels: jax.Array,
   corners: jax.Array,
   mean: jax.Array,
-  light: jax.Array,
+  lighting: jax.Array,
   augment: ml_collections.ConfigDict,
 ) -> jax.Array:
-  """Windows lit and standardised, f32[B, S, S, 3].
+  """Windows lit and normalised, f32[B, S, S, 3].
 
   Args:
     pixels: u8[B, S, S, 3].
-    corners: i32[B, 2]: the mean image is cut where the window is.
+    corners: i32[B, 2]: the mean image is cropped where the window is.
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels.
-    light: f32[B, 2], standard normal numbers, used where `augment` varies the light.
+    lighting: f32[B, 2], standard normal numbers, used where `augment` varies the light.
     augment: `config.train.augment`.
   """
   side = pixels.shape[1]
   lit = pixels.astype(jnp.float32)
   if is_lit(augment):
-    lit = jax.vmap(random_lighting, (0, 0, None))(lit, light, augment)
+    lit = jax.vmap(random_lighting, (0, 0, None))(lit, lighting, augment)
   if mean.shape[:2] == (1, 1):
-    return standardise(lit, mean)
+    return subtract_mean(lit, mean)
 
   def one(window: jax.Array, corner: jax.Array) -> jax.Array:
-    return standardise(window, lax.dynamic_slice(mean, (*corner, 0), (side, side, 3)))
+    return subtract_mean(window, lax.dynamic_slice(mean, (*corner, 0), (side, side, 3)))
 
   return jax.vmap(one)(lit, corners)
 
@@ -58,7 +58,7 @@ def augment_and_normalise(
 def add_noise(
   window: jax.Array, shift: jax.Array, noise: jax.Array, augment: ml_collections.ConfigDict
 ) -> jax.Array:
-  """A standardised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
+  """A normalised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
 
   Args:
     window: f32[S, S, 3].

@@ -24,7 +24,7 @@ from patch_svdd_jax.training import checkpoint_selection
 from patch_svdd_jax.training.train_state import TrainState
 
 
-def describe_mismatch(expected: Any, found: Any) -> str | None:
+def mismatch_message(expected: Any, found: Any) -> str | None:
   """The first parameter whose shape is not the expected one, in words."""
   named = {
     name: {
@@ -213,7 +213,7 @@ class Checkpoints:
       raise UserError(
         f'{folder} holds no {item!r}: it was imported, not trained here; train in another --workdir'
       )
-    mismatch = describe_mismatch(like, saved[item])
+    mismatch = mismatch_message(like, saved[item])
     if mismatch:
       raise UserError(f'{folder} is of another shape than the config: {mismatch}')
     arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})

@@ -78,7 +78,7 @@ class CollapseWatch:
       and metrics[f'position_accuracy/{name}'] < self._guessing
     ]
     self._reported |= set(fresh)
-    return self._describe(step, fresh, metrics) if fresh else None
+    return self._warning(step, fresh, metrics) if fresh else None
 
   def _remember(self, metrics: Mapping[str, float]) -> None:
     for name in self._scales:
@@ -87,7 +87,7 @@ class CollapseWatch:
       if metrics[f'position_accuracy/{name}'] > self._knowing:
         self._reference[name] = max(reference, spread)
 
-  def _describe(self, step: int, names: list[str], metrics: Mapping[str, float]) -> str:
+  def _warning(self, step: int, names: list[str], metrics: Mapping[str, float]) -> str:
     figures = '; '.join(
       f'{name}: spread {metrics[f"embedding_spread/{name}"]:.2g}, was '
       f'{self._reference[name]:.2g}, {metrics[f"position_accuracy/{name}"]:.1%} of positions right'

@@ -30,17 +30,17 @@ class Points(NamedTuple):
     first: of the position pairs, on the first view's map.
     second: their neighbours, on the second's.
     positions: i32[P] in 0..7.
-    near: of the neighbour pairs, on both.
+    anchor: of the neighbour pairs, on both.
   """
 
   first: jax.Array
   second: jax.Array
   positions: jax.Array
-  near: jax.Array
+  anchor: jax.Array
 
 
 class Views(NamedTuple):
-  """Two standardised views of C crops, f32[C, S, S, 3], and each scale's pairs i32[C, P, ...]."""
+  """Two normalised views of C crops, f32[C, S, S, 3], and each scale's pairs i32[C, P, ...]."""
 
   first: jax.Array
   second: jax.Array
@@ -73,22 +73,22 @@ def draw_points(key: jax.Array, side: int, near: int, far: int, count: int) -> P
 
 
 def make_sampler(
-  shape: Architecture,
+  arch: Architecture,
   train: ml_collections.ConfigDict,
   count: int,
-  cut: windows.Cut = windows.cut,
+  crop: windows.Crop = windows.crop,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], Views]:
   """Returns sample(keys[C], images, mean) -> Views, a crop from each key.
 
   Args:
-    shape: the encoder's.
+    arch: the encoder's.
     train: `config.train`.
     count: of the training images.
-    cut: cuts the views out of the images.
+    crop: crops the views out of the images.
   """
-  side, augment, native = train.crop_size, train.augment, shape.native_stride
+  side, augment, native = train.crop_size, train.augment, arch.native_stride
   pairs = train.batch_size // train.crops
-  reach = sampling.neighbour_reach(shape.scales[0])
+  reach = sampling.neighbour_reach(arch.scales[0])
   pixels = side * side * 3
 
   def draw(key: jax.Array, image_size: ImageSize) -> tuple[jax.Array, jax.Array]:
@@ -107,7 +107,7 @@ def make_sampler(
         *offsets(k, native),
         pairs,
       )
-      for k in shape.scales
+      for k in arch.scales
     }
 
   def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Views:
@@ -118,7 +118,7 @@ def make_sampler(
     indices, corners = jnp.tile(indices, 2), corners.swapaxes(0, 1).reshape(-1, 2)
     normals = jax.vmap(lambda key: jax.random.normal(key, (2 * (5 + pixels),)))(noise_keys)
     normals = normals.reshape(-1, 2, 5 + pixels).swapaxes(0, 1).reshape(-1, 5 + pixels)
-    views = cut(images, indices, corners, side)
+    views = crop(images, indices, corners, side)
     views = augment_and_normalise(views, corners, mean, normals[:, :2], augment)
     noisy = jax.vmap(add_noise, (0, 0, 0, None))
     views = noisy(views, normals[:, 2:5], normals[:, 5:], augment)
@@ -135,15 +135,15 @@ def check(config: ml_collections.ConfigDict) -> None:
     UserError: names the key and what it may be.
   """
   train, size = config.train, shorter_side(config.data.image_size)
-  shape = architecture.from_config(config.encoder)
-  largest = shape.scales[0]
-  for scale in shape.scales:
-    near, far = offsets(scale, shape.native_stride)
+  arch = architecture.from_config(config.encoder)
+  largest = arch.scales[0]
+  for scale in arch.scales:
+    near, far = offsets(scale, arch.native_stride)
     if near > far:
       raise UserError(
         f"config.train.pairs='crops': neighbours of {scale}-pixel patches lie {3 * scale // 4} to "
         f"{scale - 1} pixels away, where no multiple of the encoder's native stride lies, which is "
-        f'{shape.native_stride}: lower config.encoder.strided_layers'
+        f'{arch.native_stride}: lower config.encoder.strided_layers'
       )
   side = train.crop_size
   if side < 2 * largest - 1:

@@ -27,13 +27,13 @@ def initial(
   """
   if config.train.svdd != 'centre':
     return {}
-  shape = architecture.from_config(config.encoder)
+  arch = architecture.from_config(config.encoder)
   rows = embedding.embed_to_host(
-    shape,
+    arch,
     sharding.replicate(encoder.init_encoder(config)),
     sharding.replicate(jnp.asarray(mean)),
     images,
-    {k: max(1, k // 2 // shape.native_stride) * shape.native_stride for k in shape.scales},
+    {k: max(1, k // 2 // arch.native_stride) * arch.native_stride for k in arch.scales},
     batch_size=config.score.batch_size,
     tile=config.score.tile,
   )

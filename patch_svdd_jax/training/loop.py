@@ -30,7 +30,7 @@ from patch_svdd_jax.training import (
 )
 from patch_svdd_jax.training.collapse import CollapseError
 from patch_svdd_jax.training.objective import Metrics
-from patch_svdd_jax.training.train_state import Setting, TrainState, setting
+from patch_svdd_jax.training.train_state import Hyperparams, TrainState, hyperparams
 
 
 class NonFiniteLossError(UserError):
@@ -200,14 +200,14 @@ def loop(
 
 def place_inputs(
   config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray, mesh: Mesh
-) -> tuple[jax.Array, jax.Array, Setting]:
+) -> tuple[jax.Array, jax.Array, Hyperparams]:
   """What every call of the train step takes besides the state, on the mesh."""
   spec, _ = windows.placement(config.train.images)
-  stored = pad_images(images, windows.stored(len(images), spec, mesh))
-  everywhere = NamedSharding(mesh, sharding.EVERYWHERE)
+  padded = pad_images(images, windows.padded_count(len(images), spec, mesh))
+  replicated = NamedSharding(mesh, sharding.REPLICATED)
   centres = deep_svdd_centre.initial(config, images, mean)
-  run = jax.jit(lambda: setting(config, centres), out_shardings=everywhere)()
-  return sharding.place(stored, mesh, spec), sharding.place(mean, mesh), run
+  run = jax.jit(lambda: hyperparams(config, centres), out_shardings=replicated)()
+  return sharding.place(padded, mesh, spec), sharding.place(mean, mesh), run
 
 
 def check(config: ml_collections.ConfigDict) -> None:

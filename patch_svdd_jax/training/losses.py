@@ -8,24 +8,24 @@ from jax import lax
 from patch_svdd_jax.system.sharding import PRECISION
 
 
-def distance(z: jax.Array, z_near: jax.Array) -> jax.Array:
+def distance(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
   """||z_i - z'_i||_2 along the last axis; its gradient is zero, not NaN, where both are equal."""
-  squared = jnp.sum((z - z_near) ** 2, axis=-1)
+  squared = jnp.sum((z - z_neighbour) ** 2, axis=-1)
   apart = squared > 0
   return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
 
 
-def neighbour_loss(z: jax.Array, z_near: jax.Array) -> jax.Array:
+def neighbour_loss(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
   """L_SVDD' = mean_i ||z_i - z'_i||_2  (Yi & Yoon 2020, eq. 4; un-squared, as the authors' code).
 
   Args:
     z: f32[B, D], embeddings of patches.
-    z_near: f32[B, D], embeddings of patches a few pixels apart.
+    z_neighbour: f32[B, D], embeddings of patches a few pixels apart.
 
   Returns:
     f32[]; identical pairs, which do occur, add nothing to it or to its gradient.
   """
-  return jnp.mean(distance(z, z_near))
+  return jnp.mean(distance(z, z_neighbour))
 
 
 def centre_loss(z: jax.Array, centre: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ def covariance(z: jax.Array, axis: str) -> jax.Array:
   return lax.pmean(jnp.dot(centred.T, centred, precision=PRECISION) / len(z), axis)
 
 
-def spread(covariance: jax.Array) -> jax.Array:
+def embedding_std(covariance: jax.Array) -> jax.Array:
   """The standard deviation of embeddings of this covariance, root mean square over D, f32[].
 
   It falls towards 0 when the neighbour loss wins and the embeddings collapse to a point.

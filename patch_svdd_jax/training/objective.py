@@ -17,7 +17,7 @@ from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import KEPT, Encoder, Params, PositionClassifier
 from patch_svdd_jax.training import crops, losses, sampling, windows
-from patch_svdd_jax.training.train_state import Setting
+from patch_svdd_jax.training.train_state import Hyperparams
 
 Metrics = dict[str, jax.Array]
 
@@ -28,8 +28,8 @@ class PairEmbeddings(NamedTuple):
   first: jax.Array
   second: jax.Array
   positions: jax.Array
-  near: jax.Array
-  nearer: jax.Array
+  anchor: jax.Array
+  neighbour: jax.Array
 
 
 # (encoder params, keys[B], images, mean) -> the pairs of each scale
@@ -67,12 +67,12 @@ def encode_with(config: ml_collections.ConfigDict) -> Callable[..., Any]:
 
 
 def embed_patch_pairs(
-  config: ml_collections.ConfigDict, count: int, cut: windows.Cut
+  config: ml_collections.ConfigDict, count: int, crop: windows.Crop
 ) -> EmbedPairs:
   """The authors' way: every patch of every pair by itself, one pair of each kind from each key."""
   encode, train = encode_with(config), config.train
   samplers = {
-    k: sampling.make_sampler(k, train.position_pairs, train.augment, count, cut)
+    k: sampling.make_sampler(k, train.position_pairs, train.augment, count, crop)
     for k in config.encoder.scales
   }
 
@@ -87,19 +87,21 @@ def embed_patch_pairs(
         [pairs.position_first, pairs.position_second, pairs.neighbour_first, pairs.neighbour_second]
       )
       z = encode(params, patches)
-      first, second, near, nearer = jnp.split(z, 4)
-      found[k] = PairEmbeddings(first, second, pairs.positions, near, nearer)
+      first, second, anchor, neighbour = jnp.split(z, 4)
+      found[k] = PairEmbeddings(first, second, pairs.positions, anchor, neighbour)
     return found
 
   return embed
 
 
-def embed_crop_pairs(config: ml_collections.ConfigDict, count: int, cut: windows.Cut) -> EmbedPairs:
+def embed_crop_pairs(
+  config: ml_collections.ConfigDict, count: int, crop: windows.Crop
+) -> EmbedPairs:
   """Pairs as points of densely encoded crops, many from each key; see `crops`."""
   encode = encode_with(config)
-  shape = architecture.from_config(config.encoder)
-  sample = crops.make_sampler(shape, config.train, count, cut)
-  strides = dict.fromkeys(shape.scales, shape.native_stride)
+  arch = architecture.from_config(config.encoder)
+  sample = crops.make_sampler(arch, config.train, count, crop)
+  strides = dict.fromkeys(arch.scales, arch.native_stride)
 
   def pick(maps: jax.Array, points: jax.Array) -> jax.Array:
     """Embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
@@ -118,8 +120,8 @@ def embed_crop_pairs(config: ml_collections.ConfigDict, count: int, cut: windows
         pick(one, points.first),
         pick(other, points.second),
         points.positions.reshape(-1),
-        pick(one, points.near),
-        pick(other, points.near),
+        pick(one, points.anchor),
+        pick(other, points.anchor),
       )
     return found
 
@@ -133,46 +135,46 @@ PAIRS: dict[str, Callable[..., EmbedPairs]] = {
 
 
 def make_loss(
-  config: ml_collections.ConfigDict, count: int, cut: windows.Cut = windows.cut
+  config: ml_collections.ConfigDict, count: int, crop: windows.Crop = windows.crop
 ) -> Callable:
-  """Returns loss(params, keys, images, mean, setting) -> (L_Patch SVDD, (metrics, near)).
+  """Returns loss(params, keys, images, mean, hyperparams) -> (L_Patch SVDD, (metrics, anchors)).
 
   L = sum over scales of  L_SSL + lambda L_SVDD'  (Yi & Yoon 2020, eq. 6), where the config gives
   L_SSL a weight other than 1, or takes L_SVDD for L_SVDD', in ablations. All values are means over
-  pairs, so that those of equal parts of a batch average to the batch's. `near` has embeddings
+  pairs, so that those of equal parts of a batch average to the batch's. `anchors` has embeddings
   f32[B, D] of random patches for each scale's name, for statistics that are no such means.
 
   Args:
     config: the whole config.
     count: of the training images.
-    cut: cuts windows out of them.
+    crop: crops windows out of them.
   """
-  embed = PAIRS[config.train.pairs](config, count, cut)
+  embed = PAIRS[config.train.pairs](config, count, crop)
   classifier = PositionClassifier(config.train.train_last_layer)
 
   def loss(
-    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, setting: Setting
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[jax.Array, tuple[Metrics, dict[str, jax.Array]]]:
     total = jnp.float32(0)
     metrics: Metrics = {}
-    near: dict[str, jax.Array] = {}
+    anchors: dict[str, jax.Array] = {}
     for k, pairs in embed(params['encoder'], keys, images, mean).items():
       name = scale_name(k)
       head = {'params': params['classifiers'][name]}
       logits: Any = classifier.apply(head, pairs.first, pairs.second)
       position = losses.position_loss(logits, pairs.positions)
       if config.train.svdd == 'centre':
-        svdd = losses.centre_loss(pairs.near, setting.centres[name])
+        svdd = losses.centre_loss(pairs.anchor, hyperparams.centres[name])
       else:
-        svdd = losses.neighbour_loss(pairs.near, pairs.nearer)
+        svdd = losses.neighbour_loss(pairs.anchor, pairs.neighbour)
       metrics |= {
         f'position_loss/{name}': position,
         f'position_accuracy/{name}': losses.position_accuracy(logits, pairs.positions),
         f'{config.train.svdd}_loss/{name}': svdd,
       }
-      near[name] = lax.stop_gradient(pairs.near)
-      total += config.train.position_weight * position + setting.svdd_weight * svdd
-    return total, ({'loss': total} | metrics, near)
+      anchors[name] = lax.stop_gradient(pairs.anchor)
+      total += config.train.position_weight * position + hyperparams.svdd_weight * svdd
+    return total, ({'loss': total} | metrics, anchors)
 
   return loss
 

@@ -12,10 +12,10 @@ from jax.sharding import NamedSharding
 
 from patch_svdd_jax.system import sharding
 from patch_svdd_jax.training import deep_svdd_centre, loop, train_step
-from patch_svdd_jax.training.train_state import Setting, TrainState, setting
+from patch_svdd_jax.training.train_state import Hyperparams, TrainState, hyperparams
 
 
-class Monitor(Protocol):
+class PopulationMonitor(Protocol):
   """Who is told how training goes."""
 
   def start(self) -> None:
@@ -77,7 +77,7 @@ class Savers:
 class Members:
   """Who of the members goes on; takes what the loop is told."""
 
-  def __init__(self, steps: Sequence[int], last: int, monitor: Monitor):
+  def __init__(self, steps: Sequence[int], last: int, monitor: PopulationMonitor):
     self._reached = np.array(steps)
     self._last = last
     self._monitor = monitor
@@ -133,7 +133,7 @@ def make_fit(
     UserError: a setting makes no sense for these images.
   """
   mesh = sharding.all_devices()
-  everywhere = NamedSharding(mesh, sharding.EVERYWHERE)
+  replicated = NamedSharding(mesh, sharding.REPLICATED)
   on_mesh = loop.place_inputs(config, images, mean, mesh)[:2]
   step_function = train_step.make_train_step(config, len(images), mesh, population=True)
 
@@ -141,23 +141,23 @@ def make_fit(
     configs: Sequence[ml_collections.ConfigDict],
     states: Sequence[TrainState],
     *,
-    monitor: Monitor,
+    monitor: PopulationMonitor,
     savers: Sequence[loop.Saver],
     should_stop: Callable[[], bool] = lambda: False,
   ) -> Outcome:
     steps = [int(state.step) for state in states]
     members = Members(steps, config.train.steps, monitor)
     centres = [deep_svdd_centre.initial(each, images, mean) for each in configs]
-    settings: Setting = jax.jit(
-      lambda: stack([setting(*each) for each in zip(configs, centres, strict=True)]),
-      out_shardings=everywhere,
+    of_members: Hyperparams = jax.jit(
+      lambda: stack([hyperparams(*each) for each in zip(configs, centres, strict=True)]),
+      out_shardings=replicated,
     )()
     stacked = sharding.place(stack(states), mesh)
-    train = step_function.lower(stacked, *on_mesh, settings).compile()
+    train = step_function.lower(stacked, *on_mesh, of_members).compile()
     monitor.start()
     outcome = loop.loop(
       config,
-      lambda state: train(state, *on_mesh, settings),
+      lambda state: train(state, *on_mesh, of_members),
       stacked,
       members.step,
       take=members.take,

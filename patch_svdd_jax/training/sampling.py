@@ -154,7 +154,7 @@ def make_sampler(
   mode: str,
   augment: ml_collections.ConfigDict,
   count: int,
-  cut: windows.Cut = windows.cut,
+  crop: windows.Crop = windows.crop,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], Pairs]:
   """Returns sample(keys[B], images, mean) -> Pairs of one scale, a pair of each kind from each key.
 
@@ -163,7 +163,7 @@ def make_sampler(
     mode: of the position pairs, 'clip' or 'valid'.
     augment: `config.train.augment`; noise goes to the position pairs, light to all.
     count: of the training images.
-    cut: cuts the patches out of the images.
+    crop: crops the patches out of the images.
   """
   pixels = patch * patch * 3
 
@@ -172,9 +172,9 @@ def make_sampler(
     uniform = jax.random.uniform(key, (2 + FOR_POSITION + FOR_NEIGHBOUR,))
     in_position, in_neighbour = choose(uniform[:2], 0, count - 1)
     pair = position_pair(uniform[2:][:FOR_POSITION], image_size, patch, mode)
-    near = neighbour_pair(uniform[-FOR_NEIGHBOUR:], image_size, patch)
+    neighbours = neighbour_pair(uniform[-FOR_NEIGHBOUR:], image_size, patch)
     images = jnp.stack([in_position, in_position, in_neighbour, in_neighbour])
-    return images, jnp.stack([pair.first, pair.second, *near]), pair.position
+    return images, jnp.stack([pair.first, pair.second, *neighbours]), pair.position
 
   def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Pairs:
     place_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
@@ -183,10 +183,10 @@ def make_sampler(
     indices, corners = indices.T.reshape(-1), corners.swapaxes(0, 1).reshape(-1, 2)
     # One draw for light, channels and pixels: the generator's calls are slow to compile.
     normals = jax.vmap(lambda key: jax.random.normal(key, (8 + 2 * (3 + pixels),)))(noise_keys)
-    light = normals[:, :8].reshape(-1, 4, 2).swapaxes(0, 1).reshape(-1, 2)
+    lighting = normals[:, :8].reshape(-1, 4, 2).swapaxes(0, 1).reshape(-1, 2)
     noise = normals[:, 8:].reshape(-1, 2, 3 + pixels).swapaxes(0, 1)
     patches = augment_and_normalise(
-      cut(images, indices, corners, patch), corners, mean, light, augment
+      crop(images, indices, corners, patch), corners, mean, lighting, augment
     )
     patches = patches.reshape(4, len(keys), patch, patch, 3)
     noisy = jax.vmap(jax.vmap(add_noise, (0, 0, 0, None)), (0, 0, 0, None))

@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
   opt_state: optax.OptState
 
 
-class Setting(NamedTuple):
+class Hyperparams(NamedTuple):
   """What may differ between runs of one program.
 
   Attributes:
@@ -59,11 +59,11 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
   return TrainState(jnp.int32(0), params, optimizer.from_config(config.train).init(params))
 
 
-def setting(
+def hyperparams(
   config: ml_collections.ConfigDict, centres: Mapping[str, np.ndarray | jax.Array]
-) -> Setting:
-  """The setting that the config names, with what `centre.initial` gives."""
-  return Setting(
+) -> Hyperparams:
+  """The hyperparameters that the config names, with what `centre.initial` gives."""
+  return Hyperparams(
     jax.random.key(config.seed),
     jnp.float32(config.train.svdd_weight),
     jnp.float32(optimizer.peak_learning_rate(config.train)),

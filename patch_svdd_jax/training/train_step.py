@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system.sharding import DEVICES, EVERYWHERE
+from patch_svdd_jax.system.sharding import DEVICES, REPLICATED
 from patch_svdd_jax.training import losses, objective, optimizer, windows
 from patch_svdd_jax.training.objective import Metrics
-from patch_svdd_jax.training.train_state import Setting, TrainState
+from patch_svdd_jax.training.train_state import Hyperparams, TrainState
 
 
 def check(config: ml_collections.ConfigDict, devices: int) -> None:
@@ -42,7 +42,7 @@ def zeros_like_result(function: Callable[..., Any], *arguments: Any) -> Any:
 def make_train_step(
   config: ml_collections.ConfigDict, image_count: int, mesh: Mesh, population: bool = False
 ) -> jax.stages.Wrapped:
-  """Returns the jitted train(state, images, mean, setting) -> (state, metrics).
+  """Returns the jitted train(state, images, mean, hyperparams) -> (state, metrics).
 
   Each call takes `config.train.steps_per_call` steps. Each device draws its share of a step's
   pairs, every one from a key of its own, and the gradients' mean is all that devices exchange; so
@@ -53,36 +53,38 @@ def make_train_step(
   what was last finite, and the metric 'finite_steps' falls short of 'steps'.
 
   Args:
-    config: the whole config; of `config.train`, what `Setting` has is ignored.
+    config: the whole config; of `config.train`, what `Hyperparams` has is ignored.
     image_count: of the training images, without padding.
     mesh: the devices, in a row.
-    population: whether states and settings have a leading axis of members, trained at once.
+    population: whether states and hyperparams have a leading axis of members, trained at once.
 
   Returns:
     A function of the state, images u8[N, H, W, 3], the mean f32[H, W, 3] or f32[1, 1, 3] and the
-    setting; all on the mesh, everywhere, but the images as `config.train.images` says. Metrics are
-    means over the finite steps of the call.
+    hyperparams; all replicated on the mesh, but the images as `config.train.images` says. Metrics
+    are means over the finite steps of the call.
 
   Raises:
     UserError: the batch cannot be divided among the devices.
   """
   check(config, mesh.size)
-  images_spec, cut = windows.placement(config.train.images)
-  loss = objective.make_loss(config, image_count, cut)
+  images_spec, crop = windows.placement(config.train.images)
+  loss = objective.make_loss(config, image_count, crop)
   optimise = optimizer.from_config(config.train)
   parts = config.train.accumulate
   share = objective.examples(config) // (parts * mesh.size)
 
   def part_gradient(
-    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, setting: Setting
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[Params, Metrics]:
     """Of one of the parts into which the batch is divided, the mean over devices."""
     keys = lax.dynamic_slice_in_dim(keys, lax.axis_index(DEVICES) * share, share)
-    gradient, (metrics, near) = jax.grad(loss, has_aux=True)(params, keys, images, mean, setting)
+    gradient, (metrics, anchors) = jax.grad(loss, has_aux=True)(
+      params, keys, images, mean, hyperparams
+    )
     gradient, metrics = lax.pmean((gradient, metrics), DEVICES)
-    for name, z in near.items():
+    for name, z in anchors.items():
       covariance = losses.covariance(z, DEVICES)
-      metrics[f'embedding_spread/{name}'] = losses.spread(covariance)
+      metrics[f'embedding_spread/{name}'] = losses.embedding_std(covariance)
       metrics[f'effective_rank/{name}'] = losses.effective_rank(covariance)
     return gradient, metrics
 
@@ -94,18 +96,18 @@ def make_train_step(
     def add(total: Any, part: jax.Array) -> tuple[Any, None]:
       return jax.tree.map(jnp.add, total, part_gradient(params, part, *others)), None
 
-    divided = keys.reshape(parts, -1)
-    total, _ = lax.scan(add, zeros_like_result(part_gradient, params, divided[0], *others), divided)
+    by_part = keys.reshape(parts, -1)
+    total, _ = lax.scan(add, zeros_like_result(part_gradient, params, by_part[0], *others), by_part)
     return jax.tree.map(lambda value: value / parts, total)
 
   def step(
-    state: TrainState, images: jax.Array, mean: jax.Array, setting: Setting
+    state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[TrainState, Metrics]:
-    key = jax.random.fold_in(setting.key, state.step)
-    gradient, metrics = batch_gradient(state.params, key, images, mean, setting)
+    key = jax.random.fold_in(hyperparams.key, state.step)
+    gradient, metrics = batch_gradient(state.params, key, images, mean, hyperparams)
     updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
     # The optimiser's schedule has its peak at 1: all of them are linear in the learning rate.
-    updates = jax.tree.map(lambda update: setting.learning_rate * update, updates)
+    updates = jax.tree.map(lambda update: hyperparams.learning_rate * update, updates)
     moved = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
     finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(optax.tree.norm(gradient))
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
@@ -113,14 +115,14 @@ def make_train_step(
     return state, metrics | {'steps': jnp.float32(1), 'finite_steps': finite.astype(jnp.float32)}
 
   def train(
-    state: TrainState, images: jax.Array, mean: jax.Array, setting: Setting
+    state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[TrainState, Metrics]:
     def rest(state: TrainState) -> tuple[TrainState, Metrics]:
-      return state, zeros_like_result(step, state, images, mean, setting)[1]
+      return state, zeros_like_result(step, state, images, mean, hyperparams)[1]
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
       return lax.cond(
-        state.step < config.train.steps, lambda s: step(s, images, mean, setting), rest, state
+        state.step < config.train.steps, lambda s: step(s, images, mean, hyperparams), rest, state
       )
 
     state, metrics = lax.scan(body, state, length=config.train.steps_per_call)
@@ -130,12 +132,12 @@ def make_train_step(
     return state, means | counts
 
   whole = jax.vmap(train, (0, None, None, 0)) if population else train
-  divided = jax.shard_map(
+  sharded = jax.shard_map(
     whole,
     mesh=mesh,
-    in_specs=(EVERYWHERE, images_spec, EVERYWHERE, EVERYWHERE),
-    out_specs=EVERYWHERE,
+    in_specs=(REPLICATED, images_spec, REPLICATED, REPLICATED),
+    out_specs=REPLICATED,
     # What comes out is reduced, by hand; the check knows no custom gradients.
     check_vma=False,
   )
-  return jax.jit(divided, donate_argnums=0)
+  return jax.jit(sharded, donate_argnums=0)

@@ -28,7 +28,7 @@ from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system.batching import evenly_spaced
 from patch_svdd_jax.system.sharding import PRECISION
 from patch_svdd_jax.training import losses, objective
-from patch_svdd_jax.training.train_state import setting
+from patch_svdd_jax.training.train_state import hyperparams
 
 # Pairs of each kind at each scale, and how many of them are embedded at a time.
 PAIRS, PAIRS_TOGETHER = 512, 64
@@ -85,7 +85,7 @@ def make_validation(
     mean: of `standardisation.training_mean`.
 
   Returns:
-    A function of the train state's parameters, which lie on any mesh, everywhere.
+    A function of the train state's parameters, which are replicated on any mesh.
   """
   if not len(held_out):
     return lambda _: {}
@@ -102,13 +102,13 @@ def make_validation(
     metrics, nearest, radius = jax.device_get(program(here, *inputs))
     statistics = {name: float(value) for name, value in metrics.items()}
     for k, distances in nearest.items():
-      statistics |= describe(scale_name(k), distances, float(radius[k]))
+      statistics |= distance_statistics(scale_name(k), distances, float(radius[k]))
     return statistics
 
   return validate
 
 
-def describe(name: str, distances: np.ndarray, radius: float) -> Statistics:
+def distance_statistics(name: str, distances: np.ndarray, radius: float) -> Statistics:
   """The statistics of distances f32[Q] at a scale."""
   values = np.quantile(distances.astype(np.float64), (0.5, 0.99, 1))
   quantiles = dict(zip(('median', '99', 'max'), values.tolist(), strict=True))
@@ -139,14 +139,14 @@ def make_program(
   single.train.pairs = 'patches'
   single.train.svdd = 'neighbour'
   loss = objective.make_loss(single, count)
-  shape = architecture.from_config(config.encoder)
-  encode = embedding.make_encode(shape, strides, config.score.tile)
+  arch = architecture.from_config(config.encoder)
+  encode = embedding.make_encode(arch, strides, config.score.tile)
 
   def program(
     params: Params, keys: jax.Array, held_out: jax.Array, images: jax.Array, mean: jax.Array
   ) -> tuple[dict[str, jax.Array], dict[int, jax.Array], dict[int, jax.Array]]:
     def of_pairs(keys: jax.Array) -> dict[str, jax.Array]:
-      _, (metrics, _) = loss(params, keys, held_out, mean, setting(config, {}))
+      _, (metrics, _) = loss(params, keys, held_out, mean, hyperparams(config, {}))
       return metrics
 
     def embed(images: jax.Array) -> dict[int, jax.Array]:

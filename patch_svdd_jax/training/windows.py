@@ -8,13 +8,13 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system.sharding import DEVICES, DIVIDED, EVERYWHERE
+from patch_svdd_jax.system.sharding import DEVICES, REPLICATED, SHARDED
 
 # (images u8[N, H, W, 3], indices i32[B], corners i32[B, 2], side) -> u8[B, side, side, 3]
-Cut = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+Crop = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
 
-def cut(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
+def crop(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
   """Windows u8[B, side, side, 3] of images u8[N, H, W, 3] that are all on this device.
 
   Args:
@@ -30,37 +30,37 @@ def cut(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) ->
   return jax.vmap(one)(indices, corners)
 
 
-def cut_divided(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
+def crop_sharded(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
   """The same where each device holds a run of the images, inside of a map over DEVICES.
 
-  Every device cuts what all ask of its images, and sends it to who asked. As bytes: a window has
+  Every device crops what all ask of its images, and sends it to who asked. As bytes: a window has
   pixels on one device and zeros on the others, so their sum is exact.
   """
   indices, corners = lax.all_gather((indices, corners), DEVICES, tiled=True)
   indices -= lax.axis_index(DEVICES) * len(images)
   here = (indices >= 0) & (indices < len(images))
-  windows = cut(images, jnp.clip(indices, 0, len(images) - 1), corners, side)
+  windows = crop(images, jnp.clip(indices, 0, len(images) - 1), corners, side)
   mine = jnp.where(here[:, None, None, None], windows, 0)
   return lax.psum_scatter(mine, DEVICES, tiled=True)
 
 
-PLACEMENTS: dict[str, tuple[PartitionSpec, Cut]] = {
-  'replicated': (EVERYWHERE, cut),
-  'divided': (DIVIDED, cut_divided),
+PLACEMENTS: dict[str, tuple[PartitionSpec, Crop]] = {
+  'replicated': (REPLICATED, crop),
+  'sharded': (SHARDED, crop_sharded),
 }
 
 
-def placement(name: str) -> tuple[PartitionSpec, Cut]:
-  """How `config.train.images` lays the training images on the devices, and how they are cut.
+def placement(name: str) -> tuple[PartitionSpec, Crop]:
+  """How `config.train.images` lays the training images on the devices, and how they are cropped.
 
   Raises:
     UserError: there is no such placement.
   """
   if name not in PLACEMENTS:
-    raise UserError(f"config.train.images={name!r}: give 'replicated' or 'divided'")
+    raise UserError(f"config.train.images={name!r}: give 'replicated' or 'sharded'")
   return PLACEMENTS[name]
 
 
-def stored(count: int, spec: PartitionSpec, mesh: Mesh) -> int:
-  """How many images lie on the devices where there are `count`: divided, as many on each."""
-  return -(-count // mesh.size) * mesh.size if spec == DIVIDED else count
+def padded_count(count: int, spec: PartitionSpec, mesh: Mesh) -> int:
+  """How many images lie on the devices where there are `count`: sharded, as many on each."""
+  return -(-count // mesh.size) * mesh.size if spec == SHARDED else count

@@ -110,7 +110,7 @@ def test_figures_by_hand(monkeypatch):
     titles.append(title)
     return iter
 
-  row = nearest.measure(
+  row = nearest.measure_search(
     'some',
     queries,
     rows,
@@ -130,7 +130,7 @@ def test_figures_by_hand(monkeypatch):
   assert row.peak_gflops == pytest.approx({'f32': 2.0})
   # Of each round's own peak: 1/6, 1/4 and 1/9 of the gflop.
   assert row.peak_share == pytest.approx({'f32': gflop / 6})
-  assert 0 <= row.unproven <= 1
+  assert 0 <= row.fallback_fraction <= 1
   json.dumps(dataclasses.asdict(row))
 
 
@@ -139,6 +139,6 @@ def test_contenders_that_disagree_are_not_timed(monkeypatch):
   wrong = exact_peer()._replace(prepare=lambda rows, k: lambda q: 1.1 * brute_force(q, rows, k))
   monkeypatch.setattr(timing, 'interleave', None)
   with pytest.raises(UserError, match=r'^wrong finds the distance'):
-    nearest.measure(
+    nearest.measure_search(
       'some', queries, rows, peers={'wrong': wrong}, progress=lambda _: iter, **SETTINGS
     )

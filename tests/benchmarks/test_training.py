@@ -57,7 +57,7 @@ def test_a_row_is_what_the_calls_took():
   found = training.Contender(lambda: None, 10, 64, 2e6, 3e6, 1234, [])
   peer = training.Contender(lambda: None, 1, 64, 2e6, None, None, [])
   contenders = {'patches': lambda: found, 'torch': lambda: peer}
-  ours, torch = training.measure(64, contenders, PRODUCTS, rounds=3)
+  ours, torch = training.measure_contenders(64, contenders, PRODUCTS, rounds=3)
   assert (ours.name, ours.batch, ours.memory) == ('patches', 64, 1234)
   assert ours.pairs_per_second > 0
   assert ours.torch_ratio > 0
@@ -78,7 +78,7 @@ def test_medians_over_rounds(monkeypatch):
 
   monkeypatch.setattr(training, 'prepare_all', lambda _: {'patches': found, 'torch': peer})
   found.dispatched[:] = [0.1, 0.1, 0.1]
-  ours, torch = training.measure(8, {}, PRODUCTS, rounds=3)
+  ours, torch = training.measure_contenders(8, {}, PRODUCTS, rounds=3)
   assert ours.seconds == 1.0
   assert ours.pairs_per_second == 8.0
   assert ours.torch_ratio == 6.0  # of 6, 2 and 8
@@ -98,7 +98,7 @@ def test_what_does_not_fit_ends_its_row_alone():
   def contender(call):
     return training.Contender(call, 1, 8, 1e6, None, None, [])
 
-  rows = training.measure(
+  rows = training.measure_contenders(
     64,
     {
       'patches': fits_not,
@@ -120,7 +120,7 @@ def test_other_errors_are_not_hidden():
 
   contender = training.Contender(broken, 1, 8, 1e6, None, None, [])
   with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
-    training.measure(64, {'patches': lambda: contender}, PRODUCTS, rounds=1)
+    training.measure_contenders(64, {'patches': lambda: contender}, PRODUCTS, rounds=1)
 
 
 def test_a_program_larger_than_the_free_memory_is_not_run(monkeypatch):

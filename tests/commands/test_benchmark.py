@@ -27,14 +27,14 @@ def measured(monkeypatch):
   def measure(data, queries, rows, *, k, peers, products, rounds, progress):
     asked.append((data, queries.shape, rows.shape, k, list(peers), list(products), rounds))
     names = [nearest.OURS, nearest.PLAIN, *peers]
-    return nearest.Row(
+    return nearest.SearchRow(
       data=data,
       queries=len(queries),
       bank=len(rows),
       dim=rows.shape[1],
       k=k,
       gflops=123.4,
-      unproven=0.0125,
+      fallback_fraction=0.0125,
       ratio=dict.fromkeys(names[1:], 2.5),
       peak_gflops={'f32': 200.0 * len(rows), 'bf16': 1000.0},
       peak_share={'f32': 0.617, 'bf16': 0.1234},
@@ -42,7 +42,7 @@ def measured(monkeypatch):
       timed_queries=dict.fromkeys(names, len(queries)) | {'scikit-learn': 2},
     )
 
-  monkeypatch.setattr(nearest, 'measure', measure)
+  monkeypatch.setattr(nearest, 'measure_search', measure)
   return asked
 
 
@@ -143,7 +143,7 @@ def test_an_interrupt_leaves_the_old_file_and_no_part_of_a_new_one(capsys, monke
   def interrupt(*_, **__):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(nearest, 'measure', interrupt)
+  monkeypatch.setattr(nearest, 'measure_search', interrupt)
   old = tmp_path / 'figures.json'
   old.write_text('{}')
   new = tmp_path / 'figures.png'

@@ -27,7 +27,7 @@ def measured(monkeypatch):
     rows = []
     for name in contenders:
       fits = batch < 1000
-      row = training.Row(
+      row = training.TrainingRow(
         name=name,
         batch=batch,
         seconds=0.5 if fits else None,
@@ -44,7 +44,7 @@ def measured(monkeypatch):
       rows.append(row)
     return rows
 
-  monkeypatch.setattr(training, 'measure', measure)
+  monkeypatch.setattr(training, 'measure_contenders', measure)
   return asked
 
 

@@ -4,12 +4,12 @@ import pytest
 from patch_svdd_jax import commands, configuration
 from patch_svdd_jax.commands import light
 from patch_svdd_jax.configs import textures
-from patch_svdd_jax.evaluation.light_sensitivity import Light, Sensitivity
+from patch_svdd_jax.evaluation.light_sensitivity import Lighting, Sensitivity
 
 
 def test_the_table_names_each_light():
   header, lines = light.table(
-    [Sensitivity(Light(-15, 1.0), 0.75, 1.5), Sensitivity(Light(0, 0.8), 0.5, np.float64(1))]
+    [Sensitivity(Lighting(-15, 1.0), 0.75, 1.5), Sensitivity(Lighting(0, 0.8), 0.5, np.float64(1))]
   )
   assert len(header) == 3
   assert lines == [['-15 grey levels', '0.750', '1.500'], ['contrast x 0.8', '0.500', '1.000']]

@@ -20,7 +20,7 @@ def asked(monkeypatch):
     return search_plan.Plan(
       topology=topology,
       chips=4,
-      divided=True,
+      sharded=True,
       rows_on_chip=-(-work.bank_rows // 4),
       memory=Memory(2**30, 2**29, 56_832) if fits else None,
       chip_memory=2**34,

@@ -196,7 +196,7 @@ def test_longer_lists_add_to_a_sweep(config, finished, monkeypatch, capsys):
   workdir, before = finished[0], read(finished[0])
   measured = []
   monkeypatch.setattr(
-    sweep, 'measure', lambda *args: (measured.append(args[0].name), fake_measure(*args))[1]
+    sweep, 'member_figures', lambda *args: (measured.append(args[0].name), fake_measure(*args))[1]
   )
   others = ['--seeds', '2', '--svdd-weights', '0.1', '0', '--vary', 'encoder.depth=2']
   assert main(command(config, workdir, *others)) == 0
@@ -222,7 +222,7 @@ def test_an_interrupted_sweep_goes_on(config, finished, tmp_path, monkeypatch, c
       self.signal = 15 * (self.asked > 1)
       return bool(self.signal)
 
-  monkeypatch.setattr(sweep, 'measure', fake_measure)
+  monkeypatch.setattr(sweep, 'member_figures', fake_measure)
   workdir, others = tmp_path / 'sweep', ['--seeds', '2', '--vary', 'encoder.depth=2']
   with monkeypatch.context() as patch:
     patch.setattr(sweep, 'StopRequest', Impatient)
@@ -244,7 +244,7 @@ def test_an_interrupted_sweep_goes_on(config, finished, tmp_path, monkeypatch, c
 
 
 def test_a_lost_member_is_in_the_table(config, tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(sweep, 'measure', fake_measure)
+  monkeypatch.setattr(sweep, 'member_figures', fake_measure)
   workdir = tmp_path / 'sweep'
   others = ['--learning-rates', '1e-3', '1e38', '--members-at-once', '2']
   assert main(command(config, workdir, *others)) == 0
@@ -274,7 +274,7 @@ def test_a_failed_row_is_listed_and_tried_again(config, ablation, tmp_path, monk
       raise UserError('no bank fits')
     return fake_measure(member, dataset)
 
-  monkeypatch.setattr(sweep, 'measure', fail)
+  monkeypatch.setattr(sweep, 'member_figures', fail)
   workdir, others = tmp_path / 'sweep', ['--ablation', ablation]
   assert main(command(config, workdir, *others)) == 1
   shown = capsys.readouterr()
@@ -283,7 +283,9 @@ def test_a_failed_row_is_listed_and_tried_again(config, ablation, tmp_path, monk
   assert re.search(r'\| deep, lambda 0.2, rate 0.0001 +\| +1 ', shown.out)
   measured = []
   monkeypatch.setattr(
-    sweep, 'measure', lambda *args: (measured.append(args[0].workdir), fake_measure(*args))[1]
+    sweep,
+    'member_figures',
+    lambda *args: (measured.append(args[0].workdir), fake_measure(*args))[1],
   )
   assert main(command(config, workdir, *others)) == 0
   assert [folder.parent.name for folder in measured] == ['shallow']
@@ -298,12 +300,12 @@ import os, signal, sys
 from patch_svdd_jax.commands import main, sweep
 from tests.commands import test_sweep
 
-def measure(member, dataset):
+def member_figures(member, dataset):
   if member.workdir.parent.name == 'third':
     os.kill(os.getpid(), signal.SIGKILL)
   return test_sweep.fake_measure(member, dataset)
 
-sweep.measure = measure
+sweep.member_figures = member_figures
 main(sys.argv[1:])
 """
 THREE = """
@@ -327,7 +329,9 @@ def test_a_kill_in_the_third_row_changes_no_table(config, tmp_path, monkeypatch,
   assert list(read(tmp_path / 'killed')['groups']['second']['members']) == MEMBERS[:1]
   measured = []
   monkeypatch.setattr(
-    sweep, 'measure', lambda *args: (measured.append(args[0].workdir), fake_measure(*args))[1]
+    sweep,
+    'member_figures',
+    lambda *args: (measured.append(args[0].workdir), fake_measure(*args))[1],
   )
   assert main(arguments) == 0
   assert [folder.parent.name for folder in measured] == ['third']
@@ -340,7 +344,7 @@ def test_a_kill_in_the_third_row_changes_no_table(config, tmp_path, monkeypatch,
 
 
 def test_a_row_that_changed_is_refused(config, ablation, tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(sweep, 'measure', fake_measure)
+  monkeypatch.setattr(sweep, 'member_figures', fake_measure)
   workdir, others = tmp_path / 'sweep', ['--ablation', ablation]
   assert main(command(config, workdir, *others)) == 0
   (tmp_path / 'depths.py').write_text(ABLATION.replace("'encoder.depth': 2", "'encoder.depth': 3"))

@@ -6,8 +6,8 @@ import pytest
 from patch_svdd_jax.data import appearance
 
 
-def measure(image):
-  return dict(zip(appearance.NAMES, appearance.measure(image), strict=True))
+def statistics_of(image):
+  return dict(zip(appearance.NAMES, appearance.image_statistics(image), strict=True))
 
 
 def ramp(size=64):
@@ -18,7 +18,7 @@ def ramp(size=64):
 def test_brightness_and_contrast_are_those_of_grey_levels():
   image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
   grey = image.astype(np.float64).mean(-1)
-  found = measure(image)
+  found = statistics_of(image)
   assert found['brightness'] == pytest.approx(grey.mean(), rel=1e-5)
   assert found['contrast'] == pytest.approx(grey.std(), rel=1e-5)
 
@@ -30,11 +30,11 @@ def test_noise_is_found_whatever_it_lies_on(deviation):
   step = np.where(np.arange(256) < 128, 60.0, 180.0)[None, :, None]
   for base in (128.0, step):
     image = np.broadcast_to(np.rint(base + noise).astype(np.uint8), (256, 256, 3))
-    assert measure(image)['noise'] == pytest.approx(deviation, rel=0.1)
+    assert statistics_of(image)['noise'] == pytest.approx(deviation, rel=0.1)
 
 
 def test_a_ramp_has_neither_noise_nor_sharpness():
-  found = measure(ramp())
+  found = statistics_of(ramp())
   assert found['noise'] == pytest.approx(0, abs=1e-4)
   assert found['sharpness'] == pytest.approx(0, abs=1e-4)
 
@@ -47,10 +47,10 @@ def test_sharpness_is_the_deviation_of_the_laplacian():
     for i in range(1, 11)
     for j in range(1, 14)
   ]
-  assert measure(image)['sharpness'] == pytest.approx(np.std(laplacian), rel=1e-4)
+  assert statistics_of(image)['sharpness'] == pytest.approx(np.std(laplacian), rel=1e-4)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (2, 50)])
 def test_images_of_a_few_pixels(size):
-  found = measure(np.full((*size, 3), 7, np.uint8))
+  found = statistics_of(np.full((*size, 3), 7, np.uint8))
   assert found == {'brightness': 7, 'contrast': 0, 'noise': 0, 'sharpness': 0}

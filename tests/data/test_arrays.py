@@ -27,7 +27,7 @@ def test_images_of_any_size_are_resized_and_described():
   np.testing.assert_array_equal(split.images[1], np.repeat(given[1][..., None], 3, -1))
   np.testing.assert_array_equal(split.images[2], np.repeat(given[2], 3, -1))
   np.testing.assert_array_equal(split.sizes, [(24, 20), (12, 10), (12, 10)])
-  np.testing.assert_array_equal(split.appearance[0], appearance.measure(split.images[0]))
+  np.testing.assert_array_equal(split.appearance[0], appearance.image_statistics(split.images[0]))
   assert split.names == ('a', 'b', 'c')
 
 
@@ -47,6 +47,8 @@ def test_a_data_set_of_arrays_is_lit_and_divided():
   assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (8, 2, 0)
   lit = lighting.standardise(given)
   np.testing.assert_array_equal(dataset.held_out.images, lit[[2, 7]])
-  np.testing.assert_array_equal(dataset.held_out.appearance[0], appearance.measure(given[2]))
+  np.testing.assert_array_equal(
+    dataset.held_out.appearance[0], appearance.image_statistics(given[2])
+  )
   with pytest.raises(UserError, match='no images'):
     arrays.dataset([], config)

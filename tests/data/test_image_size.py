@@ -53,11 +53,11 @@ def test_a_config_gets_the_size_where_a_side_is_open():
 def test_stretched_images_are_counted_and_the_worst_is_named():
   names = ['same', 'almost', 'wide', 'tall']
   sizes = np.array([(20, 30), (200, 305), (200, 400), (300, 200)])
-  text = image_size.describe_stretched(1.5, sizes, names)
+  text = image_size.stretch_summary(1.5, sizes, names)
   assert text.startswith('2 of 4 images have another aspect ratio than the training images (1.5,')
   assert text.endswith('most of all tall, 200 x 300 pixels, 2.25 times')
-  assert image_size.describe_stretched(1.5, sizes[:2], names[:2]) is None
-  assert image_size.describe_each(1.5, sizes[1:3]) == [
+  assert image_size.stretch_summary(1.5, sizes[:2], names[:2]) is None
+  assert image_size.stretch_warnings(1.5, sizes[1:3]) == [
     (),
     ('stretched 1.33 times: aspect ratio 2, of normal images 1.5',),
   ]

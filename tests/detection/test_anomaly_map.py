@@ -42,7 +42,7 @@ def patch_distances(image_size, receptive_field, stride, batch=3):
 @pytest.mark.parametrize(('image_size', 'receptive_field', 'stride'), GRIDS)
 def test_spread_is_the_mean_over_covering_patches(image_size, receptive_field, stride):
   distances = patch_distances(image_size, receptive_field, stride)
-  maps = anomaly_map.spread(
+  maps = anomaly_map.upsample(
     jnp.array(distances), image_size=image_size, receptive_field=receptive_field, stride=stride
   )
   assert maps.shape == (3, *image_size)
@@ -55,7 +55,7 @@ def test_uncovered_border_takes_the_nearest_covered_pixel():
   image_size, receptive_field, stride = GRIDS[1]
   distances = patch_distances(image_size, receptive_field, stride)
   maps = np.asarray(
-    anomaly_map.spread(
+    anomaly_map.upsample(
       jnp.array(distances), image_size=image_size, receptive_field=receptive_field, stride=stride
     )
   )
@@ -67,7 +67,7 @@ def test_uncovered_border_takes_the_nearest_covered_pixel():
 @pytest.mark.parametrize(('image_size', 'receptive_field', 'stride'), GRIDS)
 def test_constant_distances_give_a_constant_map(image_size, receptive_field, stride):
   distances = np.full_like(patch_distances(image_size, receptive_field, stride), 0.7)
-  maps = anomaly_map.spread(
+  maps = anomaly_map.upsample(
     jnp.array(distances), image_size=image_size, receptive_field=receptive_field, stride=stride
   )
   np.testing.assert_allclose(maps, 0.7, rtol=1e-6)

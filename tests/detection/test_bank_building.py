@@ -38,8 +38,8 @@ def rows():
   """All embeddings of each scale, f32[N, D]."""
   config = tiny_config()
   params, mean = replicate((random_params(config), MEAN))
-  shape = architecture.from_config(config.encoder)
-  return embedding.embed_to_host(shape, params, mean, IMAGES, STRIDES, batch_size=1)
+  arch = architecture.from_config(config.encoder)
+  return embedding.embed_to_host(arch, params, mean, IMAGES, STRIDES, batch_size=1)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from patch_svdd_jax.detection.calibration import KEPT, calibrate, describe
+from patch_svdd_jax.detection.calibration import KEPT, calibrate, rate_warning
 
 
 def maps_of(scores, rng, size=(6, 7)):
@@ -78,12 +78,12 @@ def test_too_few_images_for_a_rate():
   assert image == (scores.max(), 1 / 21, False)
   assert np.mean(maps > pixel.value) <= 0.01 < np.mean(maps >= np.nextafter(pixel.value, 0)) + 0.01
   assert not pixel.ensured
-  assert describe(found.threshold(0.1), 0.1, 20, 'images') is None
-  text = describe(image, 0.01, 20, 'images')
+  assert rate_warning(found.threshold(0.1), 0.1, 20, 'images') is None
+  text = rate_warning(image, 0.01, 20, 'images')
   assert '20 normal images cannot ensure a false-alarm rate of 0.01 for images' in text
   assert 'takes 99' in text
   assert 'is for 0.048' in text
-  assert 'not ensured either' in describe(pixel, 0.01, 20, 'pixels')
+  assert 'not ensured either' in rate_warning(pixel, 0.01, 20, 'pixels')
 
 
 def test_one_image_and_a_constant_map():

@@ -29,7 +29,7 @@ def split_of(seed, count):
     defects=('good',) * count,
     names=tuple(f'{seed}/{i}.png' for i in range(count)),
     sizes=np.full((count, 2), SIZE),
-    appearance=np.stack([appearance.measure(image) for image in images]),
+    appearance=np.stack([appearance.image_statistics(image) for image in images]),
   )
 
 
@@ -72,11 +72,11 @@ def test_each_image_is_scored_without_its_fold(detector, calibrated):
 
 def scores_without(detector, images, others):
   """By brute force in float64, from embeddings of a detector's own."""
-  shape = architecture.from_config(detector.config.encoder)
+  arch = architecture.from_config(detector.config.encoder)
   strides = strides_of(detector.config)
   grids, rows = (
     embedding.embed_to_host(
-      shape, detector.params, detector.mean, part, strides, batch_size=len(part)
+      arch, detector.params, detector.mean, part, strides, batch_size=len(part)
     )
     for part in (images, others)
   )
@@ -86,7 +86,7 @@ def scores_without(detector, images, others):
     nearest = np.array([np.sqrt(((bank - query) ** 2).sum(1).min()) for query in queries])
     side = [(length - k) // stride + 1 for length in SIZE]
     maps.append(
-      anomaly_map.spread(
+      anomaly_map.upsample(
         nearest.reshape(len(images), *side).astype(np.float32),
         image_size=SIZE,
         receptive_field=k,

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from patch_svdd_jax.data import lighting
 from patch_svdd_jax.detection.detector import Scores
 from patch_svdd_jax.evaluation import light_sensitivity
-from patch_svdd_jax.evaluation.light_sensitivity import LIGHTS, Light
+from patch_svdd_jax.evaluation.light_sensitivity import LIGHTINGS, Lighting
 
 IMAGES = np.random.default_rng(0).integers(60, 190, (9, 8, 8, 3), dtype=np.uint8)
 
@@ -27,24 +27,24 @@ class MeanDetector:
 def test_scores_are_compared_as_scikit_learn_does():
   rng = np.random.default_rng(1)
   scores, relit = rng.normal(3, 1, 40), rng.normal(4, 1, 30)
-  found = light_sensitivity.compare(Light(5, 1.0), scores, relit)
+  found = light_sensitivity.compare(Lighting(5, 1.0), scores, relit)
   labels = [0] * 40 + [1] * 30
   assert found.auroc == pytest.approx(roc_auc_score(labels, np.concatenate([scores, relit])))
   assert found.ratio == pytest.approx(np.median(relit) / np.median(scores))
-  assert found.light == (5, 1.0)
+  assert found.lighting == (5, 1.0)
 
 
 def test_a_detector_that_sees_brightness_tells_relit_images():
-  found = light_sensitivity.measure(MeanDetector('kept'), IMAGES)
-  assert [each.light for each in found] == list(LIGHTS)
+  found = light_sensitivity.measure_sensitivity(MeanDetector('kept'), IMAGES)
+  assert [each.lighting for each in found] == list(LIGHTINGS)
   means = IMAGES.mean(axis=(1, 2, 3))
   for each in found:
-    relit = lighting.change(IMAGES, *each.light).mean(axis=(1, 2, 3))
+    relit = lighting.change(IMAGES, *each.lighting).mean(axis=(1, 2, 3))
     assert each.ratio == pytest.approx(np.median(relit) / np.median(means))
     assert each.auroc == {True: 1, False: 0}[relit.min() > means.max()]
 
 
 def test_standardised_images_take_any_light():
   standard = lighting.standardise(IMAGES)
-  for each in light_sensitivity.measure(MeanDetector('standardised'), standard):
+  for each in light_sensitivity.measure_sensitivity(MeanDetector('standardised'), standard):
     assert each.ratio == pytest.approx(1, abs=0.02)

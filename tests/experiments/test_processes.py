@@ -31,11 +31,11 @@ def results():
   """What every process has to find, by name."""
   found = {}
   rows, queries = banks.make(banks.duplicates)
-  for name, small in (('copied', 2**20), ('divided', 0)):
+  for name, small in (('copied', 2**20), ('sharded', 0)):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(memory_bank, 'SMALL', small)
       bank = memory_bank.from_rows(rows)
-      assert bank.layout.divided == (name == 'divided')
+      assert bank.layout.sharded == (name == 'sharded')
       neighbours = nearest.search(queries, bank, 3, query_block=64)
       found |= {
         f'{name} rows': memory_bank.to_rows(bank),
@@ -147,7 +147,7 @@ def test_processes_and_devices_change_nothing(shape, runs):
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize('bank', ['copied', 'divided'])
+@pytest.mark.parametrize('bank', ['copied', 'sharded'])
 def test_what_they_all_find_is_right(bank, runs):
   found, _ = runs
   rows, queries = banks.make(banks.duplicates)
@@ -160,9 +160,9 @@ def test_what_they_all_find_is_right(bank, runs):
 def test_what_they_all_keep_is_a_share_of_the_embeddings(runs):
   found, _ = runs
   kept, embeddings = (
-    {row.tobytes() for row in found[f'{bank} embeddings']} for bank in ('copied', 'divided')
+    {row.tobytes() for row in found[f'{bank} embeddings']} for bank in ('copied', 'sharded')
   )
-  assert len(found['divided embeddings']) == 5 * 7 * 9
+  assert len(found['sharded embeddings']) == 5 * 7 * 9
   # A quarter of what is left without a tenth.
   left = 5 * 7 * 9 - round(0.1 * 5 * 7 * 9)
   assert len(kept) == len(found['copied embeddings']) == round(left / 4)

@@ -23,15 +23,15 @@ def output_extent(extent, kernels, strides):
 
 
 def test_default_is_the_authors_encoder():
-  shape = architecture.from_config(encoder_config())
+  arch = architecture.from_config(encoder_config())
   widths = (32, 64, 128, 128, 64, 32, 32, 64)
   strides = (2, 1, 1, 1, 1, 1, 1, 1)
-  assert shape.base == tuple(
+  assert arch.base == tuple(
     Convolution(3, stride, width) for stride, width in zip(strides, widths, strict=True)
   )
-  assert shape.scales == (64, 32)
-  assert shape.levels == (32, 64)
-  assert (shape.merge_features, shape.embed_dim, shape.native_stride) == (128, 64, 2)
+  assert arch.scales == (64, 32)
+  assert arch.levels == (32, 64)
+  assert (arch.merge_features, arch.embed_dim, arch.native_stride) == (128, 64, 2)
 
 
 def test_non_hierarchical_encoder_of_the_ablation():
@@ -43,11 +43,11 @@ def test_non_hierarchical_encoder_of_the_ablation():
     strided_kernel=5,
     scales=(64,),
   )
-  shape = architecture.from_config(config)
+  arch = architecture.from_config(config)
   expected = [(5, 2, 64), (5, 2, 64), (5, 2, 128), (5, 1, 64)]
-  assert shape.base == tuple(Convolution(*layer) for layer in expected)
-  assert shape.levels == (64,)
-  assert shape.native_stride == 8
+  assert arch.base == tuple(Convolution(*layer) for layer in expected)
+  assert arch.levels == (64,)
+  assert arch.native_stride == 8
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_channels_follow_the_profile():
 
 
 def test_width_leaves_the_embedding_alone():
-  shape = architecture.from_config(encoder_config(width=0.25, embed_dim=48))
-  assert [layer.features for layer in shape.base] == [8, 16, 32, 32, 16, 8, 8, 48]
-  assert (shape.merge_features, shape.embed_dim) == (32, 48)
+  arch = architecture.from_config(encoder_config(width=0.25, embed_dim=48))
+  assert [layer.features for layer in arch.base] == [8, 16, 32, 32, 16, 8, 8, 48]
+  assert (arch.merge_features, arch.embed_dim) == (32, 48)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_width_leaves_the_embedding_alone():
   [((32,), (32,)), ((64,), (32, 64)), ((32, 128), (32, 64, 128)), ((64, 256), (32, 64, 128, 256))],
 )
 def test_levels_reach_up_to_the_largest_scale(scales, levels):
-  shape = architecture.from_config(encoder_config(scales=scales))
-  assert shape.scales == tuple(sorted(scales, reverse=True))
-  assert shape.levels == levels
+  arch = architecture.from_config(encoder_config(scales=scales))
+  assert arch.scales == tuple(sorted(scales, reverse=True))
+  assert arch.levels == levels
 
 
 @pytest.mark.parametrize('scales', [(), (48,), (16, 32), (64, 64), (0,)])

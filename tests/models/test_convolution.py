@@ -143,13 +143,13 @@ def test_the_batch_can_be_divided_over_devices():
   devices = jax.local_device_count()
   shards = [inputs((9, 8), 3, seed)[0] for seed in range(devices)]
   weights = inputs((9, 8), 3)[1]
-  divided, everywhere = PartitionSpec(DEVICES), PartitionSpec()
+  sharded, replicated = PartitionSpec(DEVICES), PartitionSpec()
 
   @functools.partial(
     jax.shard_map,
     mesh=local_mesh(),
-    in_specs=(divided, everywhere),
-    out_specs=(divided, divided, everywhere),
+    in_specs=(sharded, replicated),
+    out_specs=(sharded, sharded, replicated),
   )
   def convolve(x, kernel):
     kernel = lax.pcast(kernel, DEVICES, to='varying')

@@ -46,15 +46,15 @@ def inputs(count, mean='image'):
 
 @functools.cache
 def one_device():
-  """Embeds one standardised image on one device."""
+  """Embeds one normalised image on one device."""
   module, params = encoder()
   return jax.jit(lambda image: module.apply({'params': params}, image[None], STRIDES))
 
 
 def expected_rows(images, mean):
   """f32[N, patches, D] of each scale."""
-  standardised = ((images.astype(np.float64) - mean) / 255).astype(np.float32)
-  grids = [one_device()(image) for image in standardised]
+  normalised = ((images.astype(np.float64) - mean) / 255).astype(np.float32)
+  grids = [one_device()(image) for image in normalised]
   return {k: np.stack([np.asarray(grid[k]).reshape(-1, DIM) for grid in grids]) for k in STRIDES}
 
 

@@ -46,7 +46,7 @@ def make(**settings):
 
   With the initial ones a deep encoder's outputs hardly do: any two would agree to 1e-5.
   """
-  shape = architecture.from_config(encoder_config(**settings))
+  arch = architecture.from_config(encoder_config(**settings))
   rng = np.random.default_rng(0)
 
   def draw(kernel, inputs, outputs):
@@ -57,16 +57,16 @@ def make(**settings):
     }
 
   inputs, base = 3, {}
-  for index, layer in enumerate(shape.base):
+  for index, layer in enumerate(arch.base):
     base[f'conv_{index}'] = draw(layer.kernel, inputs, layer.features)
     inputs = layer.features
-  params = {f'level_{shape.receptive_field}': base}
-  for level in shape.levels[1:]:
+  params = {f'level_{arch.receptive_field}': base}
+  for level in arch.levels[1:]:
     params[f'level_{level}'] = {
-      'conv_0': draw(2, shape.embed_dim, shape.merge_features),
-      'conv_1': draw(1, shape.merge_features, shape.embed_dim),
+      'conv_0': draw(2, arch.embed_dim, arch.merge_features),
+      'conv_1': draw(1, arch.merge_features, arch.embed_dim),
     }
-  return Encoder(shape), {'params': params}
+  return Encoder(arch), {'params': params}
 
 
 def random_images(size, count=2):

@@ -15,15 +15,15 @@ def macs(layers):
 
 def test_the_authors_encoder_patch_by_patch():
   # 57 x 57 patches at stride 4 and 13 x 13 at stride 16 take 111.3 GMAC, each by itself.
-  shape = architecture.from_config(default.get_config().encoder)
+  arch = architecture.from_config(default.get_config().encoder)
   image = (256, 256)
   total = sum(
-    geometry.patch_count(image, k, stride) * macs(flops.patch_layers(shape, k))
+    geometry.patch_count(image, k, stride) * macs(flops.patch_layers(arch, k))
     for k, stride in ((64, 16), (32, 4))
   )
   assert total == pytest.approx(111.3e9, rel=1e-3)
   # The first layer of a patch, by hand: 15 x 15 outputs of 3 x 3 x 3 to 32.
-  assert next(flops.patch_layers(shape, 32)) == (15 * 15 * 27 * 32, True)
+  assert next(flops.patch_layers(arch, 32)) == (15 * 15 * 27 * 32, True)
 
 
 def small_config():
@@ -41,26 +41,26 @@ def compiled_macs(function, *shapes):
 
 @pytest.mark.parametrize('strides', [{32: 8, 16: 4}, {16: 2}, {32: 4}])
 def test_a_pass_over_an_image_agrees_with_the_compiler(strides):
-  shape = architecture.from_config(small_config().encoder)
-  module = Encoder(shape)
+  arch = architecture.from_config(small_config().encoder)
+  module = Encoder(arch)
   params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), method='initialize')
   found = compiled_macs(lambda image: module.apply(params, image, strides), (1, 60, 77, 3))
-  assert macs(flops.image_layers(shape, (60, 77), strides)) == pytest.approx(found, rel=0.1)
+  assert macs(flops.image_layers(arch, (60, 77), strides)) == pytest.approx(found, rel=0.1)
 
 
 def test_a_step_learns_from_all_its_patches():
   config = small_config()
-  shape = architecture.from_config(config.encoder)
-  forward = 4 * 12 * sum(macs(flops.patch_layers(shape, k)) for k in (32, 16))
-  first = 4 * 12 * (4 + 1) * next(flops.patch_layers(shape, 16)).macs
+  arch = architecture.from_config(config.encoder)
+  forward = 4 * 12 * sum(macs(flops.patch_layers(arch, k)) for k in (32, 16))
+  first = 4 * 12 * (4 + 1) * next(flops.patch_layers(arch, 16)).macs
   assert flops.step_flops(config) == 2 * (3 * forward - first)
 
 
 def test_a_step_learns_from_all_its_crops():
   config = small_config()
   config.train.pairs = 'crops'
-  shape = architecture.from_config(config.encoder)
-  layers = list(flops.image_layers(shape, (64, 64), {32: 2, 16: 2}))
+  arch = architecture.from_config(config.encoder)
+  layers = list(flops.image_layers(arch, (64, 64), {32: 2, 16: 2}))
   expected = 2 * 2 * (3 * macs(layers) - layers[0].macs) * 2
   assert flops.step_flops(config) == expected
   # However many pairs are drawn from them.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.mean_image import standardise, training_mean
+from patch_svdd_jax.models.mean_image import subtract_mean, training_mean
 
 
 def images(count=7, size=(5, 9)):
@@ -44,10 +44,10 @@ def test_unknown_mean_is_refused():
 @pytest.mark.parametrize('kind', ['image', 'channel'])
 @pytest.mark.parametrize('lead', [(7,), (), (1, 7)], ids=str)
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
-def test_standardise(kind, lead, dtype):
+def test_subtract_mean(kind, lead, dtype):
   chosen = images()[0] if lead == () else images().reshape(*lead, 5, 9, 3)
   mean = training_mean(images(), kind)
-  found = standardise(jnp.array(chosen.astype(dtype)), jnp.array(mean))
+  found = subtract_mean(jnp.array(chosen.astype(dtype)), jnp.array(mean))
   assert (found.dtype, found.shape) == (jnp.float32, chosen.shape)
   expected = (chosen.astype(np.float64) - mean.astype(np.float64)) / 255
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)

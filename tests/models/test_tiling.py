@@ -62,10 +62,10 @@ def test_every_patch_is_as_by_itself(strides, tile, tiles, kind):
   assert tiling.count(SIZE, tile, strides) == tiles
   found = encode(images, mean, strides, tile)
   assert list(found) == sorted(strides)
-  standardised = (images - mean.astype(np.float64)) / 255
+  normalised = (images - mean.astype(np.float64)) / 255
   for k, stride in strides.items():
     assert found[k].shape == (2, *geometry.grid_shape(SIZE, k, stride), 8)
-    patches = [standardised[:, i : i + k, j : j + k] for i, j in corners(SIZE, k, stride)]
+    patches = [normalised[:, i : i + k, j : j + k] for i, j in corners(SIZE, k, stride)]
     expected = embed_patches(np.concatenate(patches), trained()[1])
     expected = expected.reshape(len(patches), 2, -1).swapaxes(0, 1)
     np.testing.assert_allclose(found[k].reshape(expected.shape), expected, atol=2e-6, rtol=0)

@@ -72,7 +72,7 @@ def test_the_summary_is_json(rows):
     'figures': MAPS[630]['product'],
     'marks': ['final'],
   }
-  odd = checkpoint_table.Row(1, -math.inf, {'image_auroc': math.nan}, ())
+  odd = checkpoint_table.CheckpointRow(1, -math.inf, {'image_auroc': math.nan}, ())
   assert evaluation_files.to_json(checkpoint_table.summary([odd]))[0]['score'] is None
 
 

@@ -57,7 +57,7 @@ def read_json(path):
 
 
 def test_metrics(split, tmp_path):
-  evaluation_files.write(
+  evaluation_files.write_evaluation(
     tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)}
   )
   written = read_json(tmp_path / 'eval/metrics.json')
@@ -74,7 +74,7 @@ def test_metrics(split, tmp_path):
 
 
 def test_without_a_random_encoder(split, tmp_path):
-  evaluation_files.write(tmp_path, split, make_evaluation(), {})
+  evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
   assert read_json(tmp_path / 'metrics.json').keys() == {'maps', 'per_defect', 'timing'}
 
 
@@ -93,7 +93,9 @@ def test_what_json_lacks_is_null():
 
 def test_maps(split, tmp_path):
   evaluation = make_evaluation()
-  evaluation_files.write(tmp_path, split, evaluation, {'random_encoder': make_evaluation(1)})
+  evaluation_files.write_evaluation(
+    tmp_path, split, evaluation, {'random_encoder': make_evaluation(1)}
+  )
   with np.load(tmp_path / 'maps.npz', allow_pickle=False) as arrays:
     assert arrays['names'].tolist() == list(NAMES)
     assert arrays['defects'].tolist() == ['good', 'hole', 'hole']
@@ -118,7 +120,7 @@ def test_pictures_show_the_last_map_on_one_scale(split, tmp_path, monkeypatch):
   for name in ('write_overlays', 'write_overview'):
     monkeypatch.setattr(overlays, name, remember(getattr(overlays, name)))
   evaluation = make_evaluation()
-  evaluation_files.write(tmp_path, split, evaluation, {})
+  evaluation_files.write_evaluation(tmp_path, split, evaluation, {})
   for name in (*(f'overlays/{name}' for name in NAMES), 'overview.png'):
     with Image.open(tmp_path / name) as picture:
       picture.load()
@@ -136,12 +138,12 @@ def files(folder):
 
 
 def test_another_evaluation_replaces_all_files(split, tmp_path):
-  evaluation_files.write(tmp_path, split, make_evaluation(), {})
+  evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
   fewer = split.take(np.arange(2))
   both = make_evaluation(1)
   of_two = {name: maps[:2] for name, maps in both.scores.maps.items()}
   scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {}, {}, {})
-  evaluation_files.write(
+  evaluation_files.write_evaluation(
     tmp_path, fewer, Evaluation(both.maps, both.per_defect, both.timing, scores), {}
   )
   expected = [
@@ -159,7 +161,7 @@ def test_another_evaluation_replaces_all_files(split, tmp_path):
 def test_the_report_is_of_the_last_map_with_what_is_given(split, tmp_path):
   evaluation = make_evaluation()
   scores = evaluation.scores.images['product']
-  evaluation_files.write(
+  evaluation_files.write_evaluation(
     tmp_path,
     split,
     evaluation,
@@ -185,14 +187,14 @@ def test_the_report_is_of_the_last_map_with_what_is_given(split, tmp_path):
 )
 def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, room, writer):
   """Also where an older evaluation was, whose figures must not stand beside newer maps."""
-  evaluation_files.write(tmp_path, split, make_evaluation(), {})
+  evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
 
   def full(*_):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(room, writer, full)
   with pytest.raises(UserError) as caught:
-    evaluation_files.write(tmp_path, split, make_evaluation(1), {})
+    evaluation_files.write_evaluation(tmp_path, split, make_evaluation(1), {})
   assert f'no space left on the disk of {tmp_path}' in str(caught.value)
   assert not (tmp_path / 'metrics.json').exists()
   assert not (tmp_path / 'report.html').exists()
@@ -205,11 +207,11 @@ def test_maps_appear_whole_or_not_at_all(split, tmp_path, monkeypatch):
 
   monkeypatch.setattr(np, 'savez_compressed', fill_the_disk)
   with pytest.raises(UserError, match='no space left on the disk of'):
-    evaluation_files.write(tmp_path, split, make_evaluation(), {})
+    evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
   assert files(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_made(split, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match=r'cannot write .*file/eval: a file has the name of a folder'):
-    evaluation_files.write(tmp_path / 'file/eval', split, make_evaluation(), {})
+    evaluation_files.write_evaluation(tmp_path / 'file/eval', split, make_evaluation(), {})

@@ -66,7 +66,7 @@ def padded(rows):
 
 
 def dealt(rows, devices):
-  """Rows divided over the first so many devices."""
+  """Rows sharded over the first so many devices."""
   mesh = Mesh(np.array(jax.devices()[:devices]), ('anything',))
   return jax.device_put(rows, NamedSharding(mesh, PartitionSpec('anything')))
 
@@ -225,12 +225,12 @@ def test_memory_is_bounded_by_the_blocks():
   mesh = Mesh(np.array(jax.devices()[:2]), (coreset.DEVICES,))
 
   def temporaries(rows, choices):
-    def shape(*extents, dtype=jnp.float32, over=coreset.EVERYWHERE):
+    def shape(*extents, dtype=jnp.float32, over=coreset.REPLICATED):
       return jax.ShapeDtypeStruct(extents, dtype, sharding=NamedSharding(mesh, over))
 
     program = coreset._pass.lower(
-      shape(rows, 64, over=coreset.DIVIDED),
-      shape(rows, over=coreset.DIVIDED),
+      shape(rows, 64, over=coreset.SHARDED),
+      shape(rows, over=coreset.SHARDED),
       coreset.Chosen(
         shape(dtype=jnp.int32),
         shape(choices),

@@ -20,8 +20,8 @@ DIM = 5
 
 
 @pytest.fixture
-def divided(monkeypatch):
-  """Small banks too are divided over the devices."""
+def sharded(monkeypatch):
+  """Small banks too are sharded over the devices."""
   monkeypatch.setattr(memory_bank, 'SMALL', 0)
 
 
@@ -40,11 +40,11 @@ def on_devices(bank):
   return [np.asarray(shard.data) for shard in shards]
 
 
-def test_each_device_has_its_part_alone(divided):
+def test_each_device_has_its_part_alone(sharded):
   rows = random_rows(1030)
   bank = memory_bank.from_rows(rows)
   assert (bank.size, bank.dim, bank.mesh) == (1030, DIM, all_devices())
-  assert bank.layout.divided
+  assert bank.layout.sharded
   # Runs of 258 rows, in two groups.
   assert bank.groups_on_device == 2
   assert bank.rows.shape == (4, 2, GROUP, DIM)
@@ -62,22 +62,22 @@ def test_each_device_has_its_part_alone(divided):
 def test_a_small_bank_is_copied_to_all_devices():
   rows = random_rows(1030)
   bank = memory_bank.from_rows(rows)
-  assert not bank.layout.divided
+  assert not bank.layout.sharded
   assert bank.rows.shape == (1, 5, GROUP, DIM)
   for part in on_devices(bank):
     np.testing.assert_array_equal(part.reshape(-1, DIM)[:1030], rows)
 
 
-@pytest.mark.parametrize(('spare', 'divided'), [(0, False), (-1, True)])
-def test_what_is_small(spare, divided, monkeypatch):
+@pytest.mark.parametrize(('spare', 'sharded'), [(0, False), (-1, True)])
+def test_what_is_small(spare, sharded, monkeypatch):
   rows = random_rows(1030)
   monkeypatch.setattr(memory_bank, 'SMALL', rows.nbytes + spare)
-  assert memory_bank.from_rows(rows).layout.divided == divided
+  assert memory_bank.from_rows(rows).layout.sharded == sharded
 
 
-def test_one_device_has_it_all(divided):
+def test_one_device_has_it_all(sharded):
   bank = memory_bank.from_rows(random_rows(1030), mesh_of(1))
-  assert not bank.layout.divided
+  assert not bank.layout.sharded
   assert bank.rows.sharding.device_set == {jax.devices()[0]}
 
 
@@ -91,7 +91,7 @@ def test_round_trip(count, small, monkeypatch):
   np.testing.assert_array_equal(memory_bank.to_rows(bank), rows)
 
 
-def test_round_trip_of_a_bank_on_the_host(divided):
+def test_round_trip_of_a_bank_on_the_host(sharded):
   rows = random_rows(1030)
   bank = memory_bank.on_host(rows, 1000)
   assert (bank.size, bank.dim, bank.groups_on_device) == (1030, DIM, 4)
@@ -121,7 +121,7 @@ def test_embeddings_are_rows_and_their_padding_is_none(trap, small, monkeypatch)
   rows, queries = random_rows(7 * 60), random_rows(8) + 1
   trap = {'large': 1e6, 'query': queries[0]}.get(trap, trap)
   bank = bank_building.from_embeddings(embeddings_of(rows, 7, 60, trap))
-  assert (bank.size, bank.layout.divided) == (7 * 60, small == 0)
+  assert (bank.size, bank.layout.sharded) == (7 * 60, small == 0)
   np.testing.assert_array_equal(memory_bank.to_rows(bank), rows)
   found = nearest.search(queries, bank, 2)
   expected = nearest.search(queries, memory_bank.from_rows(rows), 2)
@@ -130,7 +130,7 @@ def test_embeddings_are_rows_and_their_padding_is_none(trap, small, monkeypatch)
   np.testing.assert_array_equal(found.indices, banks.brute_force(queries, rows, 2)[1])
 
 
-def test_the_sample_is_of_the_rows_alone(divided, monkeypatch):
+def test_the_sample_is_of_the_rows_alone(sharded, monkeypatch):
   samples = []
   design = memory_bank.screening.design
   monkeypatch.setattr(

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture
-def divided(monkeypatch):
-  """Small banks too are divided over the devices."""
+def sharded(monkeypatch):
+  """Small banks too are sharded over the devices."""
   monkeypatch.setattr(memory_bank, 'SMALL', 0)
 
 
@@ -38,12 +38,12 @@ def check(queries, found, expected):
   )
   np.testing.assert_array_equal(found.indices, indices)
   assert found.distances.shape == found.indices.shape == (len(queries), distances.shape[1])
-  assert 0 <= float(found.unproven) <= 1
+  assert 0 <= float(found.fallback_fraction) <= 1
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('kind', banks.HARD)
-def test_exact(kind, dtype, divided):
+def test_exact(kind, dtype, sharded):
   rows, queries = banks.make(kind)
   k = min(3, len(rows))
   bank = memory_bank.from_rows(rows, dtype=jnp.dtype(dtype))
@@ -59,7 +59,7 @@ def test_any_number_of_devices_divided_or_not(kind, monkeypatch):
   for small, devices in ((0, 1), (0, 2), (0, 4), (2**20, 4)):
     monkeypatch.setattr(memory_bank, 'SMALL', small)
     bank = memory_bank.from_rows(rows, mesh_of(devices))
-    assert bank.layout.divided == (devices > 1 and small == 0)
+    assert bank.layout.sharded == (devices > 1 and small == 0)
     found.append(nearest.search(queries, bank, 3, query_block=64))
   check(queries, found[0], banks.brute_force(queries, rows, 3))
   for other in found[1:]:
@@ -92,7 +92,7 @@ def test_any_shape_and_scale(size, dim, count, query_block, bank_block, k, dtype
   check(queries, found, banks.brute_force(queries, rows, k))
 
 
-def test_many_dimensions(divided):
+def test_many_dimensions(sharded):
   rng = np.random.default_rng(0)
   rows, queries = (rng.normal(size=(count, 512)).astype(np.float32) for count in (700, 9))
   bank = memory_bank.from_rows(rows)
@@ -106,7 +106,7 @@ def squared_search(queries, bank, k):
   return found._replace(distances=found.distances + 1)
 
 
-def test_inside_of_jit(divided):
+def test_inside_of_jit(sharded):
   rows, queries = banks.make(banks.gaussian_pair)
   found = squared_search(queries, memory_bank.from_rows(rows), 2)
   expected = banks.brute_force(np.square(queries), rows, 2)
@@ -115,7 +115,7 @@ def test_inside_of_jit(divided):
   )
 
 
-def test_inside_of_jit_a_query_without_a_number_has_no_distance(divided):
+def test_inside_of_jit_a_query_without_a_number_has_no_distance(sharded):
   rows, queries = banks.make(banks.gaussian_pair)
   queries[3, 1], queries[5, 0] = np.nan, np.inf
   distances = np.asarray(squared_search(queries, memory_bank.from_rows(rows), 2).distances)
@@ -127,19 +127,19 @@ def test_no_queries():
   rows, queries = banks.make(banks.gaussian_pair)
   found = nearest.search(queries[:0], memory_bank.from_rows(rows), 2)
   assert found.distances.shape == found.indices.shape == (0, 2)
-  assert found.unproven == 0
+  assert found.fallback_fraction == 0
 
 
-def test_what_a_screen_saves_and_what_it_cannot(divided):
-  def unproven(kind):
+def test_what_a_screen_saves_and_what_it_cannot(sharded):
+  def fallback_fraction(kind):
     rows, queries = banks.make(kind)
-    return float(nearest.search(queries, memory_bank.from_rows(rows, mesh_of(1))).unproven)
+    return float(nearest.search(queries, memory_bank.from_rows(rows, mesh_of(1))).fallback_fraction)
 
   # Rows that are far apart compared with what the screen leaves out are proven at once.
-  assert unproven(banks.few_dimensions) < 0.1
-  assert unproven(banks.queries_in_the_bank) == 0
+  assert fallback_fraction(banks.few_dimensions) < 0.1
+  assert fallback_fraction(banks.queries_in_the_bank) == 0
   # Inside a tight cluster rounding hides who is nearer.
-  assert unproven(banks.tight_clusters) > 0.9
+  assert fallback_fraction(banks.tight_clusters) > 0.9
 
 
 class TestOnHost:
@@ -152,7 +152,7 @@ class TestOnHost:
 
   # Two chunks are full, the last one is half full.
   @pytest.mark.parametrize('kind', [banks.duplicates, banks.narrow])
-  def test_exact(self, kind, divided):
+  def test_exact(self, kind, sharded):
     rows, queries = banks.make(kind)
     found = nearest.search(queries, memory_bank.on_host(rows, 600), 3, query_block=64)
     check(queries, found, banks.brute_force(queries, rows, 3))
@@ -168,7 +168,7 @@ class TestOnHost:
     bank = memory_bank.on_host(rows[:24], 8)
     check(queries, nearest.search(queries, bank, 20), banks.brute_force(queries, rows[:24], 20))
 
-  def test_read_from_a_file_chunk_by_chunk(self, tmp_path, monkeypatch, divided):
+  def test_read_from_a_file_chunk_by_chunk(self, tmp_path, monkeypatch, sharded):
     rows, queries = banks.make(banks.gaussian_pair)
     np.save(tmp_path / 'rows.npy', rows)
     bank = memory_bank.on_host(np.load(tmp_path / 'rows.npy', mmap_mode='r'), 600)
@@ -181,7 +181,7 @@ class TestOnHost:
     check(queries, found, banks.brute_force(queries, rows, 3))
     assert loaded == [0, 600, 1200]
 
-  def test_a_bad_row_in_a_later_chunk(self, divided):
+  def test_a_bad_row_in_a_later_chunk(self, sharded):
     rows, queries = banks.make(banks.gaussian_pair)
     rows[1300, 3] = np.nan
     with pytest.raises(UserError, match='memory bank has a NaN or an infinity'):

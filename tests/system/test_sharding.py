@@ -35,4 +35,4 @@ def test_placed_on_some_of_the_devices():
 
 
 def test_placed_in_parts():
-  check(sharding.place(TREE, mesh_of(4), sharding.DIVIDED), 4, jax.devices())
+  check(sharding.place(TREE, mesh_of(4), sharding.SHARDED), 4, jax.devices())

@@ -56,8 +56,8 @@ def test_described_arrays_have_shapes_types_and_places():
   assert (found['a'].shape, found['a'].dtype) == ((4, 3), jnp.float32)
   assert found['key'].dtype == tree['key'].dtype
   assert found['a'].sharding.is_fully_replicated
-  divided = aot.described(tree['a'], mesh, sharding.DIVIDED)
-  assert divided.sharding.shard_shape((4, 3)) == (1, 3)
+  sharded = aot.described(tree['a'], mesh, sharding.SHARDED)
+  assert sharded.sharding.shard_shape((4, 3)) == (1, 3)
 
 
 def test_a_program_that_does_not_fit_is_none_and_other_errors_are_not_hidden():

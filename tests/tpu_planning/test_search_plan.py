@@ -101,7 +101,7 @@ def test_the_search_compiles_for_a_tpu(tmp_path):
   # The library's own log is no concern of the user's.
   assert 'WARNING' not in done.stderr
   (found,) = json.loads(file.read_text())['rows']
-  assert (found['chips'], found['rows_on_chip'], found['divided']) == (chips, rows // chips, True)
+  assert (found['chips'], found['rows_on_chip'], found['sharded']) == (chips, rows // chips, True)
   assert found['kernels'] == 1
   assert set(found['collectives']) == {'all-gather', 'all-reduce'}
   assert found['peak_seconds'] == pytest.approx(2 * queries * rows * 128 / (chips * 197e12))

@@ -11,7 +11,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.encoder import Encoder
 from patch_svdd_jax.system.batching import pad_images
-from patch_svdd_jax.system.sharding import DIVIDED, EVERYWHERE, place
+from patch_svdd_jax.system.sharding import REPLICATED, SHARDED, place
 from patch_svdd_jax.training import crops, objective, sampling, windows
 from tests.detection.test_detector import random_params
 from tests.support.draws import NEIGHBOURS, check_uniform
@@ -30,9 +30,9 @@ def crops_config(noise=0.0, **settings):
   return config
 
 
-def make_sampler(config, cut=windows.cut):
-  shape = architecture.from_config(config.encoder)
-  return crops.make_sampler(shape, config.train, COUNT, cut)
+def make_sampler(config, crop=windows.crop):
+  arch = architecture.from_config(config.encoder)
+  return crops.make_sampler(arch, config.train, COUNT, crop)
 
 
 def keys(count=CROPS, seed=0):
@@ -97,12 +97,12 @@ def test_views_are_slices_of_the_images_a_shift_apart():
 def test_points_lie_on_the_map_and_positions_at_their_offset(scale):
   points = coded_views().points[scale]
   side = (SIDE - scale) // NATIVE + 1
-  for name in ('first', 'second', 'near'):
+  for name in ('first', 'second', 'anchor'):
     assert getattr(points, name).shape == (CROPS, PAIRS, 2)
     assert getattr(points, name).min() == 0
     assert getattr(points, name).max() == side - 1
   for axis in range(2):
-    check_uniform(points.near[..., axis], side)
+    check_uniform(points.anchor[..., axis], side)
   check_uniform(points.positions, 8)
   offset, direction = NATIVE * (points.second - points.first), NEIGHBOURS[points.positions]
   np.testing.assert_array_equal(np.sign(offset), direction)
@@ -126,12 +126,12 @@ def test_in_the_image_a_pair_lies_apart_as_its_points_and_the_views_shift(scale)
     for name, view, at in (
       ('first', views.first, points.first),
       ('second', views.second, points.second),
-      ('near', views.first, points.near),
-      ('nearer', views.second, points.near),
+      ('anchor', views.first, points.anchor),
+      ('neighbour', views.second, points.anchor),
     )
   }
   shift = np.repeat(corners(views.second)[0] - corners(views.first)[0], PAIRS, axis=0)
-  np.testing.assert_array_equal(seen['nearer'] - seen['near'], shift)
+  np.testing.assert_array_equal(seen['neighbour'] - seen['anchor'], shift)
   offset = seen['second'] - seen['first']
   np.testing.assert_array_equal(
     offset - shift, NATIVE * (points.second - points.first).reshape(-1, 2)
@@ -144,26 +144,26 @@ def test_in_the_image_a_pair_lies_apart_as_its_points_and_the_views_shift(scale)
 def test_crops_and_their_pairs_are_drawn_apart():
   views = coded_views()
   first = views.points[16].first.reshape(-1, 2), views.points[8].first.reshape(-1, 2)
-  for one, other in ((first[0], first[1]), (first[0], views.points[16].near.reshape(-1, 2))):
+  for one, other in ((first[0], first[1]), (first[0], views.points[16].anchor.reshape(-1, 2))):
     assert abs(np.corrcoef(one[:, 0], other[:, 0])[0, 1]) < 0.1
   again = jit(make_sampler(crops_config()))(keys(seed=1), coded_images(), no_mean())
   assert not np.array_equal(again.points[16].first, views.points[16].first)
 
 
 @pytest.mark.parametrize(
-  ('images_lie', 'devices'), [('replicated', 2), ('replicated', 4), ('divided', 2), ('divided', 4)]
+  ('images_lie', 'devices'), [('replicated', 2), ('replicated', 4), ('sharded', 2), ('sharded', 4)]
 )
 def test_devices_change_no_pair(images_lie, devices):
-  spec, cut = windows.placement(images_lie)
+  spec, crop = windows.placement(images_lie)
   mesh, images = mesh_of(devices), coded_images()
   sample = jax.shard_map(
-    make_sampler(crops_config(), cut),
+    make_sampler(crops_config(), crop),
     mesh=mesh,
-    in_specs=(DIVIDED, spec, EVERYWHERE),
-    out_specs=DIVIDED,
+    in_specs=(SHARDED, spec, REPLICATED),
+    out_specs=SHARDED,
     check_vma=False,
   )
-  padded = pad_images(images, -(-COUNT // devices) * devices) if spec == DIVIDED else images
+  padded = pad_images(images, -(-COUNT // devices) * devices) if spec == SHARDED else images
   found = jit(sample)(keys(), place(padded, mesh, spec), no_mean())
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(coded_views()), strict=True):
     assert len(one.addressable_shards) == devices
@@ -192,7 +192,7 @@ def test_an_embedding_is_that_of_the_patch_behind_its_point():
     jit(
       lambda *given: (
         make_sampler(config)(*given),
-        objective.embed_crop_pairs(config, COUNT, windows.cut)(params, *given),
+        objective.embed_crop_pairs(config, COUNT, windows.crop)(params, *given),
       )
     )(drawn, IMAGES, MEAN)
   )
@@ -205,8 +205,8 @@ def test_an_embedding_is_that_of_the_patch_behind_its_point():
     for name, view, at in (
       ('first', views.first, points.first),
       ('second', views.second, points.second),
-      ('near', views.first, points.near),
-      ('nearer', views.second, points.near),
+      ('anchor', views.first, points.anchor),
+      ('neighbour', views.second, points.anchor),
     ):
       alone = np.asarray(embed(jnp.asarray(windows_behind(view, at, scale))))
       assert alone.std(axis=0).mean() > 0.01
@@ -241,7 +241,7 @@ def test_the_smallest_crops_and_images_that_pass_do_hold_pairs():
   crops.check(config)
   side = (31 - 16) // NATIVE + 1
   points = jit(lambda key: crops.draw_points(key, side, *crops.offsets(16, NATIVE), 400))(keys()[0])
-  for at in (points.first, points.second, points.near):
+  for at in (points.first, points.second, points.anchor):
     assert (at.min(), at.max()) == (0, side - 1)
   # Two crops of 31 in 32 pixels: each view has its corners at 0 or 1.
   uniform = np.random.default_rng(0).random((400, 3), np.float32)

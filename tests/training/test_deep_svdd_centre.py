@@ -17,8 +17,8 @@ def test_the_centre_is_the_mean_embedding_of_an_untrained_encoder():
   found = deep_svdd_centre.initial(config, IMAGES, MEAN)
   encoder = Encoder(architecture.from_config(config.encoder))
   params = {'params': init_encoder(config)}
-  standardised = (IMAGES - MEAN) / 255
-  patches = [standardised[:, i : i + 8, j : j + 8] for i, j in corners(IMAGE_SIZE, 8, 4)]
+  normalised = (IMAGES - MEAN) / 255
+  patches = [normalised[:, i : i + 8, j : j + 8] for i, j in corners(IMAGE_SIZE, 8, 4)]
   expected = encoder.apply(params, np.concatenate(patches), method='embed_patches')
   np.testing.assert_allclose(found['k8'], np.asarray(expected).mean(axis=0), rtol=1e-4)
   assert {k: value.shape for k, value in deep_svdd_centre.zeros(config).items()} == {'k8': (8,)}

@@ -270,7 +270,7 @@ def test_steady_state_control_a_transfer_is_refused(monkeypatch):
 
     def compile(self):
       program = self.program.compile()
-      return lambda state, _, mean, setting: program(state, IMAGES, mean, setting)
+      return lambda state, _, mean, hyperparams: program(state, IMAGES, mean, hyperparams)
 
   monkeypatch.setattr(train_step, 'make_train_step', FromHost)
   with pytest.raises(jax.errors.JaxRuntimeError, match=TRANSFER):
@@ -305,14 +305,14 @@ def test_a_finished_run_takes_no_step(whole_run):
 # What lies on the devices, and settings that no run can use.
 
 
-def test_images_are_dealt_out_where_they_are_divided():
+def test_images_are_dealt_out_where_they_are_sharded():
   mesh = all_devices()
-  for name, share in (('replicated', COUNT), ('divided', 2)):
-    images, mean, setting = loop.place_inputs(tiny_config(images=name), IMAGES, MEAN, mesh)
+  for name, share in (('replicated', COUNT), ('sharded', 2)):
+    images, mean, hyperparams = loop.place_inputs(tiny_config(images=name), IMAGES, MEAN, mesh)
     assert [len(shard.data) for shard in images.addressable_shards] == [share] * 4
     np.testing.assert_array_equal(images[:COUNT], IMAGES)
     assert mean.sharding.is_fully_replicated
-    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(setting))
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(hyperparams))
     assert images.sharding.is_fully_replicated == (name == 'replicated')
   assert not images[COUNT:].any()
 

@@ -12,30 +12,30 @@ from patch_svdd_jax.training import losses
 
 def embeddings(count=6, dim=5):
   """Pairs of which the second and the fifth are identical."""
-  z, z_near = np.random.default_rng(0).normal(size=(2, count, dim)).astype(np.float32)
-  z_near[[1, 4]] = z[[1, 4]]
-  return z, z_near
+  z, z_neighbour = np.random.default_rng(0).normal(size=(2, count, dim)).astype(np.float32)
+  z_neighbour[[1, 4]] = z[[1, 4]]
+  return z, z_neighbour
 
 
-def lengths(z, z_near):
-  return np.array([math.dist(a, b) for a, b in zip(z.tolist(), z_near.tolist(), strict=True)])
+def lengths(z, z_neighbour):
+  return np.array([math.dist(a, b) for a, b in zip(z.tolist(), z_neighbour.tolist(), strict=True)])
 
 
 def test_neighbour_loss_is_the_mean_distance_not_squared():
-  z, z_near = embeddings()
-  np.testing.assert_allclose(losses.distance(z, z_near), lengths(z, z_near), rtol=1e-6)
-  expected = lengths(z, z_near).mean()
-  np.testing.assert_allclose(losses.neighbour_loss(z, z_near), expected, rtol=1e-6)
+  z, z_neighbour = embeddings()
+  np.testing.assert_allclose(losses.distance(z, z_neighbour), lengths(z, z_neighbour), rtol=1e-6)
+  expected = lengths(z, z_neighbour).mean()
+  np.testing.assert_allclose(losses.neighbour_loss(z, z_neighbour), expected, rtol=1e-6)
 
 
 def test_identical_pairs_have_no_gradient():
-  z, z_near = embeddings()
-  by_z, by_z_near = jax.jit(jax.grad(losses.neighbour_loss, argnums=(0, 1)))(z, z_near)
+  z, z_neighbour = embeddings()
+  by_z, by_z_neighbour = jax.jit(jax.grad(losses.neighbour_loss, argnums=(0, 1)))(z, z_neighbour)
   # d/dz of ||z - z'|| is the unit vector from z' to z; of the mean of six, a sixth of it.
-  distances = lengths(z, z_near)[:, None]
-  expected = (z.astype(np.float64) - z_near) / np.where(distances, distances, 1) / 6
+  distances = lengths(z, z_neighbour)[:, None]
+  expected = (z.astype(np.float64) - z_neighbour) / np.where(distances, distances, 1) / 6
   np.testing.assert_allclose(by_z, expected, rtol=1e-5)
-  np.testing.assert_allclose(by_z_near, -expected, rtol=1e-5)
+  np.testing.assert_allclose(by_z_neighbour, -expected, rtol=1e-5)
   assert not by_z[1].any()
   assert not by_z[4].any()
 
@@ -48,9 +48,9 @@ def test_a_batch_of_identical_pairs_costs_nothing():
 
 
 def test_neighbour_loss_of_a_collapsed_encoder_keeps_its_digits():
-  z, z_near = embeddings()
-  found = losses.neighbour_loss(1e-6 * z, 1e-6 * z_near)
-  np.testing.assert_allclose(found, 1e-6 * lengths(z, z_near).mean(), rtol=1e-5)
+  z, z_neighbour = embeddings()
+  found = losses.neighbour_loss(1e-6 * z, 1e-6 * z_neighbour)
+  np.testing.assert_allclose(found, 1e-6 * lengths(z, z_neighbour).mean(), rtol=1e-5)
 
 
 def test_centre_loss_is_the_mean_distance_to_one_point():
@@ -99,7 +99,7 @@ def measure(z):
 
   def on_device(part):
     covariance = losses.covariance(part, 'row')
-    return covariance, losses.spread(covariance), losses.effective_rank(covariance)
+    return covariance, losses.embedding_std(covariance), losses.effective_rank(covariance)
 
   return jax.vmap(on_device, axis_name='row')(z.reshape(4, 4, 4))
 

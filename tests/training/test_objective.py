@@ -39,14 +39,14 @@ CENTRES = dict(zip(('k16', 'k8'), np.random.default_rng(1).normal(0, 0.3, (2, 8)
 def evaluate(pairs, **train):
   """Returns a function of the parameters: pairs' embeddings, and the loss of the same pairs."""
   config = loss_config(pairs, **train)
-  setting = train_state.setting(config, CENTRES)._replace(svdd_weight=jnp.float32(WEIGHT))
+  hyperparams = train_state.hyperparams(config, CENTRES)._replace(svdd_weight=jnp.float32(WEIGHT))
   keys = jax.random.split(jax.random.key(0), objective.examples(config))
-  embed = objective.PAIRS[pairs](config, COUNT, windows.cut)
+  embed = objective.PAIRS[pairs](config, COUNT, windows.crop)
   loss = objective.make_loss(config, COUNT)
 
   @jax.jit
   def both(params, *given):
-    return embed(params['encoder'], *given), loss(params, *given, setting)
+    return embed(params['encoder'], *given), loss(params, *given, hyperparams)
 
   return lambda params: jax.device_get(both(params, keys, IMAGES, MEAN))
 
@@ -69,14 +69,14 @@ def classify64(params, first, second):
 @pytest.mark.parametrize('pairs', ['patches', 'crops'])
 def test_loss_and_metrics_agree_with_float64(pairs):
   params = random_state_params(loss_config(pairs))
-  embeddings, (value, (metrics, near)) = evaluate(pairs)(params)
+  embeddings, (value, (metrics, anchors)) = evaluate(pairs)(params)
   expected, total = {}, 0.0
   for k, found in embeddings.items():
     assert found.first.shape == (BATCH, 8)
     assert found.positions.shape == (BATCH,)
     odds = classify64(params['classifiers'][f'k{k}'], found.first, found.second)
     position = -np.log(odds[np.arange(BATCH), found.positions]).mean()
-    apart = found.near.astype(np.float64) - found.nearer
+    apart = found.anchor.astype(np.float64) - found.neighbour
     neighbour = np.sqrt((apart**2).sum(axis=1)).mean()
     expected |= {
       f'position_loss/k{k}': position,
@@ -85,7 +85,7 @@ def test_loss_and_metrics_agree_with_float64(pairs):
     }
     total += position + WEIGHT * neighbour
     assert neighbour > 0.01
-    np.testing.assert_array_equal(near[f'k{k}'], found.near)
+    np.testing.assert_array_equal(anchors[f'k{k}'], found.anchor)
   assert value == metrics.pop('loss') == pytest.approx(total, rel=1e-5)
   assert metrics.keys() == expected.keys()
   for name, found in metrics.items():
@@ -99,7 +99,7 @@ def test_losses_of_ablations_agree_with_float64(position_weight):
   embeddings, (value, (metrics, _)) = evaluated(params)
   total = 0.0
   for k, found in embeddings.items():
-    apart = found.near.astype(np.float64) - CENTRES[f'k{k}']
+    apart = found.anchor.astype(np.float64) - CENTRES[f'k{k}']
     to_centre = np.sqrt((apart**2).sum(axis=1)).mean()
     assert metrics[f'centre_loss/k{k}'] == pytest.approx(to_centre, rel=1e-5)
     total += position_weight * metrics[f'position_loss/k{k}'] + WEIGHT * to_centre

@@ -10,7 +10,7 @@ import pytest
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import pad_images
-from patch_svdd_jax.system.sharding import DIVIDED, EVERYWHERE, place
+from patch_svdd_jax.system.sharding import REPLICATED, SHARDED, place
 from patch_svdd_jax.training import sampling, windows
 from tests.support.draws import (
   NEIGHBOURS,
@@ -199,7 +199,7 @@ def read_codes(patches):
 
 
 def cut(images, mean, corners, numbers):
-  """The standardised patches, in float64."""
+  """The normalised patches, in float64."""
   mean = mean.astype(np.float64)
   squares = [np.s_[row : row + PATCH, column : column + PATCH] for row, column in corners]
   return np.stack(
@@ -232,10 +232,10 @@ def test_cut_patches_are_slices_of_the_images(mode):
     np.testing.assert_array_equal(np.sign(offset), NEIGHBOURS[positions])
   # The mean image is cut where the patch is; the draws do not depend on it.
   means = np.random.default_rng(0).uniform(0, 255, (*IMAGE_SIZE, 3)).astype(np.float32)
-  standardised = sampler(mode)(keys(1), images, means)
+  normalised = sampler(mode)(keys(1), images, means)
   for name, (corners, numbers) in found.items():
     expected = cut(images, means, corners, numbers)
-    np.testing.assert_allclose(getattr(standardised, name), expected, atol=1e-6)
+    np.testing.assert_allclose(getattr(normalised, name), expected, atol=1e-6)
 
 
 def test_position_and_neighbour_pairs_are_drawn_apart():
@@ -256,20 +256,20 @@ def test_a_pair_depends_on_its_own_key_alone():
 
 
 @pytest.mark.parametrize(
-  ('images_lie', 'devices'), [('replicated', 2), ('replicated', 4), ('divided', 2), ('divided', 4)]
+  ('images_lie', 'devices'), [('replicated', 2), ('replicated', 4), ('sharded', 2), ('sharded', 4)]
 )
 def test_devices_change_no_pair(images_lie, devices):
-  spec, cut = windows.placement(images_lie)
+  spec, crop = windows.placement(images_lie)
   mesh, images = mesh_of(devices), coded_images()
   sample = jax.shard_map(
-    sampling.make_sampler(PATCH, 'valid', augmentation(), COUNT, cut),
+    sampling.make_sampler(PATCH, 'valid', augmentation(), COUNT, crop),
     mesh=mesh,
-    in_specs=(DIVIDED, spec, EVERYWHERE),
-    out_specs=DIVIDED,
+    in_specs=(SHARDED, spec, REPLICATED),
+    out_specs=SHARDED,
     check_vma=False,
   )
   # Black images make up the last device's part: none is drawn.
-  padded = pad_images(images, -(-COUNT // devices) * devices) if spec == DIVIDED else images
+  padded = pad_images(images, -(-COUNT // devices) * devices) if spec == SHARDED else images
   found = jit(sample)(keys(1), place(padded, mesh, spec), no_mean())
   expected = sampler('valid')(keys(1), images, no_mean())
   for name, values in expected._asdict().items():

@@ -45,7 +45,7 @@ def test_a_setting_is_what_the_config_names():
     seed=3, svdd_weight=1e-3, learning_rate=2e-4, batch_size=256, learning_rate_scaling='sqrt'
   )
   centre = np.arange(4, dtype=np.float32)
-  found = train_state.setting(config, {'k16': centre})
+  found = train_state.hyperparams(config, {'k16': centre})
   assert jax.random.key_data(found.key).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
   assert found.svdd_weight == np.float32(1e-3)
   assert found.learning_rate == np.float32(4e-4)

@@ -12,7 +12,7 @@ from patch_svdd_jax.models import mean_image
 from patch_svdd_jax.models.encoder import PositionClassifier
 from patch_svdd_jax.system.sharding import place
 from patch_svdd_jax.training import loop, objective, train_state, train_step, windows
-from patch_svdd_jax.training.train_state import Setting
+from patch_svdd_jax.training.train_state import Hyperparams
 from tests.support.runs import (
   COUNT,
   IMAGES,
@@ -42,15 +42,15 @@ class Program:
   def __init__(self, devices=1, population=False, **train):
     self.config, self.mesh = step_config(**train), mesh_of(devices)
     self.step = train_step.make_train_step(self.config, COUNT, self.mesh, population)
-    *self.data, self.setting = loop.place_inputs(self.config, IMAGES, MEAN, self.mesh)
+    *self.data, self.hyperparams = loop.place_inputs(self.config, IMAGES, MEAN, self.mesh)
 
-  def run(self, state=None, setting=None, steps=STEPS):
+  def run(self, state=None, hyperparams=None, steps=STEPS):
     """The states before each step and after the last, and the metrics of each."""
     state = train_state.init_state(self.config) if state is None else state
-    state, setting = place((state, setting or self.setting), self.mesh)
+    state, hyperparams = place((state, hyperparams or self.hyperparams), self.mesh)
     states, metrics = [on_host(state)], []
     for _ in range(steps):
-      state, found = self.step(state, *self.data, setting)
+      state, found = self.step(state, *self.data, hyperparams)
       states.append(on_host(state))
       metrics.append(jax.device_get(found))
     return states, metrics
@@ -85,10 +85,10 @@ def check_same_run(found, expected, parts=1, learning_rate=1e-4):
   ('devices', 'train'),
   [
     (4, {}),
-    (4, {'images': 'divided'}),
-    (2, {'images': 'divided', 'accumulate': 2}),
+    (4, {'images': 'sharded'}),
+    (2, {'images': 'sharded', 'accumulate': 2}),
     (4, {'pairs': 'crops'}),
-    (2, {'pairs': 'crops', 'images': 'divided', 'accumulate': 2}),
+    (2, {'pairs': 'crops', 'images': 'sharded', 'accumulate': 2}),
   ],
   ids=str,
 )
@@ -100,7 +100,7 @@ def test_devices_and_parts_change_no_run(devices, train):
 def test_what_is_watched_agrees_with_float64_and_so_does_the_loss():
   """Of every step, on the pairs that its keys draw."""
   config = step_config()
-  embed = jax.jit(objective.embed_patch_pairs(config, COUNT, windows.cut))
+  embed = jax.jit(objective.embed_patch_pairs(config, COUNT, windows.crop))
   classify = jax.jit(PositionClassifier().apply)
   states, metrics = run(4)
   for step, found in enumerate(metrics):
@@ -108,13 +108,13 @@ def test_what_is_watched_agrees_with_float64_and_so_does_the_loss():
     params = states[step].params
     pairs = embed(params['encoder'], jax.random.split(key, 8), IMAGES, MEAN)[8]
     logits = classify({'params': params['classifiers']['k8']}, pairs.first, pairs.second)
-    logits, near, nearer = (
-      np.asarray(value, np.float64) for value in (logits, pairs.near, pairs.nearer)
+    logits, anchor, neighbour = (
+      np.asarray(value, np.float64) for value in (logits, pairs.anchor, pairs.neighbour)
     )
     odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    eigenvalues = np.linalg.eigvalsh(np.cov(near, rowvar=False, bias=True))
+    eigenvalues = np.linalg.eigvalsh(np.cov(anchor, rowvar=False, bias=True))
     position = -np.log(odds[np.arange(8), np.asarray(pairs.positions)]).mean()
-    neighbour = np.sqrt(((near - nearer) ** 2).sum(axis=1)).mean()
+    neighbour = np.sqrt(((anchor - neighbour) ** 2).sum(axis=1)).mean()
     expected = {
       'loss': position + 0.1 * neighbour,
       'position_loss/k8': position,
@@ -171,8 +171,8 @@ def test_a_run_repeats_bit_for_bit_and_another_seed_draws_other_pairs():
   for one, other in zip(program(4).run(), run(4), strict=True):
     assert_same_bits(one, other)
   # From the same initial state.
-  setting = train_state.setting(step_config(seed=1), {})
-  states, metrics = program(4).run(setting=setting, steps=1)
+  hyperparams = train_state.hyperparams(step_config(seed=1), {})
+  states, metrics = program(4).run(hyperparams=hyperparams, steps=1)
   changed = moved(states[1].params, run(4)[0][1].params)
   assert [name for name, differs in changed.items() if not differs] == [
     'classifiers/k8/last_kernel'
@@ -183,14 +183,16 @@ def test_a_run_repeats_bit_for_bit_and_another_seed_draws_other_pairs():
 def test_the_state_is_donated():
   of_four = program(4)
   before = place(train_state.init_state(of_four.config), of_four.mesh)
-  after, _ = of_four.step(before, *of_four.data, of_four.setting)
+  after, _ = of_four.step(before, *of_four.data, of_four.hyperparams)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
   assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(after))
 
 
 def test_a_step_that_is_not_finite_does_nothing():
-  states, metrics = program(4).run(setting=settings()[1]._replace(svdd_weight=jnp.float32(np.nan)))
+  states, metrics = program(4).run(
+    hyperparams=all_hyperparams()[1]._replace(svdd_weight=jnp.float32(np.nan))
+  )
   for state in states[1:]:
     assert_same_bits(state, states[0])
   for found in metrics:
@@ -202,9 +204,9 @@ def test_a_step_that_is_not_finite_does_nothing():
 MEMBERS = ((0, 0.1, 1e-4), (5, 1.0, 1e-3), (2, 0.01, 3e-4))  # seed, lambda, learning rate
 
 
-def settings(members=MEMBERS):
+def all_hyperparams(members=MEMBERS):
   return [
-    Setting(jax.random.key(seed), jnp.float32(svdd_weight), jnp.float32(learning_rate), {})
+    Hyperparams(jax.random.key(seed), jnp.float32(svdd_weight), jnp.float32(learning_rate), {})
     for seed, svdd_weight, learning_rate in members
   ]
 
@@ -226,13 +228,13 @@ def initial(seed):
 
 def run_population(members=MEMBERS):
   states = stacked([initial(seed) for seed, _, _ in members])
-  return program(4, population=True).run(states, stacked(settings(members)))
+  return program(4, population=True).run(states, stacked(all_hyperparams(members)))
 
 
 def test_a_population_equals_its_members_trained_one_by_one():
   together = run_population()
-  for index, (given, setting) in enumerate(zip(MEMBERS, settings(), strict=True)):
-    alone = program(4).run(initial(given[0]), setting)
+  for index, (given, hyperparams) in enumerate(zip(MEMBERS, all_hyperparams(), strict=True)):
+    alone = program(4).run(initial(given[0]), hyperparams)
     check_same_run(member(together, index), alone, learning_rate=given[2])
     assert all(found['finite_steps'] == 1 for found in alone[1])
 

@@ -72,9 +72,9 @@ def test_what_there_is(found):
 
 def test_distances_agree_with_float64(found, images, mean, params):
   """Of the images in the middle of two halves: of five and of three."""
-  shape = architecture.from_config(tiny_config().encoder)
+  arch = architecture.from_config(tiny_config().encoder)
   variables = {'params': params['encoder']}
-  embed = jax.jit(lambda pixels: Encoder(shape).apply(variables, pixels, STRIDES))
+  embed = jax.jit(lambda pixels: Encoder(arch).apply(variables, pixels, STRIDES))
 
   def rows(pixels):
     grids = embed((pixels.astype(np.float32) - mean[None]) / 255)
@@ -108,14 +108,14 @@ def test_pairs_agree_with_float64(found, images, mean, params):
         return encoder.apply({'params': params['encoder']}, patches, method='embed_patches')
 
       head = {'params': params['classifiers'][f'k{k}']}
-      near, nearer = embed(pairs.neighbour_first), embed(pairs.neighbour_second)
+      anchor, neighbour = embed(pairs.neighbour_first), embed(pairs.neighbour_second)
       first, second = embed(pairs.position_first), embed(pairs.position_second)
-      return classifier.apply(head, first, second), pairs.positions, near, nearer
+      return classifier.apply(head, first, second), pairs.positions, anchor, neighbour
 
-    logits, positions, near, nearer = (np.asarray(value) for value in network(keys))
+    logits, positions, anchor, neighbour = (np.asarray(value) for value in network(keys))
     logits = logits.astype(np.float64)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), positions]
-    apart = np.linalg.norm(near.astype(np.float64) - nearer, axis=1)
+    apart = np.linalg.norm(anchor.astype(np.float64) - neighbour, axis=1)
     assert found[f'position_accuracy/k{k}'] == np.mean(logits.argmax(axis=1) == positions)
     assert found[f'position_loss/k{k}'] == pytest.approx(losses.mean(), rel=1e-5)
     assert found[f'neighbour_loss/k{k}'] == pytest.approx(apart.mean(), rel=1e-5)
@@ -161,7 +161,7 @@ def test_without_held_out_images_there_is_nothing(images, mean):
 
 
 def test_embeddings_that_are_all_the_same():
-  found = validation.describe('k16', np.zeros(7, np.float32), 0.0)
+  found = validation.distance_statistics('k16', np.zeros(7, np.float32), 0.0)
   assert found['distance_max/k16'] == found['radius/k16'] == 0
   assert found['relative_median/k16'] == np.inf
 

@@ -9,7 +9,7 @@ import pytest
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import pad_images
-from patch_svdd_jax.system.sharding import DIVIDED, place
+from patch_svdd_jax.system.sharding import SHARDED, place
 from patch_svdd_jax.training import augment, windows
 from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
 from tests.support.runs import mesh_of
@@ -46,28 +46,28 @@ def squares(images):
 @pytest.mark.parametrize('count', [5, 8])
 @pytest.mark.parametrize(
   ('name', 'devices'),
-  [('replicated', 1), ('replicated', 4), ('divided', 1), ('divided', 2), ('divided', 4)],
+  [('replicated', 1), ('replicated', 4), ('sharded', 1), ('sharded', 2), ('sharded', 4)],
 )
 def test_windows_are_slices_wherever_the_images_lie(name, devices, count):
   mesh, images = mesh_of(devices), random_images(count)
-  spec, cut = windows.placement(name)
-  padded = pad_images(images, 8) if spec == DIVIDED else images
-  cut_shares = jax.shard_map(
-    lambda *given: cut(*given, SIDE),
+  spec, crop = windows.placement(name)
+  padded = pad_images(images, 8) if spec == SHARDED else images
+  crop_shares = jax.shard_map(
+    lambda *given: crop(*given, SIDE),
     mesh=mesh,
-    in_specs=(spec, DIVIDED, DIVIDED),
-    out_specs=DIVIDED,
+    in_specs=(spec, SHARDED, SHARDED),
+    out_specs=SHARDED,
     check_vma=False,
   )
-  found = jit(cut_shares)(
-    place(padded, mesh, spec), *(place(given, mesh, DIVIDED) for given in (INDICES, CORNERS))
+  found = jit(crop_shares)(
+    place(padded, mesh, spec), *(place(given, mesh, SHARDED) for given in (INDICES, CORNERS))
   )
   assert found.dtype == np.uint8
   np.testing.assert_array_equal(found, squares(images))
 
 
 def test_unknown_placement_is_refused():
-  with pytest.raises(UserError, match=r"images='host': give 'replicated' or 'divided'"):
+  with pytest.raises(UserError, match=r"images='host': give 'replicated' or 'sharded'"):
     windows.placement('host')
 
 

@@ -17,10 +17,10 @@ from patch_svdd_jax.reporting.html.page import (
   ANOMALOUS,
   NORMAL,
   Compared,
+  FiguresRow,
   Headline,
   Item,
   Page,
-  Row,
   Table,
 )
 
@@ -147,10 +147,10 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Tab
   return [table for table in found if table.rows]
 
 
-def _rows(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Row]:
+def _rows(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[FiguresRow]:
   """All figures by name; those of what is compared with, which has a name of its own, after it."""
   return [
-    Row(f'{of} {name}'.lstrip(), figures, compared=bool(of))
+    FiguresRow(f'{of} {name}'.lstrip(), figures, compared=bool(of))
     for of, all_figures in measured.items()
     for name, figures in all_figures.items()
   ]

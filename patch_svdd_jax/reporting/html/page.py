@@ -81,7 +81,7 @@ class Headline:
   others: Sequence[Compared] = ()
 
 
-class Row(NamedTuple):
+class FiguresRow(NamedTuple):
   """The figures of one thing in a table; those of what it is compared with are shown fainter."""
 
   name: str
@@ -104,7 +104,7 @@ class Table:
   name: str
   title: str
   heading: str
-  rows: Sequence[Row]
+  rows: Sequence[FiguresRow]
   note: str = ''
 
 

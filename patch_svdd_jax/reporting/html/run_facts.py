@@ -33,7 +33,7 @@ TIMING = {
   'map_images_per_s': ('maps', 'images/s'),
   'images_per_s': ('all of these', 'images/s'),
   'search_gflop_per_s': ('search, by the whole product', 'GFLOP/s'),
-  'search_unproven': ('share of patches that took a second look', ''),
+  'search_fallback_fraction': ('share of patches whose search fell back', ''),
   'bank_rows': ('patches in the memory banks', ''),
   'metrics_seconds': ('metrics', 's'),
   'peak_memory_mib': ('peak memory', 'MiB'),

@@ -12,7 +12,7 @@ from patch_svdd_jax.reporting import overlays
 _STOPS = 17
 
 
-class Page(NamedTuple):
+class StaticPage(NamedTuple):
   """The page, and what its script and its style are recognised by, as 'sha256-...'."""
 
   html: str
@@ -20,7 +20,7 @@ class Page(NamedTuple):
   style_hash: str
 
 
-def assemble() -> Page:
+def assemble() -> StaticPage:
   """The page out of its parts, with the colour scale of reports."""
   parts = importlib.resources.files(__package__)
   markup, style, script = (
@@ -28,7 +28,7 @@ def assemble() -> Page:
   )
   style = style.replace('COLOUR_SCALE', _gradient())
   html = markup.replace('STYLE', style).replace('SCRIPT', script)
-  return Page(html, _hash(script), _hash(style))
+  return StaticPage(html, _hash(script), _hash(style))
 
 
 def _gradient() -> str:
