@@ -1,211 +1,78 @@
-"""Charts of a page: what they show, and where it lies in an SVG of one size.
+"""Charts of a page: drawn by matplotlib for light screens; the style sheet inverts them on dark."""
 
-The template draws them, so that style sheets give lines and text the colours of the page.
-"""
+import base64
+import functools
+from typing import Any
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import matplotlib
 
-import numpy as np
-from matplotlib.ticker import MaxNLocator
+from patch_svdd_jax.system import figures
 
-# The drawing and the room around the plot for ticks and titles, in units of the drawing.
-WIDTH, HEIGHT = 320, 230
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 8, 42
+COLOURS = ('#0b5cc0', '#b45309', '#0f766e', '#a21caf', '#4d7c0f', '#9f1239')
+GREY, RED = '#71717a', '#b3171d'  # of what is beside the point, and of the threshold
+TEXT = '#55555f'
 
-# The page has so many colours for lines, and one for what is beside the point.
-COLOURS, GREY = 6, 6
+_WIDTH, _HEIGHT, _ENTRY = 4.0, 2.9, 0.18  # inches; of the chart, and of each line of its legend
 
-# A line loses vertices that lie this near to it (units), and more where it has more than so many.
-TOLERANCE, MOST_VERTICES = 0.25, 500
-
-
-class Range(NamedTuple):
-  """What an axis spans."""
-
-  low: float
-  high: float
-
-
-class Tick(NamedTuple):
-  """A labelled place on an axis, in units of the drawing."""
-
-  place: float
-  label: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Line:
-  """A line through points; where one is not finite, it is interrupted.
-
-  Attributes:
-    label: for the legend.
-    x, y: f[P].
-    colour: the number of a colour of the page.
-    dashed: whether it is compared with, rather than shown.
-    dotted: whether every point has a dot: they are few, or only one.
-  """
-
-  label: str
-  x: np.ndarray
-  y: np.ndarray
-  colour: int = 0
-  dashed: bool = False
-  dotted: bool = False
+_STYLE: dict[Any, Any] = {
+  'axes.axisbelow': True,
+  'axes.edgecolor': TEXT,
+  'axes.facecolor': 'none',
+  'axes.grid': True,
+  'axes.labelcolor': TEXT,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'figure.facecolor': 'none',
+  'font.sans-serif': ['DejaVu Sans', 'sans-serif'],
+  'font.size': 11,
+  'grid.color': '#d4d4d8',
+  'legend.borderpad': 0,
+  'legend.frameon': False,
+  'legend.labelcolor': TEXT,
+  'legend.labelspacing': 0.2,
+  'path.simplify_threshold': 0.5,  # a line loses vertices that lie so near to it, in points
+  'svg.fonttype': 'none',  # text stays text, which is smaller than its outlines
+  'xtick.color': TEXT,
+  'xtick.major.size': 0,
+  'ytick.color': TEXT,
+  'ytick.major.size': 0,
+}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Bars:
-  """A histogram.
-
-  Attributes:
-    label: for the legend.
-    edges: f64[B + 1], rising.
-    counts: i64[B].
-    colour: the number of a colour of the page.
-  """
-
-  label: str
-  edges: np.ndarray
-  counts: np.ndarray
-  colour: int = 0
-
-
-class Mark(NamedTuple):
-  """A point of its own."""
-
-  label: str
-  x: float
-  y: float
-
-
-class Rule(NamedTuple):
-  """A straight line across the plot at a value of the x-axis, or else of the y-axis."""
-
-  label: str
-  value: float
-  vertical: bool = True
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class Chart:
   """One plot.
 
   Attributes:
     name: by which the page and its tests know it.
-    title, x_title, y_title: texts.
-    x_limits, y_limits: what the axes span.
-    lines, bars, marks, rules: what is plotted.
+    title: text above.
+    axes: to plot on.
     caption: text below.
   """
 
-  name: str
-  title: str
-  x_title: str
-  y_title: str
-  x_limits: Range
-  y_limits: Range
-  lines: Sequence[Line] = ()
-  bars: Sequence[Bars] = ()
-  marks: Sequence[Mark] = ()
-  rules: Sequence[Rule] = ()
-  caption: str = ''
+  def __init__(self, name: str, title: str, x_title: str, y_title: str):
+    from matplotlib.figure import Figure  # it draws without a screen
 
-  def across(self, value: np.ndarray | float) -> np.ndarray:
-    """The place of a value of the x-axis."""
-    return LEFT + _share(value, self.x_limits) * (WIDTH - LEFT - RIGHT)
-
-  def down(self, value: np.ndarray | float) -> np.ndarray:
-    """The place of a value of the y-axis."""
-    return HEIGHT - BOTTOM - _share(value, self.y_limits) * (HEIGHT - TOP - BOTTOM)
+    self.name, self.title, self.caption = name, title, ''
+    with matplotlib.rc_context(_STYLE):
+      self._figure = Figure(layout='constrained')
+      self.axes = self._figure.subplots()
+    self.axes.set(xlabel=x_title, ylabel=y_title)
+    for axis in (self.axes.xaxis, self.axes.yaxis):
+      axis.set_major_formatter('{x:,.7g}')
 
   @property
-  def x_ticks(self) -> list[Tick]:
-    """Round values of the x-axis."""
-    return [Tick(float(self.across(value)), _label(value)) for value in _round(self.x_limits)]
+  def description(self) -> str:
+    """Says what is plotted, for those who do not see it."""
+    _, labels = self.axes.get_legend_handles_labels()
+    over = f'{self.title}: {self.axes.get_ylabel()} over {self.axes.get_xlabel()}'
+    return '; '.join([over, *labels])
 
-  @property
-  def y_ticks(self) -> list[Tick]:
-    """Round values of the y-axis."""
-    return [Tick(float(self.down(value)), _label(value)) for value in _round(self.y_limits)]
-
-  def path(self, line: Line) -> str:
-    """A line as the data of an SVG path."""
-    points = self._places(line)
-    finite = np.isfinite(points).all(1)
-    pieces = np.split(points, np.flatnonzero(np.diff(finite)) + 1)
-    return ''.join(_path(thin(piece)) for piece in pieces if np.isfinite(piece).all())
-
-  def dots(self, line: Line) -> str:
-    """The points of a line as strokes of no length, which round ends make dots."""
-    points = self._places(line)
-    points = points[np.isfinite(points).all(1)]
-    return ''.join(f'M{x:.1f} {y:.1f}h0' for x, y in points)
-
-  def outline(self, bars: Bars) -> str:
-    """A histogram as the data of an SVG path, closed along the axis."""
-    x = self.across(np.repeat(bars.edges, 2))
-    y = self.down(np.concatenate([[0], np.repeat(bars.counts, 2), [0]]))
-    return _path(np.stack([x, y], axis=1)) + 'Z'
-
-  def _places(self, line: Line) -> np.ndarray:
-    return np.stack([self.across(line.x), self.down(line.y)], axis=1)
-
-
-def around(values: np.ndarray) -> Range:
-  """Range that hold all finite values, with some room; 0 to 1 where there is none."""
-  finite = values[np.isfinite(values)]
-  if not finite.size:
-    return Range(0.0, 1.0)
-  low, high = float(finite.min()), float(finite.max())
-  room = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
-  return Range(low - room, high + room)
-
-
-def histograms(groups: Mapping[str, np.ndarray]) -> list[Bars]:
-  """Histograms of groups of scores by name, over the same bins; infinite scores are left out."""
-  groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
-  values = np.concatenate([np.zeros(0), *groups.values()])
-  bins = len(np.histogram_bin_edges(values, 'auto')) - 1
-  edges = np.histogram_bin_edges(values, min(max(bins, 10), 40))
-  return [
-    Bars(name, edges, np.histogram(members, edges)[0], colour)
-    for colour, (name, members) in enumerate(groups.items())
-  ]
-
-
-def thin(points: np.ndarray) -> np.ndarray:
-  """Fewer of the points f64[P, 2] of a line: those left out lie within TOLERANCE of what is kept.
-
-  The tolerance is doubled until no more than MOST_VERTICES are left.
-  """
-  from skimage.measure import approximate_polygon  # it takes a second to import
-
-  points = np.round(points, 1)
-  points = points[np.append(True, (np.diff(points, axis=0) != 0).any(1))]
-  tolerance = TOLERANCE
-  kept = approximate_polygon(points, tolerance)
-  while len(kept) > MOST_VERTICES:
-    tolerance *= 2
-    kept = approximate_polygon(points, tolerance)
-  return kept
-
-
-def _share(value: np.ndarray | float, limits: Range) -> np.ndarray:
-  return (np.asarray(value, np.float64) - limits.low) / (limits.high - limits.low)
-
-
-def _round(limits: Range) -> list[float]:
-  """Round values between the limits."""
-  values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(*limits)
-  room = 1e-6 * (limits.high - limits.low)
-  return [float(value) for value in values if limits.low - room <= value <= limits.high + room]
-
-
-def _label(value: float) -> str:
-  return f'{value:,.4g}' if abs(value) < 1e4 else f'{value:,.7g}'
-
-
-def _path(points: np.ndarray) -> str:
-  return 'M' + 'L'.join(f'{x:.1f} {y:.1f}' for x, y in points)
+  @functools.cached_property
+  def uri(self) -> str:
+    """Draws the chart, now complete, with its legend below: the data URI of an SVG."""
+    handles, labels = self.axes.get_legend_handles_labels()
+    self._figure.set_size_inches(_WIDTH, _HEIGHT + _ENTRY * len(labels))
+    with matplotlib.rc_context(_STYLE):
+      self._figure.legend(handles, labels, loc='outside lower left')
+      svg = figures.encode(self._figure, 'svg')
+    return f'data:image/svg+xml;base64,{base64.b64encode(svg).decode()}'

@@ -69,7 +69,7 @@ def make(
     warnings=warnings,
     headlines=headlines(evaluation, compared),
     tables=tables(evaluation, compared),
-    curves=measured_curves.charts(split, {name: evaluation} | compared, name, threshold),
+    curves=measured_curves.make_charts(split, {name: evaluation} | compared, name, threshold),
     training=run_facts.training_charts(history),
     timing=run_facts.timing(evaluation.timing),
     settings=run_facts.settings(config) if config else (),

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from patch_svdd_jax.detection.calibration import Threshold
-from patch_svdd_jax.reporting.html.charts import Chart, Range, Rule, around, histograms
+from patch_svdd_jax.reporting.html import charts
+from patch_svdd_jax.reporting.html.charts import Chart
 from patch_svdd_jax.reporting.html.page import FALSE_ALARM, MISSED, Item
 
 MOST_ITEMS = 200  # of about 25 kB each
@@ -60,18 +61,32 @@ def tally(scores: Mapping[str, np.ndarray], threshold: Threshold) -> list[Verdic
 
 
 def score_chart(scores: Mapping[str, np.ndarray], threshold: Threshold | None) -> Chart:
-  """How the scores of all images are distributed, by what they are."""
-  bars = histograms(scores)
-  rules = [Rule(f'threshold {threshold.value:.4g}', threshold.value)] if threshold else []
-  tallest = max(int(each.counts.max()) for each in bars)
-  ends = [each.edges[[0, -1]] for each in bars] + [np.array([rule.value for rule in rules])]
-  return Chart(
-    name='scores',
-    title='Image scores',
-    x_title='score',
-    y_title='images',
-    x_limits=around(np.concatenate(ends)),
-    y_limits=Range(0.0, 1.06 * max(tallest, 1)),
-    bars=bars,
-    rules=rules,
-  )
+  """Draws how the scores of all images are distributed, by what they are.
+
+  The histograms have the same bins, and leave infinite scores out.
+  """
+  finite = {kind: members[np.isfinite(members)] for kind, members in scores.items()}
+  together = np.concatenate([*finite.values()])
+  bins = len(np.histogram_bin_edges(together, 'auto')) - 1
+  edges = np.histogram_bin_edges(together, min(max(bins, 10), 40)).tolist()
+  chart = Chart('scores', 'Image scores', 'score', 'images')
+  chart.axes.locator_params(axis='y', integer=True)
+  for (kind, members), colour, line in zip(
+    finite.items(), charts.COLOURS, ('-', '--'), strict=False
+  ):
+    chart.axes.hist(
+      members,
+      edges,
+      histtype='stepfilled',
+      facecolor=(colour, 0.25),
+      edgecolor=colour,
+      linestyle=line,
+      linewidth=1.5,
+      label=f'{kind} ({len(members):,})',
+    )
+  if threshold:
+    label = f'threshold {threshold.value:.4g}'
+    chart.axes.axvline(
+      threshold.value, color=charts.RED, linestyle=':', linewidth=1.75, label=label
+    )
+  return chart

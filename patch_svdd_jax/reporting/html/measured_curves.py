@@ -1,7 +1,7 @@
 """Curves of what was measured on labelled images, with the areas that the metrics are."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,57 +17,47 @@ from patch_svdd_jax.evaluation.metric_curves import (
   roc_curve,
   up_to,
 )
-from patch_svdd_jax.reporting.html.charts import COLOURS, GREY, Chart, Line, Mark, Range
+from patch_svdd_jax.reporting.html import charts
+from patch_svdd_jax.reporting.html.charts import Chart
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
 
 PRO_LIMIT = 0.3  # of the false positive rate, that of aupro_30
 
-_UNIT = Range(0.0, 1.0)
-_ROOM = Range(0.0, 1.03)  # a line along the top is not cut in half
-_CHANCE = Line('chance', np.array([0.0, 1.0]), np.array([0.0, 1.0]), GREY, dashed=True)
-
-# What is plotted, by the metric that is the area under it; without the curves.
+# What is plotted, by the metric that is the area under it: name, title, and titles of the axes.
 _CHARTS = {
-  'image_auroc': Chart(
+  'image_auroc': (
     'image-roc',
     'Image ROC',
     'normal images called anomalous',
     'anomalous images found',
-    _UNIT,
-    _ROOM,
-    [_CHANCE],
   ),
-  'image_ap': Chart(
+  'image_ap': (
     'image-precision-recall',
     'Image precision and recall',
     'recall: anomalous images found',
     'precision: found among called',
-    _UNIT,
-    _ROOM,
   ),
-  'pixel_auroc': Chart(
+  'pixel_auroc': (
     'pixel-roc',
     'Pixel ROC',
     'normal pixels called anomalous',
     'anomalous pixels found',
-    _UNIT,
-    _ROOM,
-    [_CHANCE],
   ),
-  'aupro_30': Chart(
+  'aupro_30': (
     'pro',
     'Per-region overlap (PRO)',
     'normal pixels called anomalous',
     'share of a region found, mean',
-    Range(0.0, PRO_LIMIT),
-    _ROOM,
   ),
 }
 
 
-def charts(
+def make_charts(
   split: Split, measured: Mapping[str, Evaluation], name: str, threshold: Threshold | None
 ) -> list[Chart]:
-  """Image ROC and precision-recall, pixel ROC and PRO; none that lacks one of the two classes.
+  """Draws image ROC and precision-recall, pixel ROC and PRO; none that lacks one of two classes.
 
   Args:
     split: the images that were scored.
@@ -84,33 +74,44 @@ def charts(
     'pixel_auroc': lambda scores: roc_curve(masks, scores.maps[name][known]),
     'aupro_30': lambda scores: up_to(pro_curve(masks, scores.maps[name][known]), PRO_LIMIT),
   }
-  marks: dict[str, list[Mark]] = {}
+  marks: dict[str, tuple[float, float]] = {}
   if threshold and labels.any() and not labels.all():
     alarms = next(iter(measured.values())).scores.images[name] > threshold.value
     marks = _at_threshold(labels, alarms)
   found = []
-  for metric, chart in _CHARTS.items():
-    lines = [
-      _line(label, each.maps[name], metric, curves[metric](each.scores), number)
-      for number, (label, each) in enumerate(measured.items())
-    ]
-    lines = [line for line in lines if line.x.size]
-    if lines:
-      shown = [*lines, *chart.lines]
-      found.append(dataclasses.replace(chart, lines=shown, marks=marks.get(metric, ())))
+  for metric, titles in _CHARTS.items():
+    lines = {
+      f'{of}: {metrics.TITLES[metric]} {each.maps[name][metric]:.4f}': curves[metric](each.scores)
+      for of, each in measured.items()
+    }
+    if all(line.x.size for line in lines.values()):
+      chart = Chart(*titles)
+      # A line along the top is not cut in half.
+      chart.axes.set(xlim=(0, PRO_LIMIT if metric == 'aupro_30' else 1), ylim=(0, 1.03))
+      _plot(chart.axes, lines, marks.get(metric), chance=metric.endswith('auroc'))
+      found.append(chart)
   return found
 
 
-def _line(label: str, figures: Mapping[str, float], metric: str, curve: Curve, number: int) -> Line:
-  """A curve with its area in the legend; all but the first are compared with."""
-  label = f'{label}: {metrics.TITLES[metric]} {figures[metric]:.4f}'
-  return Line(label, curve.x, curve.y, number % COLOURS, dashed=number > 0)
+def _plot(
+  axes: 'Axes', lines: Mapping[str, Curve], mark: tuple[float, float] | None, *, chance: bool
+) -> None:
+  """Plots curves by their labels, the first above those that it is compared with."""
+  for number, (label, curve) in enumerate(lines.items()):
+    colour = charts.COLOURS[number % len(charts.COLOURS)]
+    line, order = ('--', 2) if number else ('-', 3)
+    axes.plot(curve.x, curve.y, line, color=colour, zorder=order, clip_on=False, label=label)
+  if chance:
+    axes.plot([0, 1], [0, 1], '--', color=charts.GREY, zorder=1.5, label='chance')
+  if mark:
+    look: dict[str, Any] = {'color': charts.RED, 'markeredgecolor': 'white', 'markersize': 8}
+    axes.plot(*mark, 'o', **look, zorder=4, clip_on=False, label='threshold')
 
 
-def _at_threshold(labels: np.ndarray, alarms: np.ndarray) -> dict[str, list[Mark]]:
+def _at_threshold(labels: np.ndarray, alarms: np.ndarray) -> dict[str, tuple[float, float]]:
   """Where the threshold lies on the curves of images; on precision only if anything is called."""
   recall = float(alarms[labels].mean())
-  marks = {'image_auroc': [Mark('threshold', float(alarms[~labels].mean()), recall)]}
+  marks = {'image_auroc': (float(alarms[~labels].mean()), recall)}
   if alarms.any():
-    marks['image_ap'] = [Mark('threshold', recall, float(labels[alarms].mean()))]
+    marks['image_ap'] = (recall, float(labels[alarms].mean()))
   return marks

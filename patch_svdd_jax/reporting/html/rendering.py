@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from patch_svdd_jax.evaluation import metrics
-from patch_svdd_jax.reporting.html import charts, gallery, pictures
+from patch_svdd_jax.reporting.html import gallery, pictures
 from patch_svdd_jax.reporting.html.page import Page
 from patch_svdd_jax.system import files
 
@@ -54,7 +54,6 @@ def render(page: Page, most_items: int = gallery.MOST_ITEMS) -> str:
     scores=gallery.score_chart(page.scores, page.threshold) if page.scores else None,
     colour_scale=pictures.colour_scale(),
     scale_ticks=[float(value) for value in np.linspace(*page.limits, 5)],
-    charts=charts,
     titles=metrics.TITLES,
     # Both are ours, and stand in the page as they are.
     style=Markup(style),

@@ -1,6 +1,7 @@
 """What a page says of the run behind it: training, timing, settings."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -8,7 +9,8 @@ import numpy as np
 from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.reporting import learning_curves
-from patch_svdd_jax.reporting.html.charts import COLOURS, Chart, Line, Rule, around
+from patch_svdd_jax.reporting.html import charts
+from patch_svdd_jax.reporting.html.charts import Chart
 from patch_svdd_jax.reporting.html.page import Fact, Setting
 from patch_svdd_jax.training import checkpoint_selection
 
@@ -64,28 +66,30 @@ def training_charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
   Args:
     history: lines of `monitoring.read`.
   """
-  found = [(name, _lines(history, name)) for name in TRAINING]
-  return [_chart(name, lines) for name, lines in found if lines]
+  keys = [*dict.fromkeys(key for line in history for key in line)]
+  found = {name: [key for key in keys if key.partition('/')[0] == name] for name in TRAINING}
+  return [_chart(name, scales, history) for name, scales in found.items() if scales]
 
 
-def _lines(history: Sequence[Mapping[str, float]], name: str) -> list[Line]:
-  """Of each scale a line, and a dashed one of held-out images."""
-  scales = [
-    key
-    for key in dict.fromkeys(key for line in history for key in line)
-    if key.partition('/')[0] == name
-  ]
-  lines = []
-  for colour, key in enumerate(scales):
-    scale = key.partition('/')[2]
+def _chart(name: str, scales: Sequence[str], history: Sequence[Mapping[str, float]]) -> Chart:
+  """Draws a line of each scale, and a dashed one of held-out images."""
+  title, unit = TRAINING[name]
+  chart = Chart(f'training-{name}', title, 'step', unit)
+  for number, key in enumerate(scales):
+    scale, colour = key.partition('/')[2], charts.COLOURS[number % len(charts.COLOURS)]
     x, y = _values(history, key)
-    shown = learning_curves.smooth(y) if len(y) >= MANY_CALLS else y
-    lines.append(Line(scale or 'training', x, shown, colour % COLOURS))
+    if len(y) >= MANY_CALLS:
+      y = learning_curves.smooth(y)
+      chart.caption = f'Solid lines: means over the last {learning_curves.SMOOTHED} calls.'
+    chart.axes.plot(x, y, color=colour, label=scale or 'training')
     x, y = _values(history, HELD_OUT + key)
     if x.size:
       label = f'{scale}, held out' if scale else 'held out'
-      lines.append(Line(label, x, y, colour % COLOURS, dashed=True, dotted=True))
-  return lines
+      chart.axes.plot(x, y, '--o', color=colour, markersize=4, label=label)
+  if name == 'position_accuracy':
+    look: dict[str, Any] = {'color': charts.RED, 'linestyle': ':', 'linewidth': 1.75}
+    chart.axes.axhline(checkpoint_selection.CHANCE, **look, label='chance')
+  return chart
 
 
 def _values(history: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -93,23 +97,3 @@ def _values(history: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarra
   found = [(line['step'], line[key]) for line in history if np.isfinite(line.get(key, np.nan))]
   steps, values = np.array(found, np.float64).reshape(-1, 2).T
   return steps, values
-
-
-def _chart(name: str, lines: Sequence[Line]) -> Chart:
-  title, unit = TRAINING[name]
-  rules = [Rule('chance', checkpoint_selection.CHANCE, vertical=False)] * (
-    name == 'position_accuracy'
-  )
-  values = [line.y for line in lines] + [np.array([rule.value for rule in rules])]
-  smoothed = max(len(line.x) for line in lines if not line.dashed) >= MANY_CALLS
-  return Chart(
-    name=f'training-{name}',
-    title=title,
-    x_title='step',
-    y_title=unit,
-    x_limits=around(np.concatenate([line.x for line in lines])),
-    y_limits=around(np.concatenate(values)),
-    lines=lines,
-    rules=rules,
-    caption=f'Solid lines: means over the last {learning_curves.SMOOTHED} calls.' * smoothed,
-  )

@@ -68,28 +68,39 @@ def test_curves_have_the_areas_that_their_legends_name(page, evaluation, other):
   assert [chart.name for chart in page.curves] == list(areas)
   for chart in page.curves:
     metric = areas[chart.name]
-    for line, each in zip(chart.lines, (evaluation, other), strict=False):
+    for line, each in zip(chart.axes.lines, (evaluation, other), strict=False):
       value = each.maps['product'][metric]
       width = measured_curves.PRO_LIMIT if metric == 'aupro_30' else 1
-      assert np.trapezoid(line.y, line.x) / width == pytest.approx(value)
-      assert line.label.endswith(f'{metrics.TITLES[metric]} {value:.4f}')
-    assert chart.x_limits == (0, width)
+      assert np.trapezoid(line.get_ydata(), line.get_xdata()) / width == pytest.approx(value)
+      assert line.get_label().endswith(f'{metrics.TITLES[metric]} {value:.4f}')
+    assert chart.axes.get_xlim() == (0, width)
+    lines = {line.get_label(): line for line in chart.axes.lines}
+    assert ('chance' in lines) == metric.endswith('auroc')
+    if 'chance' in lines:
+      assert lines['chance'].get_xydata().tolist() == [[0, 0], [1, 1]]
+
+
+def marks(chart):
+  """Where the threshold is marked in a chart."""
+  return [
+    line.get_xydata().tolist() for line in chart.axes.lines if line.get_label() == 'threshold'
+  ]
 
 
 def test_the_threshold_is_marked_on_the_curves_of_images(page):
   roc, precision_recall, *of_pixels = page.curves
   # 1 of 4 normal and 6 of 7 anomalous images are alarms.
-  assert roc.marks == [('threshold', 1 / 4, pytest.approx(6 / 7))]
-  assert precision_recall.marks == [('threshold', pytest.approx(6 / 7), pytest.approx(6 / 7))]
-  assert all(not chart.marks for chart in of_pixels)
+  assert marks(roc) == [[[1 / 4, pytest.approx(6 / 7)]]]
+  assert marks(precision_recall) == [[[pytest.approx(6 / 7), pytest.approx(6 / 7)]]]
+  assert all(marks(chart) == [] for chart in of_pixels)
 
 
 def test_a_threshold_above_all_scores_has_no_precision(split, evaluation):
-  roc, precision_recall, *_ = measured_curves.charts(
+  roc, precision_recall, *_ = measured_curves.make_charts(
     split, {'product': evaluation}, 'product', Threshold(9.0, 0.01, ensured=True)
   )
-  assert roc.marks == [('threshold', 0, 0)]
-  assert precision_recall.marks == ()
+  assert marks(roc) == [[[0, 0]]]
+  assert marks(precision_recall) == []
 
 
 def test_without_anomalous_images_there_is_no_curve(split, evaluation):

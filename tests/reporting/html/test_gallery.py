@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.reporting.html import Item, gallery
@@ -65,12 +66,38 @@ def test_what_is_above_the_threshold_is_an_alarm():
   assert gallery.tally(SCORES, threshold) == [('normal', 1, 2), ('anomalous', 2, 4)]
 
 
+def test_histograms_share_their_bins_and_count_all_finite_scores():
+  rng = np.random.default_rng(0)
+  normal, anomalous = rng.random(50), rng.random(30) + 1
+  scores = {'normal': normal, 'anomalous': np.append(anomalous, [np.inf, -np.inf])}
+  axes = gallery.score_chart(scores, None).axes
+  _, labels = axes.get_legend_handles_labels()
+  assert labels == ['normal (50)', 'anomalous (30)']
+  for patch, members in zip(axes.patches, (normal, anomalous), strict=True):
+    corners = patch.get_xy()
+    edges = np.unique(corners[:, 0])
+    np.testing.assert_allclose(edges[[0, -1]], (normal.min(), anomalous.max()))
+    assert 10 <= len(edges) - 1 <= 40
+    counts, _ = np.histogram(members, edges)
+    tops = [corners[(corners[:, 0] == edge), 1].max() for edge in edges]
+    np.testing.assert_array_equal(tops, np.maximum(np.append(counts, 0), np.append(0, counts)))
+
+
+@pytest.mark.parametrize('values', [[], [0.5], [0.5, 0.5], [np.inf]])
+def test_histograms_of_hardly_any_values_can_be_drawn(values):
+  chart = gallery.score_chart({'images': np.array(values, float)}, None)
+  _, labels = chart.axes.get_legend_handles_labels()
+  assert labels == [f'images ({np.isfinite(values).sum()})']
+  assert chart.uri
+
+
 def test_the_threshold_lies_in_the_chart_of_scores():
-  chart = gallery.score_chart(SCORES, Threshold(5.0, 0.01, ensured=True))
-  counts = {bars.label: bars.counts.sum() for bars in chart.bars}
-  assert counts == {'normal': 2, 'anomalous': 4}
-  assert chart.x_limits.low < 0.1
-  assert chart.x_limits.high > 5
-  [rule] = chart.rules
-  assert rule.value == 5
-  assert gallery.score_chart(SCORES, None).rules == []
+  axes = gallery.score_chart(SCORES, Threshold(5.0, 0.01, ensured=True)).axes
+  _, labels = axes.get_legend_handles_labels()
+  assert labels == ['normal (2)', 'anomalous (4)', 'threshold 5']
+  [rule] = axes.lines
+  assert list(rule.get_xdata()) == [5, 5]
+  low, high = axes.get_xlim()
+  assert low < 0.1
+  assert high > 5
+  assert not gallery.score_chart(SCORES, None).axes.lines

@@ -18,15 +18,20 @@ HISTORY = [
 def test_training_curves_and_held_out_points():
   loss, accuracy = run_facts.training_charts(HISTORY)
   assert (loss.name, accuracy.name) == ('training-loss', 'training-position_accuracy')
-  assert [line.label for line in loss.lines] == ['training', 'held out']
-  assert [line.label for line in accuracy.lines] == ['k32', 'k32, held out']
-  line, held_out = loss.lines
-  np.testing.assert_array_equal(line.x, [10, 20])
-  np.testing.assert_array_equal(line.y, [4, 2])
-  assert (held_out.x.tolist(), held_out.y.tolist(), held_out.dotted) == ([20], [3], True)
-  assert [rule.value for rule in accuracy.rules] == [1 / 8]
-  assert accuracy.y_limits.low < 0.1
-  assert accuracy.y_limits.high > 0.3
+  line, held_out = loss.axes.lines
+  assert [each.get_label() for each in (line, held_out)] == ['training', 'held out']
+  assert line.get_xydata().tolist() == [[10, 4], [20, 2]]
+  assert held_out.get_xydata().tolist() == [[20, 3]]
+  assert (line.get_marker(), held_out.get_marker()) == ('None', 'o')
+  assert line.get_color() == held_out.get_color()
+  assert (loss.axes.get_xlabel(), loss.axes.get_ylabel()) == ('step', 'sum of weighted losses')
+  k32, of_held_out, chance = accuracy.axes.lines
+  labels = [each.get_label() for each in (k32, of_held_out, chance)]
+  assert labels == ['k32', 'k32, held out', 'chance']
+  assert list(chance.get_ydata()) == [1 / 8, 1 / 8]
+  low, high = accuracy.axes.get_ylim()
+  assert low < 0.1
+  assert high > 0.3
   assert accuracy.caption == ''
 
 
@@ -36,9 +41,9 @@ def test_lines_of_many_calls_are_smoothed():
     {'step': step, 'loss': loss, 'held_out/loss': loss} for step, loss in enumerate(losses)
   ]
   [chart] = run_facts.training_charts(history)
-  line, held_out = chart.lines
-  np.testing.assert_array_equal(line.y, learning_curves.smooth(losses))
-  np.testing.assert_array_equal(held_out.y, losses)
+  line, held_out = chart.axes.lines
+  np.testing.assert_array_equal(line.get_ydata(), learning_curves.smooth(losses))
+  np.testing.assert_array_equal(held_out.get_ydata(), losses)
   assert chart.caption == 'Solid lines: means over the last 10 calls.'
 
 
