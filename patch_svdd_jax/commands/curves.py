@@ -8,7 +8,6 @@ of a step, so that a busy minute of the machine does not bend the curves.
 """
 
 import argparse
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting import learning_curves
+from patch_svdd_jax.system import figures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,11 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   groups = learning_curves.group([learning_curves.read(workdir) for workdir in options.workdirs])
   entries = learning_curves.summary(groups)
   print(console.table(*table(entries)))
-  outputs.write(options, entries, functools.partial(learning_curves.draw, groups))
+  outputs.write(
+    options,
+    entries,
+    lambda suffix: figures.encode(learning_curves.draw(groups), suffix, dpi=120),
+  )
   return 0
 
 

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from patch_svdd_jax.system import figures
 from patch_svdd_jax.training import checkpoint_selection
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 # Test labels mark these checkpoints; nothing uses them.
 BEST = {
@@ -71,8 +73,8 @@ def summary(rows: Sequence[CheckpointRow]) -> list[dict[str, Any]]:
   return [row._asdict() | {'marks': list(row.marks)} for row in rows]
 
 
-def draw(rows: Sequence[CheckpointRow]) -> bytes:
-  """Test AUROCs and the rule's score over the steps, a PNG; marked checkpoints have a line."""
+def draw(rows: Sequence[CheckpointRow]) -> 'Figure':
+  """Draws test AUROCs and the rule's score over the steps; marked checkpoints have a line."""
   from matplotlib.figure import Figure  # it draws without a screen
 
   steps = [row.step for row in rows]
@@ -96,4 +98,4 @@ def draw(rows: Sequence[CheckpointRow]) -> bytes:
     labels.append('score of held-out images')
     other.set_ylabel('score, of held-out normal images')
   figure.legend(lines, labels, loc='outside lower center', ncols=2)
-  return figures.encode(figure, 'png')
+  return figure

@@ -18,7 +18,7 @@ from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.reporting import checkpoint_table, html, overlays
 from patch_svdd_jax.reporting.html import evaluated
 from patch_svdd_jax.search import coreset
-from patch_svdd_jax.system import files, npz
+from patch_svdd_jax.system import figures, files, npz
 
 # What an evaluation may be compared with, as metrics.json names it.
 RANDOM_ENCODER, FULL_BANK = 'random_encoder', 'full_bank'
@@ -136,10 +136,12 @@ def write_evaluation(
       )
       html.write(folder / 'report.html', page)
     if checkpoints:
-      files.write(folder / 'checkpoints.png', checkpoint_table.draw(checkpoints))
+      files.write(
+        folder / 'checkpoints.png', figures.encode(checkpoint_table.draw(checkpoints), 'png')
+      )
     # Last: where metrics.json is, the rest is whole.
-    figures = summary(evaluation, others, checkpoints, copies)
-    files.write(folder / 'metrics.json', (json.dumps(figures, indent=2) + '\n').encode())
+    contents = summary(evaluation, others, checkpoints, copies)
+    files.write(folder / 'metrics.json', (json.dumps(contents, indent=2) + '\n').encode())
 
 
 def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None:

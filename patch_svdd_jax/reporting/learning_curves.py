@@ -4,7 +4,7 @@ import json
 import pathlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -12,8 +12,10 @@ import numpy as np
 from patch_svdd_jax import configuration
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import flops
-from patch_svdd_jax.system import figures
 from patch_svdd_jax.training import monitoring
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 # Positions recognised are noisy call by call: the mean over so many is shown.
 SMOOTHED = 10
@@ -116,8 +118,8 @@ def summary(groups: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
   return entries
 
 
-def draw(groups: Mapping[str, Sequence[Run]], suffix: str) -> bytes:
-  """Positions recognised at each scale and test AUROCs, over time and over FLOPs."""
+def draw(groups: Mapping[str, Sequence[Run]]) -> 'Figure':
+  """Draws positions recognised at each scale and test AUROCs, over time and over FLOPs."""
   from matplotlib.figure import Figure  # it draws without a screen
 
   first = next(iter(groups.values()))[0]
@@ -147,4 +149,4 @@ def draw(groups: Mapping[str, Sequence[Run]], suffix: str) -> bytes:
   for column, heading in enumerate(AXES):
     grid[-1, column].set_xlabel(heading)
   figure.legend(*grid[0, 0].get_legend_handles_labels(), loc='outside upper center')
-  return figures.encode(figure, suffix, dpi=120)
+  return figure

@@ -1,11 +1,9 @@
 """Runs side by side, read from what train and eval leave in a workdir."""
 
-import io
 import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
@@ -96,27 +94,38 @@ def test_smoothing_is_a_mean_over_the_last_calls():
   np.testing.assert_allclose(learning_curves.smooth(values), expected)
 
 
-@pytest.mark.parametrize('checkpoints', [True, False])
-def test_the_picture_has_a_panel_for_each_quantity(tmp_path, checkpoints):
-  workdirs = [
-    make_run(tmp_path / pairs, pairs, 0, 0.4, checkpoints) for pairs in ('crops', 'patches')
+def test_the_figure_shows_each_quantity_over_time_and_flops(workdirs):
+  runs = [learning_curves.read(workdir) for workdir in workdirs]
+  figure = learning_curves.draw(learning_curves.group(runs))
+  grid = np.reshape(figure.axes, (4, 2))
+  assert [axes.get_ylabel() for axes in grid[:, 0]] == [
+    'positions right, k64',
+    'positions right, k32',
+    'image AUROC (test)',
+    'pixel AUROC (test)',
   ]
-  groups = learning_curves.group([learning_curves.read(workdir) for workdir in workdirs])
-  with Image.open(io.BytesIO(learning_curves.draw(groups, 'png'))) as picture:
-    panels = 4 if checkpoints else 2
-    assert picture.size == (1200, round(120 * (2.4 * panels + 0.6)))
+  assert [axes.get_xlabel() for axes in grid[-1]] == ['minutes of training', 'TFLOP of the encoder']
+  of_steps = 0.2 / 60, flops.step_flops(runs[0].config) / 1e12
+  for column, of_step in zip(grid.T, of_steps, strict=True):
+    for axes in column:
+      assert [line.get_color() for line in axes.lines] == ['C0', 'C0', 'C1', 'C1']
+    accuracy, _, image, pixel = (axes.lines[0] for axes in column)
+    np.testing.assert_allclose(accuracy.get_xdata(), np.array([10, 20, 30, 40]) * of_step)
+    np.testing.assert_allclose(
+      accuracy.get_ydata(), learning_curves.smooth(runs[0].accuracies['k64'])
+    )
+    np.testing.assert_allclose(image.get_xdata(), np.array([20, 40]) * of_step)
+    assert [list(line.get_ydata()) for line in (image, pixel)] == [[0.7, 0.6], [0.8, 0.9]]
+  [legend] = figure.legends
+  assert [text.get_text() for text in legend.get_texts()] == ['pairs=patches', 'pairs=crops']
+
+
+def test_runs_that_were_not_evaluated_have_no_panels_of_aurocs(tmp_path):
+  run = learning_curves.read(make_run(tmp_path, 'crops', 0, 0.5, checkpoints=False))
+  assert len(learning_curves.draw(learning_curves.group([run])).axes) == 2 * 2
 
 
 def test_a_workdir_without_training_is_refused(tmp_path):
   configuration.save(default.get_config(), tmp_path)
   with pytest.raises(UserError, match=r'no step was recorded in metrics\.jsonl: train there first'):
     learning_curves.read(tmp_path)
-
-
-def test_the_legend_names_each_group_once(workdirs):
-  picture = learning_curves.draw(
-    learning_curves.group([learning_curves.read(workdir) for workdir in workdirs]), 'svg'
-  )
-  # The comments of the file have its texts.
-  for name in (b'pairs=patches', b'pairs=crops'):
-    assert picture.count(b'<!-- ' + name + b' -->') == 1
