@@ -120,8 +120,9 @@ def write_evaluation(
     maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
     if len(split):
       limits = overlays.colour_limits(maps)
-      overlays.write_overlays(folder / 'overlays', split, maps, scores, limits)
-      overlays.write_overview(folder / 'overview.png', split, maps, scores, limits)
+      overlays.write_overlays(folder / 'overlays', split, maps, limits)
+      overview = overlays.draw_overview(split, maps, scores, limits)
+      overlays.write_overview(folder / 'overview.png', overview)
       page = evaluated.make(
         split,
         evaluation,

@@ -4,30 +4,31 @@ All pictures of a report share one colour scale, so that a normal image looks no
 stretched to its own maximum glows wherever it is highest, defect or not.
 """
 
-import functools
-import io
+import math
 import os
 import pathlib
-from typing import NamedTuple
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy import ndimage
 
-from patch_svdd_jax.data import Split
-from patch_svdd_jax.system import files
+from patch_svdd_jax.data import Split, images
+from patch_svdd_jax.system import figures, files
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 _COLOURS = matplotlib.colormaps['inferno'](np.arange(256), bytes=True)[:, :3]
 _OPACITY = 0.9 * np.linspace(0, 1, 256) ** 0.85  # of the colours over the photograph
 _OUTLINE = np.array((255, 0, 200), np.uint8)  # a hue that neither photographs nor the scale have
-_PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 _PANE, _THUMBNAIL = 256, 144  # pixels, the longer side of an image
-_LEAST_WIDTH = 120  # pixels, room for the caption of a narrow image
-_MARGIN, _GAP, _SEAM = 16, 8, 4
-_HEADER = 28  # pixels, a line of text and the space below
-_BAR = 76  # pixels, the colour scale and its numbers
+_SEAM = 4  # white pixels between images
 _TYPES_ACROSS = 4
+_LONGEST_TITLE = 36  # characters
 
 
 class Panes(NamedTuple):
@@ -70,7 +71,6 @@ def write_overlays(
   folder: str | os.PathLike[str],
   split: Split,
   maps: np.ndarray,
-  scores: np.ndarray,
   limits: tuple[float, float],
 ) -> None:
   """Writes a picture for each image: the image, its true outline, its map, and the map over it.
@@ -82,40 +82,35 @@ def write_overlays(
     folder: where to write; created where missing.
     split: N images.
     maps: f32[N, H, W], anomaly maps.
-    scores: f[N], image scores.
     limits: (low, high) of the colour scale, see `colour_limits`.
   """
-  _check(split, maps, scores)
-  for i, name in enumerate(split.names):
-    panes = panes_of(split.images[i], split.masks[i], maps[i], limits, _PANE)
-    truth = 'ground truth' if split.has_mask[i] else 'ground truth: no mask'
-    truth = truth if split.labels[i] else 'ground truth: normal'
-    picture = _row(name, truth, float(scores[i]), panes, limits)
-    _write(pathlib.Path(folder) / _relative_path(name), picture)
+  _check(split, maps)
+  for image, name, mask, anomaly_map in zip(
+    split.images, split.names, split.masks, maps, strict=True
+  ):
+    write_overlay(folder, name, image, mask, anomaly_map, limits)
 
 
 def write_overlay(
   folder: str | os.PathLike[str],
   name: str,
   image: np.ndarray,
-  found: np.ndarray,
+  mask: np.ndarray,
   anomaly_map: np.ndarray,
-  score: float,
   limits: tuple[float, float],
 ) -> None:
-  """Writes the same picture of one image whose truth is not known: with what was found outlined.
+  """Writes this picture of one image.
 
   Args:
     folder: where to write; created where missing.
     name: of the image, the path below the folder.
     image: u8[H, W, 3].
-    found: bool[H, W].
+    mask: bool[H, W], what is outlined: the truth, or what was found.
     anomaly_map: f32[H, W].
-    score: of the image.
     limits: (low, high) of the colour scale.
   """
-  panes = panes_of(image, found, anomaly_map, limits, _PANE)
-  _write(pathlib.Path(folder) / _relative_path(name), _row(name, 'found', score, panes, limits))
+  panes = panes_of(image, mask, anomaly_map, limits, _PANE)
+  write_png(folder, name, images.encode_png(_joined(panes, axis=1)))
 
 
 def write_png(folder: str | os.PathLike[str], name: str, encoded: bytes) -> None:
@@ -123,100 +118,67 @@ def write_png(folder: str | os.PathLike[str], name: str, encoded: bytes) -> None
   files.write(pathlib.Path(folder) / _relative_path(name), encoded)
 
 
-def write_overview(
-  path: str | os.PathLike[str],
-  split: Split,
-  maps: np.ndarray,
-  scores: np.ndarray,
-  limits: tuple[float, float],
-) -> None:
-  """Writes one picture of the whole test set: of each type the highest and the lowest score.
+def draw_overview(
+  split: Split, maps: np.ndarray, scores: np.ndarray, limits: tuple[float, float]
+) -> 'Figure':
+  """Draws the whole test set in one picture: of each type the highest and the lowest score.
 
   Good images come first. Below each image, with its true outline, is its map laid over it.
 
   Args:
-    path: the PNG to write; it appears whole or not at all.
     split: N images, at least one.
     maps: f32[N, H, W], anomaly maps.
     scores: f[N], image scores.
     limits: (low, high) of the colour scale, see `colour_limits`.
   """
-  _check(split, maps, scores)
-  blocks = []
-  for name in sorted(set(split.defects), key=lambda name: (name != 'good', name)):
-    members = [i for i, defect in enumerate(split.defects) if defect == name]
-    members.sort(key=lambda i: -scores[i])
-    shown = [(members[0], 'highest')] + [(i, 'lowest') for i in members[1:][-1:]]
-    blocks.append(
-      _block(
-        name,
-        [f'{place} {scores[i]:.3g}' for i, place in shown],
-        [panes_of(split.images[i], split.masks[i], maps[i], limits, _THUMBNAIL) for i, _ in shown],
-      )
-    )
-  _write(pathlib.Path(path), _sheet(blocks, limits))
+  from matplotlib.figure import Figure  # it draws without a screen
+
+  _check(split, maps)
+  types = sorted(set(split.defects), key=lambda name: (name != 'good', name))
+  rows = math.ceil(len(types) / _TYPES_ACROSS)
+  across = math.ceil(len(types) / rows)
+  figure = Figure(figsize=(3.2 * across + 0.8, 3.6 * rows + 0.4), layout='constrained')
+  grid = figure.subplots(rows, across, squeeze=False)
+  for axes in grid.flat:
+    axes.axis('off')
+  for axes, name in zip(grid.flat, types, strict=False):
+    members = sorted(np.flatnonzero(np.array(split.defects) == name), key=lambda i: -scores[i])
+    shown = members[:1] + members[1:][-1:]
+    panes = [panes_of(split.images[i], split.masks[i], maps[i], limits, _THUMBNAIL) for i in shown]
+    pairs = [_joined((each.outlined, each.overlay), axis=0) for each in panes]
+    axes.imshow(_joined(pairs, axis=1), interpolation='none')
+    places = zip(('highest', 'lowest'), shown, strict=False)
+    captions = ', '.join(f'{place} {scores[i]:.3g}' for place, i in places)
+    axes.set_title(f'{_drawable(name)}\n{captions}', size=9, loc='left', parse_math=False)
+  scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(*limits), 'inferno')
+  figure.colorbar(scale, ax=grid, label='score')
+  figure.supxlabel('above: image, ground truth outlined; below: anomaly map over it', size=9)
+  return figure
 
 
-def _check(split: Split, maps: np.ndarray, scores: np.ndarray) -> None:
-  if maps.shape != split.masks.shape or scores.shape != split.labels.shape:
-    raise ValueError(
-      f'maps {maps.shape} and scores {scores.shape} are not those of images {split.masks.shape}'
-    )
+def write_overview(path: str | os.PathLike[str], figure: 'Figure') -> None:
+  """Writes what `draw_overview` drew, as a PNG; it appears whole or not at all."""
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph .* missing from font')  # of a type's name
+    files.write(pathlib.Path(path), figures.encode(figure, 'png', dpi=100))
 
 
-def _row(
-  name: str, truth: str, score: float, panes: Panes, limits: tuple[float, float]
-) -> Image.Image:
-  """The picture of one image: name and score, the four panes, and the colour scale."""
-  height, width = panes.photo.shape[:2]
-  step = max(width, _LEAST_WIDTH) + _GAP
-  right, top = _MARGIN + 4 * step, _MARGIN + 2 * _HEADER
-  page = Image.new('RGB', (right + _BAR + _MARGIN, top + height + _MARGIN), _PAPER)
-  draw = ImageDraw.Draw(page)
-  bold, small, score_text = _font(15, bold=True), _font(12), f'score {score:.4g}'
-  room = right - _MARGIN - 4 * _GAP - bold.getlength(score_text)
-  draw.text((_MARGIN, _HEADER), _shortened(name, _font(15), room), _INK, _font(15), 'ls')
-  draw.text((right - _GAP, _HEADER), score_text, _INK, bold, 'rs')
-  captions = ('image', truth, 'anomaly map', 'overlay')
-  for k, (caption, pane) in enumerate(zip(captions, panes, strict=True)):
-    left = _MARGIN + k * step
-    draw.text((left, top - _GAP), caption, _FAINT, small, 'ls')
-    page.paste(Image.fromarray(pane), (left, top))
-  draw.text((right, top - _GAP), 'score', _FAINT, small, 'ls')
-  page.paste(_colour_bar(height, limits), (right, top))
-  return page
+def _check(split: Split, maps: np.ndarray) -> None:
+  if maps.shape != split.masks.shape:
+    raise ValueError(f'maps {maps.shape} are not those of images {split.masks.shape}')
 
 
-def _block(title: str, captions: list[str], panes: list[Panes]) -> Image.Image:
-  """One or two images of a type, each above its overlay; as wide as for two."""
-  height, width = panes[0].photo.shape[:2]
-  step = max(width, _LEAST_WIDTH) + _SEAM
-  lower = _HEADER + height + _SEAM
-  page = Image.new('RGB', (2 * step - _SEAM, lower + height + _HEADER), _PAPER)
-  draw, bold = ImageDraw.Draw(page), _font(14, bold=True)
-  draw.text((0, _HEADER - _GAP), _shortened(title, bold, page.width), _INK, bold, 'ls')
-  for k, (caption, pane) in enumerate(zip(captions, panes, strict=True)):
-    page.paste(Image.fromarray(pane.outlined), (k * step, _HEADER))
-    page.paste(Image.fromarray(pane.overlay), (k * step, lower))
-    draw.text((k * step, lower + height + 2 * _GAP), caption, _FAINT, _font(11), 'ls')
-  return page
+def _joined(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
+  """Pictures u8[h, w, 3] below (axis 0) or beside (axis 1) each other, with white seams."""
+  seam = [(0, _SEAM if each == axis else 0) for each in range(3)]
+  padded = [np.pad(each, seam, constant_values=255) for each in pictures[:-1]]
+  return np.concatenate([*padded, pictures[-1]], axis)
 
 
-def _sheet(blocks: list[Image.Image], limits: tuple[float, float]) -> Image.Image:
-  """Blocks of one size in rows of nearly equal length, the colour scale, and what is what."""
-  rows = -(-len(blocks) // _TYPES_ACROSS)
-  across = -(-len(blocks) // rows)
-  width, height = (side + _MARGIN for side in blocks[0].size)
-  right, bottom = _MARGIN + across * width, _MARGIN + rows * height
-  page = Image.new('RGB', (right + _BAR + _MARGIN, bottom + _HEADER), _PAPER)
-  for k, block in enumerate(blocks):
-    page.paste(block, (_MARGIN + k % across * width, _MARGIN + k // across * height))
-  draw = ImageDraw.Draw(page)
-  draw.text((right, _MARGIN + _HEADER - _GAP), 'score', _FAINT, _font(12), 'ls')
-  page.paste(_colour_bar(rows * height - 2 * _HEADER - _MARGIN, limits), (right, _MARGIN + _HEADER))
-  legend = 'above: image, ground truth outlined\nbelow: anomaly map, one colour scale for all'
-  draw.multiline_text((_MARGIN, bottom - _GAP), legend, _FAINT, _font(11))
-  return page
+def _drawable(text: str) -> str:
+  """The end of a text, without what cannot be drawn."""
+  text = ''.join(each if each.isprintable() else '\ufffd' for each in text)
+  return text if len(text) <= _LONGEST_TITLE else f'…{text[1 - _LONGEST_TITLE :]}'
 
 
 def panes_of(
@@ -270,46 +232,9 @@ def _outline(mask: np.ndarray, width: int) -> np.ndarray:
   return line
 
 
-def _colour_bar(height: int, limits: tuple[float, float]) -> Image.Image:
-  """The colour scale with the values of its ends and quarters."""
-  page = Image.new('RGB', (_BAR, height), _PAPER)
-  draw = ImageDraw.Draw(page)
-  ramp = _COLOURS[np.rint(np.linspace(255, 0, height)).astype(int)]
-  page.paste(Image.fromarray(np.repeat(ramp[:, None], 12, axis=1)), (0, 0))
-  for k, value in enumerate(np.linspace(limits[1], limits[0], 5)):
-    y = round(k * (height - 1) / 4)
-    draw.line([(12, y), (15, y)], _FAINT)
-    draw.text((19, y), f'{value:.3g}', _FAINT, _font(11), {0: 'lt', 4: 'lb'}.get(k, 'lm'))
-  return page
-
-
-@functools.cache
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-  """The font that matplotlib brings along, its size in pixels."""
-  name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
-  return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path(), 'fonts', 'ttf', name), size)
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-  """The text, or as much of its end as there is room for; what cannot be drawn is replaced."""
-  text = ''.join(each if each.isprintable() else '\ufffd' for each in text)
-  if font.getlength(text) <= room:
-    return text
-  while text and font.getlength(f'…{text}') > room:
-    text = text[1:]
-  return f'…{text}'
-
-
 def _relative_path(name: str) -> pathlib.PurePosixPath:
   """Where the picture of an image goes."""
   path = pathlib.PurePosixPath(name)
   if path.is_absolute() or '..' in path.parts:
     raise ValueError(f'the image name {name!r} leads out of the folder of pictures')
   return path if path.suffix == '.png' else path.with_name(files.fitting(path.name, '.png'))
-
-
-def _write(path: pathlib.Path, picture: Image.Image) -> None:
-  """Writes a PNG under a temporary name and renames it once it is whole."""
-  encoded = io.BytesIO()
-  picture.save(encoded, 'PNG', compress_level=4)
-  files.write(path, encoded.getvalue())

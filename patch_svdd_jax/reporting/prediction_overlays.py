@@ -54,6 +54,5 @@ def write(
       split.images[index],
       mask,
       found.maps[index],
-      float(found.scores[index]),
       limits,
     )

@@ -9,7 +9,6 @@ import pytest
 
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.errors import one_line
-from patch_svdd_jax.reporting import overlays
 from patch_svdd_jax.system import files
 from tests.faults import programs
 
@@ -86,11 +85,3 @@ def test_long_names_stay_apart_and_fit():
       assert len(os.fsencode(name)) <= files.LONGEST_NAME
       assert name.endswith(('.png', '.tmp'))
   assert files.fitting('name', '.png') == 'name.png'
-
-
-def test_what_cannot_be_drawn_is_replaced_in_a_picture(tmp_path):
-  image = programs.noise(0)
-  masks = np.zeros(programs.SIZE, bool)
-  for name in ('a\nb', 'a\udcff'):
-    overlays.write_overlay(tmp_path, name, image, masks, masks.astype(np.float32), 1.0, (0.0, 1.0))
-    assert (tmp_path / f'{name}.png').exists()

@@ -110,14 +110,14 @@ def test_maps(split, tmp_path):
 def test_pictures_show_the_last_map_on_one_scale(split, tmp_path, monkeypatch):
   drawn = []
 
-  def remember(write):
+  def remember(draw):
     def remembering(*arguments):
-      drawn.append(arguments[2:])
-      write(*arguments)
+      drawn.append(arguments)
+      return draw(*arguments)
 
     return remembering
 
-  for name in ('write_overlays', 'write_overview'):
+  for name in ('write_overlays', 'draw_overview'):
     monkeypatch.setattr(overlays, name, remember(getattr(overlays, name)))
   evaluation = make_evaluation()
   evaluation_files.write_evaluation(tmp_path, split, evaluation, {})
@@ -126,9 +126,9 @@ def test_pictures_show_the_last_map_on_one_scale(split, tmp_path, monkeypatch):
       picture.load()
       assert min(picture.size) > 24
   product = evaluation.scores.maps['product']
-  (maps, scores, limits), (overview_maps, overview_scores, overview_limits) = drawn
+  (_, _, maps, limits), (_, overview_maps, scores, overview_limits) = drawn
   assert maps is overview_maps is product
-  assert scores is overview_scores is evaluation.scores.images['product']
+  assert scores is evaluation.scores.images['product']
   assert limits == overview_limits
   assert np.quantile(product, 0.5) == pytest.approx(limits[0])
 

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 from skimage import data
@@ -69,7 +70,7 @@ def test_a_value_has_one_colour_in_all_pictures(tmp_path):
   maps = maps_of(split)
   maps[1] *= 20  # its own scale would be another
   limits = overlays.colour_limits(maps)
-  overlays.write_overlays(tmp_path, split, maps, np.ones(2), limits)
+  overlays.write_overlays(tmp_path, split, maps, limits)
   for i, name in enumerate(split.names):
     assert contains(read(tmp_path / name), overlays.colour(maps[i], limits))
   values, (low, high) = np.linspace(-1, 3, 100), (0.0, 2.0)
@@ -105,7 +106,7 @@ def test_a_map_of_one_value_has_one_colour():
 def test_a_row_shows_the_image_its_outline_and_its_map(tmp_path):
   split = make_split(['good', 'hole'])
   maps = maps_of(split)
-  overlays.write_overlays(tmp_path, split, maps, np.ones(2), (0, 2))
+  overlays.write_overlays(tmp_path, split, maps, (0, 2))
   good, hole = (read(tmp_path / name) for name in split.names)
   assert contains(good, split.images[0])
   assert contains(hole, split.images[1])
@@ -115,7 +116,7 @@ def test_a_row_shows_the_image_its_outline_and_its_map(tmp_path):
 
 def test_an_outline_surrounds_the_region_and_covers_none_of_it(tmp_path):
   split = make_split(['hole'])
-  overlays.write_overlays(tmp_path, split, np.zeros(split.masks.shape), np.ones(1), (0, 1))
+  overlays.write_overlays(tmp_path, split, np.zeros(split.masks.shape), (0, 1))
   y, x = np.nonzero((read(tmp_path / split.names[0]) == OUTLINE).all(-1))
   # A square of 64 pixels, a pixel's distance, and a line of two: 70 pixels outside, 66 inside.
   assert (np.ptp(y) + 1, np.ptp(x) + 1) == (70, 70)
@@ -126,50 +127,70 @@ def test_an_outline_surrounds_the_region_and_covers_none_of_it(tmp_path):
 def test_a_defect_all_over_the_image_is_outlined_along_its_edge(tmp_path, size):
   split = make_split(['hole'], size)
   split.masks[:] = True
-  overlays.write_overlays(tmp_path, split, np.zeros(split.masks.shape), np.ones(1), (0, 1))
+  overlays.write_overlays(tmp_path, split, np.zeros(split.masks.shape), (0, 1))
   assert has_colour(read(tmp_path / split.names[0]), OUTLINE)
 
 
 @pytest.mark.parametrize('size', [(64, 64), (1024, 512), (100, 700)])
 def test_images_of_any_size_make_pictures_of_one_size(tmp_path, size):
-  split = make_split(['good', 'hole'], size)
-  limits = (0.0, 1.0)
-  overlays.write_overlays(tmp_path, split, maps_of(split), np.ones(2), limits)
-  overlays.write_overview(tmp_path / 'overview.png', split, maps_of(split), np.ones(2), limits)
-  picture = read(tmp_path / split.names[1])
+  split = make_split(['hole'], size)
+  overlays.write_overlays(tmp_path, split, maps_of(split), (0.0, 1.0))
+  picture = read(tmp_path / split.names[0])
   height, width = (round(256 * side / max(size)) for side in size)
-  assert picture.shape[0] < height + 100
-  assert contains(picture, np.broadcast_to(split.images[1, 0, 0], (height, width, 3)))
+  assert picture.shape == (height, 4 * width + 3 * 4, 3)
+  assert contains(picture, np.broadcast_to(split.images[0, 0, 0], (height, width, 3)))
 
 
 def test_pictures_of_photographs_are_small_files(tmp_path):
   split = make_split(['hole'])
   split.images[0] = data.brick()[:256, :256, None]
   maps = ndimage.gaussian_filter(maps_of(split), (0, 8, 8))
-  overlays.write_overlays(tmp_path, split, maps, np.ones(1), overlays.colour_limits(maps))
+  overlays.write_overlays(tmp_path, split, maps, overlays.colour_limits(maps))
   assert (tmp_path / split.names[0]).stat().st_size < 300_000
 
 
-def test_the_overview_shows_the_extremes_of_each_type(tmp_path):
+def test_the_overview_shows_the_extremes_of_each_type():
   defects = ['hole', 'good', 'hole', 'good', 'hole', 'good', 'crack', *'abcdef']
   split = make_split(defects)
   scores = np.array([0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.6, *[0.4] * 6], np.float32)
   maps = np.zeros(split.masks.shape, np.float32)
-  overlays.write_overview(tmp_path / 'a' / 'overview.png', split, maps, scores, (0, 1))
-  picture = read(tmp_path / 'a' / 'overview.png')
-  shown = {i for i in range(len(defects)) if has_colour(picture, split.images[i, 0, 0])}
-  assert shown == set(range(len(defects))) - {
-    4,
-    5,
-  }  # neither the highest nor the lowest of its type
-  assert has_colour(picture, OUTLINE)
+  maps[0, :5] = 1
+  *types, bar = overlays.draw_overview(split, maps, scores, (0, 1)).axes
+  types = [axes for axes in types if axes.images]
+  assert [axes.get_title('left') for axes in types][:3] == [
+    'good\nhighest 0.3, lowest 0.1',
+    *(f'{name}\nhighest 0.4' for name in 'ab'),
+  ]
+  [hole] = [axes for axes in types if axes.get_title('left').startswith('hole')]
+  assert hole.get_title('left') == 'hole\nhighest 0.9, lowest 0.5'
+  picture = hole.images[0].get_array()
+  assert picture.shape == (2 * 144 + 4, 2 * 144 + 4, 3)
+  left, right = picture[:144, :144], picture[:144, 148:]
+  for pane, i in ((left, 2), (right, 0)):
+    assert has_colour(pane, split.images[i, 0, 0])
+    assert has_colour(pane, OUTLINE)
+  below = overlays.panes_of(split.images[0], split.masks[0], maps[0], (0, 1), 144).overlay
+  np.testing.assert_array_equal(picture[148:, 148:], below)
+  assert bar.get_ylabel() == 'score'
+  assert bar.get_ylim() == (0, 1)
+
+
+def test_the_overview_is_a_file_whatever_types_are_called(tmp_path):
+  names = ['good', 'a\nb', 'a\udcff', '名', '$x', '$a_$', 'x' * 200]
+  split = make_split(names, (8, 8))
+  scores = np.ones(len(names))
+  figure = overlays.draw_overview(split, np.zeros(split.masks.shape), scores, (0.5, 0.5))
+  titles = {axes.get_title('left').partition('\n')[0] for axes in figure.axes if axes.images}
+  assert titles == {'good', 'a\ufffdb', 'a\ufffd', '名', '$x', '$a_$', '…' + 35 * 'x'}
+  overlays.write_overview(tmp_path / 'a' / 'overview.png', figure)
+  assert read(tmp_path / 'a' / 'overview.png').shape[1] > 4 * 288
 
 
 def test_a_failure_leaves_neither_a_picture_nor_a_part_of_one(tmp_path, monkeypatch):
   split = make_split(['hole'])
   maps = maps_of(split)
   old = tmp_path / split.names[0]
-  overlays.write_overlays(tmp_path, split, maps, np.ones(1), (0, 1))
+  overlays.write_overlays(tmp_path, split, maps, (0, 1))
   before = old.read_bytes()
 
   def full(*_):
@@ -177,9 +198,9 @@ def test_a_failure_leaves_neither_a_picture_nor_a_part_of_one(tmp_path, monkeypa
 
   monkeypatch.setattr(os, 'replace', full)
   with pytest.raises(UserError, match='no space'):
-    overlays.write_overlays(tmp_path, split, maps, np.zeros(1), (0, 1))
+    overlays.write_overlays(tmp_path, split, maps, (0, 1))
   with pytest.raises(UserError, match='no space'):
-    overlays.write_overview(tmp_path / 'overview.png', split, maps, np.zeros(1), (0, 1))
+    overlays.write_overview(tmp_path / 'overview.png', Figure())
   assert [path for path in tmp_path.rglob('*') if path.is_file()] == [old]
   assert old.read_bytes() == before
 
@@ -190,7 +211,7 @@ def named(split, *names):
 
 def test_images_that_differ_in_their_suffix_have_their_own_pictures(tmp_path):
   split = named(make_split(['good', 'good']), '000.png', '000.jpg')
-  overlays.write_overlays(tmp_path, split, maps_of(split), np.ones(2), (0, 1))
+  overlays.write_overlays(tmp_path, split, maps_of(split), (0, 1))
   assert sorted(path.name for path in tmp_path.iterdir()) == ['000.jpg.png', '000.png']
 
 
@@ -198,22 +219,11 @@ def test_images_that_differ_in_their_suffix_have_their_own_pictures(tmp_path):
 def test_no_picture_leaves_the_folder(tmp_path, name):
   split = named(make_split(['good']), name)
   with pytest.raises(ValueError, match='leads out of the folder'):
-    overlays.write_overlays(tmp_path / 'pictures', split, maps_of(split), np.ones(1), (0, 1))
+    overlays.write_overlays(tmp_path / 'pictures', split, maps_of(split), (0, 1))
   assert list(tmp_path.rglob('*.png')) == []
-
-
-def test_a_long_name_is_shortened_to_the_width_of_the_picture(tmp_path):
-  short = named(make_split(['good']), 'a.png')
-  long = named(short, f'{"läng/" * 30}b.png')
-  overlays.write_overlays(tmp_path, short, maps_of(short), np.ones(1), (0, 1))
-  overlays.write_overlays(tmp_path, long, maps_of(long), np.ones(1), (0, 1))
-  a, b = read(tmp_path / 'a.png'), read(tmp_path / long.names[0])
-  assert a.shape == b.shape
-  np.testing.assert_array_equal(a[:40, -180:], b[:40, -180:])  # the score stays readable
 
 
 def test_maps_of_other_images_are_refused(tmp_path):
   split = make_split(['good', 'hole'])
-  for maps, scores in ((maps_of(split)[:1], np.ones(2)), (maps_of(split), np.ones(1))):
-    with pytest.raises(ValueError, match='not those of images'):
-      overlays.write_overlays(tmp_path, split, maps, scores, (0, 1))
+  with pytest.raises(ValueError, match='not those of images'):
+    overlays.write_overlays(tmp_path, split, maps_of(split)[:1], (0, 1))
