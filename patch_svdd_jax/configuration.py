@@ -7,13 +7,13 @@ import re
 import runpy
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from patch_svdd_jax import configs
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files
@@ -50,7 +50,7 @@ WRONG_TYPE = re.compile(
 
 def packaged(folder: str = '') -> dict[str, pathlib.Path]:
   """The configs that come with the package, or those of one of their folders, by name."""
-  place = pathlib.Path(str(resources.files('patch_svdd_jax.configs')), folder)
+  place = pathlib.Path(configs.__path__[0], folder)
   return {file.stem: file for file in sorted(place.glob('[!_]*.py'))}
 
 
