@@ -7,15 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from patch_svdd_jax.api import PatchSVDD
+  from patch_svdd_jax.errors import UserError
+  from patch_svdd_jax.search import memory_bank, nearest
 
-__all__ = ['PatchSVDD', '__version__']
+__all__ = ['PatchSVDD', 'UserError', '__version__', 'memory_bank', 'nearest']
 __version__ = '0.1.0'
 
+# Imported when first used: the command line asks for a version without waiting for jax.
+_MODULES = {
+  'PatchSVDD': 'patch_svdd_jax.api',
+  'UserError': 'patch_svdd_jax.errors',
+  'memory_bank': 'patch_svdd_jax.search',
+  'nearest': 'patch_svdd_jax.search',
+}
 
-def __getattr__(name: str) -> Any:
-  # The command line asks for a version without waiting for jax.
-  if name == 'PatchSVDD':
-    from patch_svdd_jax.api import PatchSVDD
+if not TYPE_CHECKING:  # to a type checker it would say that every name is there
 
-    return PatchSVDD
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+      raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    # As `from MODULE import NAME`, which imports NAME where it is itself a module.
+    return getattr(__import__(_MODULES[name], fromlist=[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

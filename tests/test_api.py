@@ -1,5 +1,7 @@
 """The Python interface: the documented example runs, and what it says of images is true."""
 
+import ast
+import importlib
 import pathlib
 import re
 import threading
@@ -113,7 +115,12 @@ def test_what_it_refuses(example, tmp_path):
     PatchSVDD.fit([], quick_config())
 
 
-def test_only_what_is_there_is_offered():
-  assert patch_svdd_jax.PatchSVDD is PatchSVDD
+def test_what_is_offered_is_there_and_type_checkers_see_it():
+  tree = ast.parse(pathlib.Path(patch_svdd_jax.__file__).read_text())
+  imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+  checked = {alias.name: node.module for node in imports[1:] for alias in node.names}
+  assert {*checked, '__version__'} == set(patch_svdd_jax.__all__) <= set(dir(patch_svdd_jax))
+  for name, module in checked.items():
+    assert getattr(patch_svdd_jax, name) is getattr(importlib.import_module(module), name)
   with pytest.raises(AttributeError, match='no attribute'):
     patch_svdd_jax.Nothing  # noqa: B018
