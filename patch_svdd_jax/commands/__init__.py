@@ -26,7 +26,6 @@ COMMANDS = {
   'baselines': 'compare with one-class SVM, SVDD, Deep SVDD and others',
   'light': 'say how a detector takes other light',
   'curves': 'draw what runs learned and scored over time and FLOPs',
-  'benchmark': 'measure this machine, beside other libraries',
   'plan': 'compile programs for TPUs that are not here, and say what they take',
   'import-authors': "turn the authors' trained weights into a model that eval accepts",
 }

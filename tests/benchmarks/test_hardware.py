@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from patch_svdd_jax.benchmarks import hardware
+from benchmarks import hardware
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

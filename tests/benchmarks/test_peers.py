@@ -1,4 +1,4 @@
-"""Each peer that is installed finds the distances that float64 finds."""
+"""The plain scan, and each peer that is installed, find the distances that float64 finds."""
 
 import importlib
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import distance
 
-from patch_svdd_jax.benchmarks import hardware, peers
+from benchmarks import hardware, peers
 
 # What SWIG's modules, faiss among them, say when they are imported.
 pytestmark = pytest.mark.filterwarnings('ignore:builtin type .* has no __module__')
@@ -26,6 +26,17 @@ def test_a_peer_finds_the_nearest_rows(monkeypatch, name, k):
   assert found.shape == (40, k)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-3)
   assert 1 <= peer.threads() <= hardware.cores()
+
+
+@pytest.mark.parametrize('k', [1, 4])
+@pytest.mark.parametrize('count', [5, 1024, 2500])
+@pytest.mark.usefixtures('quick_compilation')
+def test_the_plain_scan_finds_the_nearest_rows(count, k):
+  rng = np.random.default_rng(0)
+  queries, rows = (rng.standard_normal((n, 16), dtype=np.float32) for n in (30, count))
+  found = peers.prepare_plain_scan(rows, k)(queries)
+  expected = np.sort(distance.cdist(queries, rows), axis=1)[:, :k]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_peer_that_is_there_is_not_missing():

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from patch_svdd_jax.benchmarks import timing
+from benchmarks import timing
 
 
 def test_contenders_take_turns_and_change_their_neighbours():

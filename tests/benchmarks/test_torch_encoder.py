@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from patch_svdd_jax.benchmarks import torch_encoder
+from benchmarks import torch_encoder
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.encoder import Encoder, PositionClassifier

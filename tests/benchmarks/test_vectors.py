@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from patch_svdd_jax.benchmarks import vectors
+from benchmarks import vectors
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.models import encoder
 

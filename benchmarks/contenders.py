@@ -1,6 +1,5 @@
-"""The train step at several batch sizes, and the embedding of an image, beside PyTorch's."""
+"""Who takes turns in the benchmark of training: our programs, and PyTorch's."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,14 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.benchmarks import timing, torch_encoder
-from patch_svdd_jax.benchmarks.hardware import Product
+from benchmarks import torch_encoder
 from patch_svdd_jax.models import architecture, embedding, encoder, flops, mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import POSITIONS
 from patch_svdd_jax.search import block_sizes
 from patch_svdd_jax.system import sharding
-from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.compiled_memory import is_out_of_memory, memory_of
 from patch_svdd_jax.training import batches, loop, train_state, train_step
 
@@ -55,39 +52,6 @@ class Contender(NamedTuple):
 # The config, of the batch to measure, to a contender; raises OutOfMemoryError.
 Prepare = Callable[[ml_collections.ConfigDict], Contender]
 Contenders = Mapping[str, Callable[[], Contender]]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingRow:
-  """What was measured of one contender.
-
-  Attributes:
-    name: 'patches' or 'crops', the pairs of ours; 'torch'; of an embedding 'patch_svdd_jax'.
-    batch: `config.train.batch_size`; 0 for an embedding.
-    seconds: of a step or an image, the median; None where memory did not suffice.
-    pairs_per_second: position and neighbour pairs of all scales.
-    flops: of a step or an image, by the encoder's shape.
-    compiler_flops: as the compiler counts them.
-    peak_share: of `peak_gflops`, by the compiler's count where there is one.
-    peak_gflops: of large matrix products in the same rounds, by precision.
-    torch_ratio: how many times as long PyTorch took; None where it takes no part.
-    dispatch_share: of a call's time, until it returned; the host is idle for the rest.
-    memory: bytes that the program holds on each device.
-    device_memory: the most that any device has held since the start; None if it does not say.
-  """
-
-  name: str
-  batch: int
-  seconds: float | None
-  pairs_per_second: float | None
-  flops: float | None
-  compiler_flops: float | None
-  peak_share: dict[str, float]
-  peak_gflops: dict[str, float]
-  torch_ratio: float | None
-  dispatch_share: float | None
-  memory: int | None
-  device_memory: int | None
 
 
 def prepare_step(config: ml_collections.ConfigDict) -> Contender:
@@ -232,13 +196,6 @@ def flops_of(compiled: jax.stages.Compiled) -> float:
   return float((compiled.cost_analysis() or {}).get('flops', 0.0))
 
 
-def held_on_device() -> int | None:
-  """The most bytes that any local device has held; None where they do not say."""
-  statistics = [device.memory_stats() or {} for device in jax.local_devices()]
-  held = [values['peak_bytes_in_use'] for values in statistics if 'peak_bytes_in_use' in values]
-  return max(held, default=None)
-
-
 def prepare_all(contenders: Contenders) -> dict[str, Contender | None]:
   """The contenders, each after its first call; None for those that memory does not suffice for."""
   ready: dict[str, Contender | None] = {}
@@ -254,59 +211,6 @@ def prepare_all(contenders: Contenders) -> dict[str, Contender | None]:
     except OutOfMemoryError:
       ready[name] = None
   return ready
-
-
-def measure_contenders(
-  batch: int,
-  contenders: Contenders,
-  products: Mapping[str, Product],
-  rounds: int,
-  progress: Progress = iter,
-) -> list[TrainingRow]:
-  """Times contenders in turn.
-
-  Args:
-    batch: for the rows.
-    contenders: by name; each is prepared by a call.
-    products: large matrix products, by name of the precision; they take turns too.
-    rounds: each times everyone once.
-    progress: wraps the rounds.
-  """
-  prepared = prepare_all(contenders)
-  ready = {name: found for name, found in prepared.items() if found}
-  calls: dict[str, Callable[[], object]] = {name: found.call for name, found in ready.items()}
-  calls |= {f'{name} product': product.multiply for name, product in products.items()}
-  taken = timing.interleave(calls, progress(range(rounds)))
-  held = held_on_device()
-  peaks = {name: product.flop / taken[f'{name} product'] for name, product in products.items()}
-  rows = []
-  for name, found in prepared.items():
-    if not found:
-      rows.append(TrainingRow(name, batch, None, None, None, None, {}, {}, None, None, None, held))
-      continue
-    seconds = taken[name] / found.steps
-    speed = (found.compiler_flops or found.flops) / seconds
-    ratio = None
-    if name != TORCH and (torch := ready.get(TORCH)):
-      ratio = float(np.median(taken[TORCH] / torch.steps / seconds))
-    dispatched = np.array(found.dispatched)
-    rows.append(
-      TrainingRow(
-        name=name,
-        batch=batch,
-        seconds=float(np.median(seconds)),
-        pairs_per_second=float(np.median(found.pairs / seconds)) if found.pairs else None,
-        flops=found.flops,
-        compiler_flops=found.compiler_flops,
-        peak_share={name: float(np.median(speed / peak)) for name, peak in peaks.items()},
-        peak_gflops={name: float(np.median(peak)) / 1e9 for name, peak in peaks.items()},
-        torch_ratio=ratio,
-        dispatch_share=float(np.median(dispatched / taken[name])) if len(dispatched) else None,
-        memory=found.memory,
-        device_memory=held,
-      )
-    )
-  return rows
 
 
 def step_contenders(

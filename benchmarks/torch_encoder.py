@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax.benchmarks import hardware
+from benchmarks import hardware
 from patch_svdd_jax.models import geometry
 from patch_svdd_jax.models.architecture import Architecture
 from patch_svdd_jax.models.encoder import LEAK, POSITIONS, PositionClassifier, fine_strides

@@ -1,19 +1,26 @@
-"""Other libraries' exact nearest-neighbour search, each as its documentation has it.
+"""Whom the search is compared with: a plain scan, and other libraries as they document theirs.
 
 All get every processor: faiss, scikit-learn by default, PyTorch by being told.
 """
 
+import functools
 import importlib
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from patch_svdd_jax.benchmarks import hardware
+from benchmarks import hardware
 
 # Queries f32[Q, D] to distances f32[Q, k], ascending.
 Search = Callable[[np.ndarray], np.ndarray]
 
+PLAIN = 'plain scan'
+PLAIN_BLOCK = 1024
 # The distances that PyTorch has in memory at a time: 256 MiB.
 TORCH_DISTANCES = 1 << 26
 
@@ -36,6 +43,35 @@ class Peer(NamedTuple):
   prepare: Callable[[np.ndarray, int], Search]
   threads: Callable[[], int]
   proportional: bool
+
+
+@functools.partial(jax.jit, static_argnames='k')
+def _plain_scan(queries: jax.Array, blocks: jax.Array, norms: jax.Array, k: int) -> jax.Array:
+  """Distances f32[Q, k] to rows f32[blocks, block, D] of squared norms f32[blocks, block]."""
+
+  def visit(best: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    rows, norms = part
+    products = lax.dot_general(
+      queries, rows, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST
+    )
+    less_own = norms[None] - 2 * products
+    if k == 1:
+      return jnp.minimum(best, less_own.min(axis=1, keepdims=True)), None
+    return -lax.top_k(-jnp.concatenate([best, less_own], axis=1), k)[0], None
+
+  none_yet = jnp.full((len(queries), k), jnp.inf)
+  less_own, _ = lax.scan(visit, none_yet, (blocks, norms))
+  own = jnp.sum(queries**2, axis=1, keepdims=True)
+  return jnp.sqrt(jnp.maximum(less_own + own, 0))
+
+
+def prepare_plain_scan(rows: np.ndarray, k: int) -> Search:
+  """The plain float32 `lax.scan` over blocks of rows on one device, the yardstick."""
+  padding = -len(rows) % PLAIN_BLOCK
+  blocks = jnp.pad(rows, ((0, padding), (0, 0)))
+  norms = jnp.where(jnp.arange(len(blocks)) < len(rows), jnp.sum(blocks**2, axis=1), jnp.inf)
+  blocks, norms = blocks.reshape(-1, PLAIN_BLOCK, rows.shape[1]), norms.reshape(-1, PLAIN_BLOCK)
+  return lambda queries: np.asarray(_plain_scan(queries, blocks, norms, k=k))
 
 
 def prepare_faiss(rows: np.ndarray, k: int) -> Search:
@@ -101,11 +137,11 @@ def torch_threads() -> int:
   return torch.get_num_threads()
 
 
-WITH_THE_PACKAGE = "'patch_svdd_jax[benchmark]'"
+EXTRA = "'.[benchmark]'"
 PEERS = {
-  'faiss': Peer('faiss', WITH_THE_PACKAGE, prepare_faiss, faiss_threads, proportional=False),
+  'faiss': Peer('faiss', EXTRA, prepare_faiss, faiss_threads, proportional=False),
   'scikit-learn': Peer(
-    'sklearn', WITH_THE_PACKAGE, prepare_scikit_learn, scikit_learn_threads, proportional=True
+    'sklearn', EXTRA, prepare_scikit_learn, scikit_learn_threads, proportional=True
   ),
   'torch': Peer('torch', 'torch', prepare_torch, torch_threads, proportional=False),
 }
@@ -118,3 +154,11 @@ def why_missing(peer: Peer) -> str | None:
   except (ImportError, OSError) as error:  # OSError: a library that it is linked with is missing.
     return str(error).partition('\n')[0]
   return None
+
+
+def takes_part(name: str) -> bool:
+  """Whether a peer is installed; a line on standard error where it is not."""
+  peer = PEERS[name]
+  if reason := why_missing(peer):
+    print(f'{name} is left out ({reason}): pip install {peer.install}', file=sys.stderr)
+  return not reason

@@ -1,1 +1,0 @@
-"""What `patch-svdd benchmark` measures, beside what others measure on the same machine."""
