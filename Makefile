@@ -6,14 +6,16 @@ READY := $(VENV)/ready
 LIBTPU := $(VENV)/libtpu
 DEMO := runs/demo
 
-.PHONY: help demo test check test-slow test-tpu clean
+.PHONY: help demo test check check-wheel test-slow test-tpu clean
 
 help:
-	@echo 'make demo       train on the embedded textures and show what was found'
-	@echo 'make test       linters, types and tests'
-	@echo 'make test-slow  the tests that take minutes'
-	@echo 'make test-tpu   those that need the TPU compiler, which it installs; no TPU is needed'
-	@echo 'make clean      remove the environment and the demo'
+	@echo 'make demo         train on the embedded textures and show what was found'
+	@echo 'make test         linters, types, layers and tests'
+	@echo 'make check        the same without the tests'
+	@echo 'make check-wheel  build sdist and wheel, and use them in fresh environments; part of test-slow'
+	@echo 'make test-slow    the tests that take minutes'
+	@echo 'make test-tpu     those that need the TPU compiler, which it installs; no TPU is needed'
+	@echo 'make clean        remove the environment and the demo'
 
 $(READY): requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +32,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+
+check-wheel: $(READY)
+	$(BIN)/pytest -m slow tests/test_installation.py
 
 test: check
 	$(BIN)/pytest --numprocesses 2
