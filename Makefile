@@ -38,7 +38,7 @@ check-wheel: $(READY)
 	$(BIN)/pytest -m slow tests/test_installation.py
 
 test: check
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

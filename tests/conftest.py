@@ -13,12 +13,25 @@ os.environ['XLA_FLAGS'] = (
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+# Kept between runs and shared by pytest's workers. The bound makes jax take a lock: without one a
+# worker could read what another has half written.
+CACHE = {
+  'jax_compilation_cache_max_size': 2**30,
+  'jax_persistent_cache_min_compile_time_secs': 0,
+  'jax_persistent_cache_min_entry_size_bytes': -1,
+}
+
 SHARED_DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
+
+
+def pytest_configure(config):
+  for name, value in CACHE.items():
+    jax.config.update(name, value)
+  jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('programs')))
 
 
 @pytest.fixture(scope='session')
@@ -30,21 +43,14 @@ def shared_data() -> pathlib.Path:
 
 
 @pytest.fixture(scope='module')
-def quick_compilation(tmp_path_factory):
-  """Compiles without optimisation, and the same program once; yields the settings by name."""
-  settings = {
+def quick_compilation():
+  """Compiles without optimisation; yields the settings by name, for other processes."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield CACHE | {
     'jax_disable_most_optimizations': True,
-    'jax_compilation_cache_dir': str(tmp_path_factory.getbasetemp() / 'programs'),
-    'jax_persistent_cache_min_compile_time_secs': 0,
-    'jax_persistent_cache_min_entry_size_bytes': -1,
+    'jax_compilation_cache_dir': jax.config.jax_compilation_cache_dir,
   }
-  before = {name: jax.config.values[name] for name in settings}
-  for values in (settings, before):
-    for name, value in values.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if values is settings:
-      yield settings
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(scope='module')
