@@ -135,7 +135,7 @@ def train(
   for part in in_parts(members, at_once):
     for member in part:
       configuration.save(member.config, member.workdir)
-    with files.explained(part[0].workdir.parent), contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
       going = []
       for member in part:
         saver = opened.enter_context(Checkpoints(member.workdir, config.checkpoint.keep))

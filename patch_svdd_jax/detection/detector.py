@@ -245,7 +245,7 @@ class Detector:
     about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
     files.check_text(workdir.absolute())
-    with files.explained(workdir / FOLDER), manager(workdir) as models:
+    with files.orbax_writes(workdir / FOLDER), manager(workdir) as models:
       # Numbered by saves, not by steps: one of the same step must not go before this is whole.
       number = (models.latest_step() or 0) + 1
       size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(arrays))

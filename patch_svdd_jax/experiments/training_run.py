@@ -18,7 +18,7 @@ from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.models import mean_image, tiling
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system import distributed, files
+from patch_svdd_jax.system import distributed
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.training import (
   checkpoint_selection,
@@ -148,7 +148,7 @@ def train(
   initial = train_state.init_state(config)
   if distributed.is_first():
     configuration.save(config, workdir)
-  with files.explained(workdir), Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+  with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
     state = checkpoints.restore(initial) or initial
     monitor: TrainingMonitor | SilentMonitor = SilentMonitor()
     if distributed.is_first():

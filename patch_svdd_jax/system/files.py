@@ -4,14 +4,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import Iterator
 from typing import IO
-
-from absl import logging
 
 from patch_svdd_jax.errors import UserError
 
@@ -31,9 +30,6 @@ def explained(place: pathlib.Path) -> Iterator[None]:
   Raises:
     UserError: the disk is full, or nothing can be written there.
   """
-  verbosity = logging.get_verbosity()
-  # Orbax raises what its threads raise, and logs it with a traceback besides.
-  logging.set_verbosity(logging.FATAL)
   try:
     yield
   except (OSError, ValueError) as error:
@@ -45,8 +41,25 @@ def explained(place: pathlib.Path) -> Iterator[None]:
     in_the_way = number in (errno.EEXIST, errno.ENOTDIR)
     reason = 'a file has the name of a folder' if in_the_way else os.strerror(number)
     raise UserError(f'cannot write {place}: {reason}') from error
+
+
+@contextlib.contextmanager
+def orbax_writes(folder: pathlib.Path) -> Iterator[None]:
+  """Explains as `explained` what a save raises, which orbax's threads log with tracebacks besides.
+
+  Nothing that orbax logs meanwhile is shown: what matters, a save that is not asynchronous raises.
+  """
+  absl = logging.getLogger('absl')
+  absl.addFilter(_not_of_orbax)
+  try:
+    with explained(folder):
+      yield
   finally:
-    logging.set_verbosity(verbosity)
+    absl.removeFilter(_not_of_orbax)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+  return 'orbax' not in pathlib.Path(record.pathname).parts
 
 
 def no_space(place: pathlib.Path) -> str:

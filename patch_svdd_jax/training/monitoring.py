@@ -53,18 +53,19 @@ class MetricsFiles:
   """The metrics of one run in its workdir: JSON lines and TensorBoard events."""
 
   def __init__(self, workdir: pathlib.Path, first_step: int, pairs_per_step: int):
-    keep_until(workdir / METRICS, first_step)
-    self._lines = (workdir / METRICS).open('a')
-    (workdir / EVENTS).mkdir(exist_ok=True)
-    # Without the thread of a SummaryWriter, which dies of a full disk and lets its caller wait.
-    self._events = EventsWriter(str(workdir / EVENTS / 'events'), f'.{first_step}')
-    self._flushed = time.monotonic()
-    # TensorBoard drops what a run that was killed has written from this step on.
-    start = SessionLog(status=SessionLog.START)
-    event = Event(wall_time=time.time(), step=first_step + 1, session_log=start)
-    self._events.write_event(event)
     self.workdir = workdir
     self.step = first_step
+    with files.explained(workdir):
+      keep_until(workdir / METRICS, first_step)
+      self._lines = (workdir / METRICS).open('a')
+      (workdir / EVENTS).mkdir(exist_ok=True)
+      # Without the thread of a SummaryWriter, which dies of a full disk and lets its caller wait.
+      self._events = EventsWriter(str(workdir / EVENTS / 'events'), f'.{first_step}')
+      self._flushed = time.monotonic()
+      # TensorBoard drops what a run that was killed has written from this step on.
+      start = SessionLog(status=SessionLog.START)
+      event = Event(wall_time=time.time(), step=first_step + 1, session_log=start)
+      self._events.write_event(event)
     self._pairs_per_step = pairs_per_step
 
   def write(self, step: int, metrics: Mapping[str, float], seconds: float) -> float:
@@ -77,21 +78,20 @@ class MetricsFiles:
 
   def append(self, step: int, values: Mapping[str, float]) -> None:
     """Writes named values at a step."""
-    self._lines.write(json.dumps({'step': step, **values}) + '\n')
-    self._lines.flush()
-    for name, value in values.items():
-      event = Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
-      self._events.write_event(event)
-    if time.monotonic() - self._flushed > FLUSH_SECONDS:
-      self._events.flush()
-      self._flushed = time.monotonic()
+    with files.explained(self.workdir):
+      self._lines.write(json.dumps({'step': step, **values}) + '\n')
+      self._lines.flush()
+      for name, value in values.items():
+        event = Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
+        self._events.write_event(event)
+      if time.monotonic() - self._flushed > FLUSH_SECONDS:
+        self._events.flush()
+        self._flushed = time.monotonic()
 
   def close(self) -> None:
     """Closes both files."""
-    try:
+    with files.explained(self.workdir), contextlib.closing(self._events):
       self._lines.close()
-    finally:
-      self._events.close()
 
 
 class ProgressBar:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from absl import logging
 from PIL import Image
 
 from patch_svdd_jax import configuration
@@ -25,7 +26,7 @@ from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
 from patch_svdd_jax.models import encoder
-from patch_svdd_jax.training import checkpoint_selection, train_state, train_step
+from patch_svdd_jax.training import checkpoint_selection, loop, train_state, train_step
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -484,10 +485,22 @@ def test_a_full_disk_is_one_line(config, tmp_path, capsys, monkeypatch, full):
   if full == 'checkpoints':
     monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
   else:
-    monkeypatch.setattr('patch_svdd_jax.training.monitoring.TrainingMonitor.record', fail)
+    monkeypatch.setattr('patch_svdd_jax.training.monitoring.summary.scalar', fail)
   assert main(command(config, tmp_path / 'run')) == 2
   assert f'no space left on the disk of {tmp_path}' in only_line(capsys.readouterr().err)
   assert not (tmp_path / 'run' / 'model').exists()
+
+
+def test_an_error_within_training_is_not_the_disks(config, tmp_path, caplog, monkeypatch):
+  def fit(*_, **__):
+    logging.warning('of another library')
+    return open('/no/such/image.png')
+
+  monkeypatch.setattr(loop, 'fit', fit)
+  with pytest.raises(FileNotFoundError, match='no/such/image') as raised:
+    main(command(config, tmp_path / 'run'))
+  assert raised.traceback[-1].name == 'fit'
+  assert 'of another library' in caplog.messages
 
 
 def test_help_names_the_config_keys(capsys):

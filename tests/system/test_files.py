@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 import resource
 
@@ -40,6 +41,22 @@ def test_other_errors_pass(tmp_path, error):
   with pytest.raises(type(error)) as raised, files.explained(tmp_path):
     raise error
   assert raised.value is error
+
+
+def test_only_what_orbax_logs_is_kept_quiet_while_it_writes(tmp_path, caplog):
+  def log(place):
+    record = logging.makeLogRecord({'msg': place, 'levelno': logging.ERROR, 'pathname': place})
+    logging.getLogger('absl').handle(record)
+
+  def save():
+    log('/lib/orbax/checkpoint/future.py')
+    log('/lib/jax/another.py')
+    raise TypeError('a bug')
+
+  with pytest.raises(TypeError, match='a bug'), files.orbax_writes(tmp_path):
+    save()
+  log('/lib/orbax/checkpoint/afterwards.py')
+  assert caplog.messages == ['/lib/jax/another.py', '/lib/orbax/checkpoint/afterwards.py']
 
 
 def test_a_file_and_its_folder(tmp_path):

@@ -4,6 +4,7 @@ import resource
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from patch_svdd_jax.configs import default
@@ -201,6 +202,20 @@ def test_another_shape_is_refused_by_the_parameter(tmp_path, state, encoder, wor
     checkpoints.save(state, {})
     with pytest.raises(UserError, match=rf'/3 is of another shape than the config: {words}'):
       checkpoints.restore(other)
+
+
+def test_an_error_that_is_no_fault_of_the_checkpoint_keeps_its_traceback(
+  tmp_path, state, initial, monkeypatch
+):
+  def restore(*_, **__):
+    raise TypeError('no such argument')
+
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state, {})
+    monkeypatch.setattr(ocp.CheckpointManager, 'restore', restore)
+    with pytest.raises(TypeError, match='no such argument') as raised:
+      checkpoints.restore(initial)
+  assert raised.traceback[-1].name == 'restore'
 
 
 def test_a_disk_that_fills_up_leaves_the_older_checkpoint_whole(tmp_path, state, initial, capfd):
