@@ -4,20 +4,15 @@ import contextlib
 import json
 import pathlib
 import sys
-import time
 from collections.abc import Mapping, Sequence
 
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from patch_svdd_jax.system import files
+from patch_svdd_jax.training.event_file import EventFile
 
 METRICS = 'metrics.jsonl'
 EVENTS = 'tensorboard'
-# Seconds after which events are put on disk.
-FLUSH_SECONDS = 60
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:
@@ -59,13 +54,7 @@ class MetricsFiles:
       keep_until(workdir / METRICS, first_step)
       self._lines = (workdir / METRICS).open('a')
       (workdir / EVENTS).mkdir(exist_ok=True)
-      # Without the thread of a SummaryWriter, which dies of a full disk and lets its caller wait.
-      self._events = EventsWriter(str(workdir / EVENTS / 'events'), f'.{first_step}')
-      self._flushed = time.monotonic()
-      # TensorBoard drops what a run that was killed has written from this step on.
-      start = SessionLog(status=SessionLog.START)
-      event = Event(wall_time=time.time(), step=first_step + 1, session_log=start)
-      self._events.write_event(event)
+      self._events = EventFile(workdir / EVENTS, first_step)
     self._pairs_per_step = pairs_per_step
 
   def write(self, step: int, metrics: Mapping[str, float], seconds: float) -> float:
@@ -81,12 +70,7 @@ class MetricsFiles:
     with files.explained(self.workdir):
       self._lines.write(json.dumps({'step': step, **values}) + '\n')
       self._lines.flush()
-      for name, value in values.items():
-        event = Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
-        self._events.write_event(event)
-      if time.monotonic() - self._flushed > FLUSH_SECONDS:
-        self._events.flush()
-        self._flushed = time.monotonic()
+      self._events.write(step, values)
 
   def close(self) -> None:
     """Closes both files."""

@@ -26,7 +26,13 @@ from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
 from patch_svdd_jax.models import encoder
-from patch_svdd_jax.training import checkpoint_selection, loop, train_state, train_step
+from patch_svdd_jax.training import (
+  checkpoint_selection,
+  event_file,
+  loop,
+  train_state,
+  train_step,
+)
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -485,7 +491,7 @@ def test_a_full_disk_is_one_line(config, tmp_path, capsys, monkeypatch, full):
   if full == 'checkpoints':
     monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
   else:
-    monkeypatch.setattr('patch_svdd_jax.training.monitoring.summary.scalar', fail)
+    monkeypatch.setattr(event_file.EventFile, 'write', fail)
   assert main(command(config, tmp_path / 'run')) == 2
   assert f'no space left on the disk of {tmp_path}' in only_line(capsys.readouterr().err)
   assert not (tmp_path / 'run' / 'model').exists()
