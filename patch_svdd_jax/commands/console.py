@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.search import memory_bank, nearest
-from patch_svdd_jax.system.batching import Progress
+from patch_svdd_jax.system.batching import Bar, Progress
 
 # Images that are named as suspicious.
 SUSPECTS = 5
@@ -23,7 +22,7 @@ SUSPECTS = 5
 
 def progress(title: str, unit: str = 'batch') -> Progress:
   """A progress bar with speed and time left, around an iterable of batches or other units."""
-  return functools.partial(tqdm, desc=title, unit=unit)
+  return functools.partial(Bar, desc=title, unit=unit)
 
 
 def config_help() -> str:

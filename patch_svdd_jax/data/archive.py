@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.batching import Bar
 
 
 def extract(
@@ -71,7 +70,7 @@ def _opened(archive: pathlib.Path) -> Iterator[Any]:
   size = archive.stat().st_size
   with (
     stream,
-    tqdm.wrapattr(
+    Bar.wrapattr(
       stream, 'read', total=size, desc=f'Reading {archive.name}', mininterval=0.5, leave=False
     ) as watched,
   ):

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
-from tqdm import tqdm
 
 from patch_svdd_jax.data import images, layout
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.batching import Bar
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -145,7 +145,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _progress(self, items: Sequence[Any], split: str) -> Iterable[Any]:
     title = '/'.join(part for part in (self.name, self.builder_config_name) if part)
-    return tqdm(items, desc=f'Preparing {title} {split}', unit='image', mininterval=0.5)
+    return Bar(items, desc=f'Preparing {title} {split}', unit='image', mininterval=0.5)
 
   def _make_download_manager(self, **settings: Any) -> Any:
     """Stands in for TFDS's, which makes folders for downloads: there are none."""

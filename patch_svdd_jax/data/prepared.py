@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
-from tqdm import tqdm
 
 from patch_svdd_jax.data import appearance, images, layout
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.dataset import Split
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.batching import Bar
 
 _INCOMPLETE = 'incomplete.'  # TFDS's prefix of a folder that is still being written
 
@@ -134,7 +134,7 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
 
   with concurrent.futures.ThreadPoolExecutor() as pool:
     done = pool.map(fill, range(len(source)))
-    bar = tqdm(
+    bar = Bar(
       done, total=len(source), desc=f'Loading {split}', unit='image', delay=0.5, leave=False
     )
     try:

@@ -1,11 +1,22 @@
 """How batches are made: padded, spread evenly, and shown while they are worked on."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 # Wraps the batches of a task, to show how far it is.
 Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+class Bar(tqdm):
+  """A progress bar, hidden in all processes of several but the first."""
+
+  hidden = False
+
+  def __init__(self, *arguments: Any, **options: Any):
+    super().__init__(*arguments, disable=self.hidden, **options)
 
 
 def pad_images(images: np.ndarray, count: int) -> np.ndarray:

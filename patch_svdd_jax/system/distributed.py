@@ -6,11 +6,9 @@ it. Files that are no checkpoints are written, and results printed, by the first
 """
 
 import contextlib
-import ctypes
 import functools
 import os
 import re
-import signal
 import sys
 import time
 import traceback
@@ -20,29 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from tqdm import tqdm
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import sharding
+from patch_svdd_jax.system.batching import Bar
 
-# Seconds in which other processes, and jax, can say themselves what is wrong.
+# Seconds in which other processes can say themselves what is wrong.
 GRACE = 2
 
 ENVIRONMENT = (
   'JAX_COORDINATOR_ADDRESS=HOST:PORT of the first one, JAX_NUM_PROCESSES and JAX_PROCESS_ID, from 0'
 )
 
-STANDARD_ERROR = 2  # the file descriptor
-
-AGAIN = (
-  'run the same command in all processes again, train goes on from the newest checkpoint there'
-)
-
 # What the errors of collectives and of jax's coordination service have in common.
 _UNREACHABLE = re.compile('gloo|nccl|unavailable|deadline_exceeded|coordination', re.IGNORECASE)
-
-_AbortHandler = ctypes.CFUNCTYPE(None, ctypes.c_int)
-_abort_handlers: list[object] = []  # C holds no references
 
 
 class ProcessLostError(UserError):
@@ -100,13 +89,15 @@ def together(run: Callable[[], int]) -> int:
     raise
   except Exception as error:
     if isinstance(error, jax.errors.JaxRuntimeError) and _UNREACHABLE.search(str(error)):
-      # If it is the first process that is gone, jax aborts this one meanwhile: see _on_abort.
-      time.sleep(GRACE)
-      raise ProcessLostError(_lost(str(error).splitlines()[0])) from error
+      reason = str(error).splitlines()[0]
+      raise ProcessLostError(
+        f'process {jax.process_index()} of {jax.process_count()} has lost another one, which ended '
+        f'or cannot be reached ({reason}): run the same command in all processes again, train goes '
+        'on from the newest checkpoint there'
+      ) from error
     traceback.print_exc()
     return 1
   jax.distributed.shutdown()
-  _on_abort(None)
   return status
 
 
@@ -129,19 +120,16 @@ def _join() -> None:
   """Finds the other processes, by the environment or by what a TPU slice or a cluster tells."""
   # The address is the one variable that jax reads by itself.
   count, number = _variable('JAX_NUM_PROCESSES'), _variable('JAX_PROCESS_ID')
-  _on_abort(f'error: not all processes of --distributed were there in time; {AGAIN}')
   # Its handler would take SIGTERM from train, and keep it from doing anything in the other phases.
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(num_processes=count, process_id=number)
   except ValueError as error:
-    _on_abort(None)
     raise UserError(
       f'--distributed finds no other processes ({error}): set {ENVIRONMENT}, in each of them'
     ) from error
   # While they are together: the devices meet for the first time.
   meet()
-  _on_abort('error: ' + _lost('jax says above why it gave up'))
 
 
 def _variable(name: str) -> int | None:
@@ -152,39 +140,9 @@ def _variable(name: str) -> int | None:
   return int(text) if text else None
 
 
-def _lost(reason: str) -> str:
-  """What to say when another process is gone."""
-  return (
-    f'process {jax.process_index()} of {jax.process_count()} has lost another one, which ended or '
-    f'cannot be reached ({reason}): {AGAIN}'
-  )
-
-
-def _on_abort(line: str | None) -> None:
-  """What jax aborts in C++, when the others are gone, ends with this line; with None as ever.
-
-  Its coordination service offers no other way: it calls nothing in Python.
-  """
-
-  def explain(_: int) -> None:
-    os.write(STANDARD_ERROR, f'{line}\n'.encode())
-    os._exit(ProcessLostError.status)
-
-  handler = _AbortHandler(explain) if line else _AbortHandler()
-  _abort_handlers.append(handler)
-  set_handler = ctypes.CDLL(None).signal
-  set_handler.argtypes, set_handler.restype = (ctypes.c_int, _AbortHandler), ctypes.c_void_p
-  set_handler(signal.SIGABRT, handler)
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
   """Neither prints nor shows progress; errors are still heard."""
-  show = tqdm.__init__
-  hide = functools.partialmethod(show, disable=True)
+  Bar.hidden = True
   with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-    tqdm.__init__ = hide
-    try:
-      yield
-    finally:
-      tqdm.__init__ = show
+    yield

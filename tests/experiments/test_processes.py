@@ -316,12 +316,16 @@ def test_a_lost_process_and_a_signal_end_all_and_the_same_command_goes_on(
   assert f'stopped at step 4 of {workdir}' in ended[0][1]
   assert steps() == [2, 4]
 
-  # The first one is also where the others meet.
+  # The first one is also where the others meet: jax may abort before its error can be raised.
   (killed, *_), (status, _, errors) = run_command(
     quick_compilation, arguments, ((signal.SIGKILL, 6), (0, 0))
   )
-  assert (killed, status) == (-signal.SIGKILL, distributed.ProcessLostError.status), errors
-  assert_one_line(errors, 'process 1 of 2 has lost another one')
+  assert killed == -signal.SIGKILL
+  if status == -signal.SIGABRT:
+    assert 'Terminating process because the JAX distributed service detected' in errors
+  else:
+    assert status == distributed.ProcessLostError.status, errors
+    assert_one_line(errors, 'process 1 of 2 has lost another one')
   assert steps() == [2, 4]
 
   assert [status for status, *_ in run_command(quick_compilation, arguments)] == [0, 0]
