@@ -10,6 +10,7 @@ from patch_svdd_jax.system.sharding import PRECISION
 
 def distance(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
   """||z_i - z'_i||_2 along the last axis; its gradient is zero, not NaN, where both are equal."""
+  # Not optax.safe_norm, whose gradient differs in the last bit: old runs resume bit for bit.
   squared = jnp.sum((z - z_neighbour) ** 2, axis=-1)
   apart = squared > 0
   return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)

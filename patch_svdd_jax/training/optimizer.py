@@ -31,16 +31,14 @@ def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
       f'config.train.warmup_steps={config.warmup_steps} must lie between 0 and '
       f'config.train.steps={config.steps}'
     )
-  if config.decay == 'none':
-    main = optax.constant_schedule(1.0)
-  elif config.decay == 'cosine':
-    main = optax.cosine_decay_schedule(1.0, max(1, config.steps - config.warmup_steps))
-  else:
+  if config.decay == 'cosine':
+    end = max(config.steps, config.warmup_steps + 1)
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, config.warmup_steps, end)
+  if config.decay != 'none':
     raise UserError(f"config.train.decay={config.decay!r}: give 'none' or 'cosine'")
   if not config.warmup_steps:
-    return main
-  warmup = optax.linear_schedule(0.0, 1.0, config.warmup_steps)
-  return optax.join_schedules([warmup, main], [config.warmup_steps])
+    return optax.constant_schedule(1.0)
+  return optax.warmup_constant_schedule(0.0, 1.0, config.warmup_steps)
 
 
 def peak_learning_rate(config: ml_collections.ConfigDict) -> float:

@@ -1,8 +1,5 @@
 """The jitted train step: several steps in one scan, the batch divided over a mesh of devices."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -31,12 +28,6 @@ def check(config: ml_collections.ConfigDict, devices: int) -> None:
       f'config.train.{name}={objective.examples(config)} cannot be divided among {devices} devices '
       f'x config.train.accumulate={config.train.accumulate}: give a multiple of {parts}'
     )
-
-
-def zeros_like_result(function: Callable[..., Any], *arguments: Any) -> Any:
-  """Zeros of the shapes and types that the function returns."""
-  shapes = jax.eval_shape(function, *arguments)
-  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def make_train_step(
@@ -70,8 +61,8 @@ def make_train_step(
   images_spec, crop = windows.placement(config.train.images)
   loss = objective.make_loss(config, image_count, crop)
   optimise = optimizer.from_config(config.train)
-  parts = config.train.accumulate
-  share = objective.examples(config) // (parts * mesh.size)
+  examples, parts = objective.examples(config), config.train.accumulate
+  share = examples // (parts * mesh.size)
 
   def part_gradient(
     params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
@@ -88,23 +79,20 @@ def make_train_step(
       metrics[f'effective_rank/{name}'] = losses.effective_rank(covariance)
     return gradient, metrics
 
-  def batch_gradient(params: Params, key: jax.Array, *others: Any) -> tuple[Params, Metrics]:
-    keys = jax.random.split(key, objective.examples(config))
-    if parts == 1:
-      return part_gradient(params, keys, *others)
-
-    def add(total: Any, part: jax.Array) -> tuple[Any, None]:
-      return jax.tree.map(jnp.add, total, part_gradient(params, part, *others)), None
-
-    by_part = keys.reshape(parts, -1)
-    total, _ = lax.scan(add, zeros_like_result(part_gradient, params, by_part[0], *others), by_part)
-    return jax.tree.map(lambda value: value / parts, total)
+  batch_gradient = optax.microbatch(
+    part_gradient,
+    argnums=1,
+    microbatch_size=None if parts == 1 else examples // parts,
+    accumulator=optax.microbatching.AccumulationType.MEAN,
+  )
 
   def step(
     state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[TrainState, Metrics]:
-    key = jax.random.fold_in(hyperparams.key, state.step)
-    gradient, metrics = batch_gradient(state.params, key, images, mean, hyperparams)
+    keys = jax.random.split(jax.random.fold_in(hyperparams.key, state.step), examples)
+    # Part by part, as optax takes every n-th of them into a part.
+    keys = keys.reshape(parts, -1).T.reshape(-1)
+    gradient, metrics = batch_gradient(state.params, keys, images, mean, hyperparams)
     updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
     # The optimiser's schedule has its peak at 1: all of them are linear in the learning rate.
     updates = jax.tree.map(lambda update: hyperparams.learning_rate * update, updates)
@@ -118,7 +106,8 @@ def make_train_step(
     state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[TrainState, Metrics]:
     def rest(state: TrainState) -> tuple[TrainState, Metrics]:
-      return state, zeros_like_result(step, state, images, mean, hyperparams)[1]
+      _, metrics = jax.eval_shape(step, state, images, mean, hyperparams)
+      return state, optax.tree.zeros_like(metrics)
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
       return lax.cond(
