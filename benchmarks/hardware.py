@@ -51,7 +51,8 @@ def device_name() -> str:
 def processor_name() -> str:
   """The processor's model, or its architecture where the system does not tell."""
   try:
-    found = re.search(r'^model name\s*: (.+)', pathlib.Path('/proc/cpuinfo').read_text(), re.M)
+    about = pathlib.Path('/proc/cpuinfo').read_text()
+    found = re.search(r'^model name\s*: (.+)', about, re.MULTILINE)
   except OSError:
     found = None
   return found[1] if found else platform.processor() or platform.machine()

@@ -245,19 +245,19 @@ def run(options: argparse.Namespace) -> int:
     queries, bank = vectors.KINDS[kind](
       options.queries, max(options.bank), options.dim, console.progress('Embedding')
     )
-    for size in sorted(set(options.bank)):
-      rows.append(
-        measure_search(
-          kind,
-          queries,
-          bank[:size],
-          k=options.k,
-          peers=found,
-          products=products,
-          rounds=options.rounds,
-          progress=functools.partial(console.progress, unit='round'),
-        )
+    rows += [
+      measure_search(
+        kind,
+        queries,
+        bank[:size],
+        k=options.k,
+        peers=found,
+        products=products,
+        rounds=options.rounds,
+        progress=functools.partial(console.progress, unit='round'),
       )
+      for size in sorted(set(options.bank))
+    ]
   threads = {name: peer.threads() for name, peer in found.items()}
   print_rows(rows, device, threads, options.rounds)
   contents = summary(rows, device, threads, options.rounds)

@@ -261,12 +261,18 @@ def notes(
   }
   return '\n'.join(
     [
-      f'Medians of {rounds} rounds; {config.train.steps_per_call} steps a call of ours. Pairs are '
-      'position and neighbour pairs of all scales.',
-      'FLOPs of a step or an image: by the shape of the encoder, and by the compiler, whose count '
-      "utilisation is from (the shape's for torch).",
-      'Dispatch is the share of a call after which it returned, its work not yet done. Program is '
-      'what the compiled program holds on each device, by the compiler.',
+      (
+        f'Medians of {rounds} rounds; {config.train.steps_per_call} steps a call of ours. Pairs '
+        'are position and neighbour pairs of all scales.'
+      ),
+      (
+        'FLOPs of a step or an image: by the shape of the encoder, and by the compiler, whose '
+        "count utilisation is from (the shape's for torch)."
+      ),
+      (
+        'Dispatch is the share of a call after which it returned, its work not yet done. Program '
+        'is what the compiled program holds on each device, by the compiler.'
+      ),
       f'{device}; matrix products: '
       + ', '.join(f'{name} {gflops:.4g} GFLOP/s' for name, gflops in peaks.items()),
     ]

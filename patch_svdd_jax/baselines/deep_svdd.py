@@ -149,7 +149,7 @@ def optimiser(learning_rate: float) -> optax.GradientTransformation:
   return optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.adam(learning_rate))
 
 
-def make_train(baseline: ml_collections.ConfigDict, seed: int) -> Callable:
+def make_train(baseline: ml_collections.ConfigDict, seed: int) -> jax.stages.Wrapped:
   """Returns the jitted train(state, steps, images, centre, mean) -> state, which takes `steps`.
 
   Step n draws its batch from fold_in(seed, n). The number of steps is an argument like the others:

@@ -169,7 +169,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     try:
       record[name], stopped = complete(name, config, dataset, workdir / name, before)
     # Hours of other systems are not to be lost by one that fails.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
       record[name], stopped = {'error': one_line(error)}, 0
       print(f'{name} failed: {record[name]["error"]}', file=sys.stderr)
     record = {name: record[name] for name in baselines.SYSTEMS if name in record}

@@ -85,17 +85,23 @@ def notes(work: 'Work', plans: Sequence['Plan']) -> str:
   from patch_svdd_jax.tpu_planning.search_plan import SIZES
 
   lines = [
-    f'{work.queries:,} queries (one image) x {work.bank_rows:,} rows x {work.dim} dimensions, '
-    f'k = {work.k}; screening vectors of {work.width} bfloat16 ({work.components} components). '
-    f'Blocks of {SIZES.queries:,} queries and {SIZES.rows:,} rows.',
+    (
+      f'{work.queries:,} queries (one image) x {work.bank_rows:,} rows x {work.dim} dimensions, '
+      f'k = {work.k}; screening vectors of {work.width} bfloat16 ({work.components} components). '
+      f'Blocks of {SIZES.queries:,} queries and {SIZES.rows:,} rows.'
+    ),
     'Memory is of each chip, by the compiled program.',
-    f'The screening product takes 2 x queries x rows x {work.width} = {work.flops:.3g} FLOPs an '
-    'image, on all chips together. "At peak" is its time at the published bfloat16 peak; '
-    '"compiler, without kernel" is what the compiler expects of it as a plain scan, one turn times '
-    'the number of turns.',
-    'Neither includes the passes over single groups: their number depends on the data, and is in '
-    'none of these figures. The compiler names no time for the whole program, nor for the Pallas '
-    'kernel that it calls.',
+    (
+      f'The screening product takes 2 x queries x rows x {work.width} = {work.flops:.3g} FLOPs an '
+      'image, on all chips together. "At peak" is its time at the published bfloat16 peak; '
+      '"compiler, without kernel" is what the compiler expects of it as a plain scan, one turn '
+      'times the number of turns.'
+    ),
+    (
+      'Neither includes the passes over single groups: their number depends on the data, and is in '
+      'none of these figures. The compiler names no time for the whole program, nor for the Pallas '
+      'kernel that it calls.'
+    ),
   ]
   if not all(plan.sharded for plan in plans):
     lines.append('A bank this small is copied to every chip; the queries are sharded.')

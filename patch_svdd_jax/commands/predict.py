@@ -158,7 +158,7 @@ def predict(
     done.add(record['image'])
     tally.add(record)
   left = [source for source in sources if source.name not in done]
-  drawn: concurrent.futures.Future | None = None
+  drawn: concurrent.futures.Future[None] | None = None
   with (
     concurrent.futures.ThreadPoolExecutor(1) as painter,
     tqdm(total=len(sources), initial=len(done), desc='Predicting', unit='image') as bar,

@@ -130,7 +130,7 @@ def train(
   """Trains the members to the end, or until told to stop; the lost ones' names and last steps."""
   config = group.config
   mean = mean_image.training_mean(normal, config.train.mean)
-  fit: Callable[..., population.Outcome] | None = None
+  fit: population.Fit | None = None
   lost: dict[str, int] = {}
   for part in in_parts(members, at_once):
     for member in part:

@@ -138,7 +138,7 @@ def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:
   names = [name for part in parts for name in part.names]
   aspect = image_size.median_aspect(normal.sizes)
   if text := image_size.stretch_summary(aspect, sizes, names):
-    logging.warning('%s', text)
+    logging.getLogger(__name__).warning('%s', text)
 
 
 def light(split: Split, config: ml_collections.ConfigDict) -> Split:

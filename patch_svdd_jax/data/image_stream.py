@@ -72,7 +72,7 @@ def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   for place, folders, files in os.walk(folder.absolute(), onerror=refuse):
     folders[:] = [name for name in folders if not name.startswith('.')]
     for name in files:
-      if not name.startswith('.') and os.path.splitext(name)[1].lower() in images.SUFFIXES:
+      if not name.startswith('.') and pathlib.Path(name).suffix.lower() in images.SUFFIXES:
         yield pathlib.Path(place, name)
 
 
@@ -105,7 +105,8 @@ def batches(
 
   remaining = iter(sources)
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    waiting: collections.deque = collections.deque()
+    waiting: collections.deque[tuple[Source, concurrent.futures.Future[Split | str]]]
+    waiting = collections.deque()
 
     def fill() -> None:
       for source in itertools.islice(remaining, (1 + AHEAD) * size - len(waiting)):

@@ -80,9 +80,11 @@ def scan(category: pathlib.Path) -> Layout:
       f'{category / "train" / GOOD}: has no images; '
       f'put normal images there ({", ".join(images.SUFFIXES)})'
     )
-  for name in folders(category / 'train'):
-    if name != GOOD:
-      oddities.append(f'{category / "train" / name}: ignored, only train/{GOOD} is trained on')
+  oddities += [
+    f'{category / "train" / name}: ignored, only train/{GOOD} is trained on'
+    for name in folders(category / 'train')
+    if name != GOOD
+  ]
   test = _items(category, 'test', folders(category / 'test'), oddities)
   oddities += _masks_without_image(category, test)
   return Layout(tuple(train), tuple(test), oddities=tuple(oddities))

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -154,7 +154,7 @@ class Detector:
     embed = embedding.make_embed_batch(arch, strides_of(self.config), self.config.score.tile)
     devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
-    parts: list[tuple[dict, ...]] = []
+    parts: list[tuple[dict[str, np.ndarray], ...]] = []
     seconds: dict[str, float] = {}
     timed_images = 0
     for first in progress(range(0, len(images), batch)):
@@ -180,7 +180,7 @@ class Detector:
     )
 
   def _score_batch(
-    self, images: np.ndarray, embed: Callable, seconds: dict[str, float]
+    self, images: np.ndarray, embed: embedding.EmbedBatch, seconds: dict[str, float]
   ) -> tuple[dict[str, np.ndarray], ...]:
     """Maps f32[N, H, W], distances f32[N, rows, columns], norms f32[N] and fallback fractions.
 

@@ -23,6 +23,14 @@ from patch_svdd_jax.models.mean_image import subtract_mean
 from patch_svdd_jax.system.batching import Progress, pad_images
 from patch_svdd_jax.system.sharding import DEVICES, SHARDED, all_devices, local_mesh
 
+# (params, mean, images u8[devices, B, H, W, 3]) -> f32[devices, B, rows, columns, D] for each K
+EmbedBatch = Callable[[Params, jax.typing.ArrayLike, jax.typing.ArrayLike], tiling.Grids]
+# (rows of each K, params, mean, images, first) -> rows
+Fill = Callable[
+  [tiling.Grids, Params, jax.typing.ArrayLike, jax.typing.ArrayLike, jax.typing.ArrayLike],
+  tiling.Grids,
+]
+
 
 class Embeddings(NamedTuple):
   """The embeddings of one scale.
@@ -41,7 +49,7 @@ def make_encode(
   strides: Mapping[int, int],
   tile: int = 0,
   convolve: Convolve = valid_conv,
-) -> Callable:
+) -> tiling.Encode:
   """Returns encode(params, mean, images u8[B, H, W, 3]) -> f32[B, rows, columns, D] for each K.
 
   Images of more than `tile` pixels along a side are encoded in tiles; 0 encodes them whole.
@@ -56,7 +64,7 @@ def make_encode(
 
 def make_embed_batch(
   architecture: Architecture, strides: Mapping[int, int], tile: int = 0
-) -> Callable:
+) -> EmbedBatch:
   """Returns the pmapped embed(params, mean, images u8[devices, B, H, W, 3]) for queries.
 
   `params` and `mean` are replicated; the result is f32[devices, B, rows, columns, D] for each K.
@@ -67,17 +75,18 @@ def make_embed_batch(
 @functools.lru_cache(maxsize=8)  # a new function of the same would be compiled anew
 def _embed_batch(
   architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int
-) -> Callable:
-  return jax.pmap(
+) -> EmbedBatch:
+  embed: EmbedBatch = jax.pmap(
     make_encode(architecture, dict(strides), tile),
     DEVICES,
     in_axes=(None, None, 0),
     out_axes=0,
     devices=jax.local_devices(),
   )
+  return embed
 
 
-def make_fill(architecture: Architecture, strides: Mapping[int, int], tile: int = 0) -> Callable:
+def make_fill(architecture: Architecture, strides: Mapping[int, int], tile: int = 0) -> Fill:
   """Returns the pmapped fill(rows, params, mean, images, first) -> rows.
 
   It writes the embeddings of a batch of images into the rows of each device, in place (they are
@@ -87,7 +96,7 @@ def make_fill(architecture: Architecture, strides: Mapping[int, int], tile: int 
 
 
 @functools.lru_cache(maxsize=8)
-def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int) -> Callable:
+def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int) -> Fill:
   encode = make_encode(architecture, dict(strides), tile)
 
   def fill(
@@ -98,9 +107,10 @@ def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...], tile
     return {k: lax.dynamic_update_slice(rows[k], flat[k], (first, 0, 0)) for k in rows}
 
   in_axes = (0, None, None, 0, None)
-  return jax.pmap(
+  mapped: Fill = jax.pmap(
     fill, DEVICES, in_axes=in_axes, out_axes=0, donate_argnums=0, devices=jax.local_devices()
   )
+  return mapped
 
 
 def embed(

@@ -31,7 +31,7 @@ Params = Mapping[str, Any]
 Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
 
 
-def uniform_initializer(fan_in: int) -> Callable:
+def uniform_initializer(fan_in: int) -> nn.initializers.Initializer:
   """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default and therefore the authors'."""
   bound = fan_in**-0.5
 

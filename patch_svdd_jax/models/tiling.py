@@ -10,7 +10,7 @@ and lower edge; patches that would see them are no patches of the image, and are
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from patch_svdd_jax.models.geometry import ImageSize
 Grids = dict[int, jax.Array]
 
 # (params, mean f32[H, W, 3] or f32[1, 1, 3], images u8[B, H, W, 3]) -> the grids of embeddings
-Encode = Callable[..., Grids]
+Encode = Callable[[Mapping[str, Any], jax.Array, jax.Array], Grids]
 
 
 class Tiles(NamedTuple):
@@ -107,7 +107,7 @@ def in_tiles(encode: Encode, strides: Mapping[int, int], tile: int) -> Encode:
     tile: the most pixels along a side; 0 encodes all images whole.
   """
 
-  def encode_images(params: object, mean: jax.Array, images: jax.Array) -> Grids:
+  def encode_images(params: Mapping[str, Any], mean: jax.Array, images: jax.Array) -> Grids:
     size = images.shape[1:3]
     if is_whole(size, tile):
       return encode(params, mean, images)

@@ -87,7 +87,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   if not pathlib.Path(path).is_file():
     raise UserError(f'{path}: no such file; {SAVE_LEGACY}')
   try:
-    with open(path, 'rb') as file:
+    with pathlib.Path(path).open('rb') as file:
       return _read(file, os.fstat(file.fileno()).st_size)
   except OSError as error:
     raise UserError(f'{path}: cannot be read ({error.strerror}); {FETCH_AGAIN}') from error

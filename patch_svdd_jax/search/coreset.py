@@ -93,6 +93,10 @@ class Chosen(NamedTuple):
   rows: jax.Array
 
 
+# (rows, state, choice, farthest, first) -> squared distances and the farthest rows
+Lower = Callable[[jax.Array, jax.Array, Any, Farthest, jax.Array], tuple[jax.Array, Farthest]]
+
+
 def _nothing_yet(dim: int) -> Farthest:
   count = CANDIDATES + 1
   # Arrays of the host: they go to any devices, and there is nothing to compile.
@@ -104,7 +108,7 @@ def _nothing_yet(dim: int) -> Farthest:
   return Farthest(*nothing)
 
 
-def _lower_bounds(
+def lower_bounds(
   rows: jax.Array, point: jax.Array, chosen: jax.Array, real: jax.Array
 ) -> jax.Array:
   """Lower bounds f32[G, B] of squared distances, as above; infinite where a choice is not real."""
@@ -152,14 +156,14 @@ def _lower_block(
     (which,) = jnp.nonzero(wanted, size=min(TOGETHER, len(rows)), fill_value=len(rows))
     # Past the end, the last row is computed once more, and dropped.
     some, their_squared = (part.at[which].get(mode='clip') for part in (rows, squared))
-    bounds = _lower_bounds(some, point, chosen, real)
+    bounds = lower_bounds(some, point, chosen, real)
     lowered = _compute(some, their_squared, bounds, chosen)
     return (
       squared.at[which].set(lowered, mode='drop'),
       wanted.at[which].set(False, mode='drop'),
     )
 
-  wanted = _lower_bounds(rows, point, chosen, real).min(axis=0) < squared
+  wanted = lower_bounds(rows, point, chosen, real).min(axis=0) < squared
   return lax.while_loop(lambda state: state[1].any(), compute, (squared, wanted))[0]
 
 
@@ -210,7 +214,7 @@ def _merge(farthest: Farthest, rows: jax.Array, squared: jax.Array, first: jax.A
   return Farthest(all_squared, indices, fetched)
 
 
-def _on_devices(lower: Callable, mesh: Mesh) -> Callable:
+def _on_devices(lower: Callable[[jax.Array, jax.Array, Any], jax.Array], mesh: Mesh) -> Lower:
   """run(rows, state, choice, farthest, first) on all devices -> squared distances and farthest.
 
   Each device lowers its own: lower(rows f32[R, D], state [R], choice) -> f32[R].
@@ -252,7 +256,7 @@ def _begin(
 
 
 @functools.partial(jax.jit, static_argnames='mesh', donate_argnames='squared')
-def _pass(
+def pass_over(
   rows: jax.Array,
   squared: jax.Array,
   chosen: Chosen,
@@ -266,7 +270,7 @@ def _pass(
 
 
 @functools.partial(jax.jit, static_argnames='size')
-def _choose(farthest: Farthest, wanted: jax.Array, size: int) -> Chosen:
+def choose(farthest: Farthest, wanted: jax.Array, size: int) -> Chosen:
   """Goes on greedily among the farthest rows, as long as the farthest of all is among them."""
   bar, bar_index = farthest.squared[-1], farthest.indices[-1]
   indices, columns = farthest.indices[:-1], farthest.rows[:-1].T
@@ -403,17 +407,19 @@ def select(
   for choice in progress(range(count)):
     if choice < len(indices):
       continue
-    chosen = jax.device_get(_choose(farthest, count - choice, CHOICES))
+    chosen = jax.device_get(choose(farthest, count - choice, CHOICES))
     if chosen.number == 0:
       break
     indices += chosen.indices[: chosen.number].tolist()
     squared += chosen.squared[: chosen.number].tolist()
-    farthest = _over_all(_pass, source, state, chosen)
+    farthest = _over_all(pass_over, source, state, chosen)
   squared.append(max(float(farthest.squared[0]), 0.0))
   return Selection(np.array(indices, np.int32), np.sqrt(np.array(squared, np.float32)))
 
 
-def _over_all(run: Callable, source: Source, state: list[jax.Array], choice: Any) -> Farthest:
+def _over_all(
+  run: jax.stages.Wrapped, source: Source, state: list[jax.Array], choice: Any
+) -> Farthest:
   """Runs a program on every part; `state`, each part's squared distances, is brought up to date."""
   farthest = _nothing_yet(choice.shape[-1] if run is _begin else choice.rows.shape[-1])
   part = source.load(0)

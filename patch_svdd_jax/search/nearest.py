@@ -96,7 +96,7 @@ def search(
   if isinstance(bank, HostBank):
     squared, indices, passes = _stream(queries, bank, k, sizes)
   else:
-    squared, indices, passes = _search(queries, bank, k, sizes)
+    squared, indices, passes = search_on_devices(queries, bank, k, sizes)
   return _neighbours(queries, squared, indices, passes)
 
 
@@ -138,7 +138,7 @@ def _stream(queries: jax.Array, bank: HostBank, k: int, sizes: BlockSizes) -> Fo
     chunk = upcoming
     if first + bank.chunk < bank.size:
       upcoming = bank.load(first + bank.chunk)
-    found = _search(queries, chunk, min(k, chunk.size), sizes)
+    found = search_on_devices(queries, chunk, min(k, chunk.size), sizes)
     best = _shift(found, first) if best is None else _merge(best, _shift(found, first), k)
     # No more than two chunks are on the devices.
     jax.block_until_ready(best)
@@ -164,7 +164,7 @@ def _merge(best: Found, found: Found, k: int) -> Found:
 
 
 @functools.partial(jax.jit, static_argnames=('k', 'sizes'))
-def _search(queries: jax.Array, bank: MemoryBank, k: int, sizes: BlockSizes) -> Found:
+def search_on_devices(queries: jax.Array, bank: MemoryBank, k: int, sizes: BlockSizes) -> Found:
   """Divides the bank, or else the queries, over the devices."""
   count, layout = len(queries), bank.layout
   if not layout.sharded:

@@ -41,7 +41,9 @@ class Batcher(Generic[Item, Result]):
     self._closed = False
     self._lock = threading.Lock()
     # Bounded by the places. None is the end.
-    self._waiting: queue.SimpleQueue = queue.SimpleQueue()
+    self._waiting: queue.SimpleQueue[tuple[Item, concurrent.futures.Future[Result]] | None] = (
+      queue.SimpleQueue()
+    )
     self._thread = threading.Thread(target=self._run, name='device', daemon=True)
     self._thread.start()
 

@@ -8,6 +8,7 @@ it. Files that are no checkpoints are written, and results printed, by the first
 import contextlib
 import functools
 import os
+import pathlib
 import re
 import sys
 import time
@@ -144,5 +145,5 @@ def _variable(name: str) -> int | None:
 def _quiet() -> Iterator[None]:
   """Neither prints nor shows progress; errors are still heard."""
   Bar.hidden = True
-  with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+  with pathlib.Path(os.devnull).open('w') as nowhere, contextlib.redirect_stdout(nowhere):
     yield

@@ -103,7 +103,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
       yield unfinished
-      os.replace(unfinished, path)
+      unfinished.replace(path)
     finally:
       # Where it could not be made it cannot be removed either.
       with contextlib.suppress(OSError):

@@ -116,7 +116,7 @@ def compile_for(topology: str, work: Work) -> Plan:
   chip, mesh = aot.chip_of(topology), aot.mesh_of(topology)
   queries, bank = arguments(work, mesh)
   layout = bank.layout
-  lowered = nearest._search.lower(queries, bank, work.k, SIZES)
+  lowered = nearest.search_on_devices.lower(queries, bank, work.k, SIZES)
   compiled = aot.compile_fitting(lowered)
   text = (compiled.as_text() if compiled else None) or ''
   share = work.queries if layout.sharded else -(-work.queries // mesh.size)

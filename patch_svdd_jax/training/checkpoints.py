@@ -185,7 +185,9 @@ class Checkpoints:
     distributed.meet()
     for step, found in damaged.items():
       folder = self.folder / str(step)
-      logging.warning('%s is damaged (%s): going on from an older one', folder, found)
+      logging.getLogger(__name__).warning(
+        '%s is damaged (%s): going on from an older one', folder, found
+      )
       if distributed.is_first():
         with files.explained(folder):
           folder.rename(self.folder / f'damaged_{step}_{time.time_ns()}')

@@ -5,7 +5,7 @@ Pairs come from single patches or from densely encoded crops; the losses are the
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,24 @@ class PairEmbeddings(NamedTuple):
 # (encoder params, keys[B], images, mean) -> the pairs of each scale
 EmbedPairs = Callable[[Params, jax.Array, jax.Array, jax.Array], dict[int, PairEmbeddings]]
 
+# (params, keys[B], images, mean, hyperparams) -> the loss, metrics, and embeddings f32[B, D]
+Loss = Callable[
+  [Params, jax.Array, jax.Array, jax.Array, Hyperparams],
+  tuple[jax.Array, tuple[Metrics, dict[str, jax.Array]]],
+]
+
+
+class Encode(Protocol):
+  """The encoder as training computes it, of patches, or of images where there are strides."""
+
+  def __call__(self, params: Params, x: jax.Array, strides: Mapping[int, int] | None = None) -> Any:
+    """Returns f32[B, D], or f32[B, rows, columns, D] of each receptive field."""
+
 
 COMPUTE = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
-def encode_with(config: ml_collections.ConfigDict) -> Callable[..., Any]:
+def encode_with(config: ml_collections.ConfigDict) -> Encode:
   """Returns encode(params, input, strides=None), the encoder as `config.train` computes it.
 
   Without strides the input is patches. With `config.train.rematerialise` the backward pass computes
@@ -128,7 +141,7 @@ def embed_crop_pairs(
   return embed
 
 
-PAIRS: dict[str, Callable[..., EmbedPairs]] = {
+PAIRS: dict[str, Callable[[ml_collections.ConfigDict, int, windows.Crop], EmbedPairs]] = {
   'patches': embed_patch_pairs,
   'crops': embed_crop_pairs,
 }
@@ -136,7 +149,7 @@ PAIRS: dict[str, Callable[..., EmbedPairs]] = {
 
 def make_loss(
   config: ml_collections.ConfigDict, count: int, crop: windows.Crop = windows.crop
-) -> Callable:
+) -> Loss:
   """Returns loss(params, keys, images, mean, hyperparams) -> (L_Patch SVDD, (metrics, anchors)).
 
   L = sum over scales of  L_SSL + lambda L_SVDD'  (Yi & Yoon 2020, eq. 6), where the config gives

@@ -1,6 +1,7 @@
 """The optimiser that `config.train` asks for."""
 
 import math
+from collections.abc import Mapping
 
 import ml_collections
 import optax
@@ -17,7 +18,7 @@ BASE_BATCH = 64
 SCALINGS = {'none': lambda ratio: 1.0, 'sqrt': math.sqrt, 'linear': lambda ratio: ratio}
 
 
-def known(config: ml_collections.ConfigDict, key: str, values: dict) -> None:
+def known(config: ml_collections.ConfigDict, key: str, values: Mapping[str, object]) -> None:
   """Refuses a value of `config.train` that is none of those known."""
   if config[key] not in values:
     names = ', '.join(map(repr, values))

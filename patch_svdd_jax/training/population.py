@@ -105,9 +105,30 @@ class Members:
     return self.step
 
 
-def make_fit(
-  config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray
-) -> Callable[..., Outcome]:
+class Fit(Protocol):
+  """Trains as many members at once as it is given."""
+
+  def __call__(
+    self,
+    configs: Sequence[ml_collections.ConfigDict],
+    states: Sequence[TrainState],
+    *,
+    monitor: PopulationMonitor,
+    savers: Sequence[loop.Saver],
+    should_stop: Callable[[], bool] = lambda: False,
+  ) -> Outcome:
+    """Trains members to the end, or until told to stop.
+
+    Args:
+      configs: of the members; they differ in seed, svdd_weight and learning_rate alone.
+      states: their initial or restored states.
+      monitor: is told the metrics of each call.
+      savers: one for each, which keep its states as `training.fit` would.
+      should_stop: asked between calls; True saves and leaves.
+    """
+
+
+def make_fit(config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray) -> Fit:
   """Returns fit(configs, states, *, monitor, savers, should_stop) -> Outcome.
 
   Each call trains as many members as it is given at once; calls with as many of them share one
@@ -116,13 +137,6 @@ def make_fit(
   Each member takes the steps that `training.fit` would take with its config alone, up to the order
   of sums. One whose loss or gradient becomes NaN or infinite stays where it last was finite, while
   the others go on. Members may start from different steps.
-
-  Args of fit:
-    configs: of the members; they differ in seed, svdd_weight and learning_rate from `config`.
-    states: their initial or restored states.
-    monitor: is told the metrics of each call.
-    savers: one for each, which keep its states as `training.fit` would.
-    should_stop: asked between calls; True saves and leaves.
 
   Args:
     config: what the members have in common.

@@ -40,6 +40,11 @@ PATCHES = 2**20
 QUERIES_TOGETHER = 128
 
 Statistics = dict[str, float]
+# (params, keys, held_out, images, mean) -> metrics, and of each scale distances and the radius
+Program = Callable[
+  [Params, jax.Array, jax.Array, jax.Array, jax.Array],
+  tuple[dict[str, jax.Array], dict[int, jax.Array], dict[int, jax.Array]],
+]
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -121,9 +126,7 @@ def distance_statistics(name: str, distances: np.ndarray, radius: float) -> Stat
   )
 
 
-def make_program(
-  config: ml_collections.ConfigDict, strides: dict[int, int], count: int
-) -> Callable:
+def make_program(config: ml_collections.ConfigDict, strides: dict[int, int], count: int) -> Program:
   """Returns program(params, keys, held_out, images, mean) -> (metrics, distances, radii).
 
   Of each scale the distances f32[Q] of held-out patches to the nearest of the images, and the

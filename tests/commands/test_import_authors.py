@@ -51,10 +51,11 @@ class Pickler(pickle._Pickler):
 
   def save_global(self, obj, name=None):
     modules = {FloatStorage: b'torch', _rebuild_tensor_v2: b'torch._utils'}
-    if obj not in modules:
-      return super().save_global(obj, name)
-    self.write(b'c' + modules[obj] + b'\n' + obj.__name__.encode() + b'\n')
-    self.memoize(obj)
+    if obj in modules:
+      self.write(b'c' + modules[obj] + b'\n' + obj.__name__.encode() + b'\n')
+      self.memoize(obj)
+    else:
+      super().save_global(obj, name)
 
   dispatch = pickle._Pickler.dispatch | {type: save_global, type(lambda: 0): save_global}
 

@@ -500,12 +500,12 @@ def test_a_full_disk_is_one_line(config, tmp_path, capsys, monkeypatch, full):
 def test_an_error_within_training_is_not_the_disks(config, tmp_path, caplog, monkeypatch):
   def fit(*_, **__):
     logging.warning('of another library')
-    return open('/no/such/image.png')
+    return pathlib.Path('/no/such/image.png').open()
 
   monkeypatch.setattr(loop, 'fit', fit)
   with pytest.raises(FileNotFoundError, match='no/such/image') as raised:
     main(command(config, tmp_path / 'run'))
-  assert raised.traceback[-1].name == 'fit'
+  assert 'fit' in [entry.name for entry in raised.traceback]
   assert 'of another library' in caplog.messages
 
 

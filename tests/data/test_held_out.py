@@ -57,7 +57,7 @@ def test_where_the_held_out_images_lie(count, share, expected):
 @pytest.mark.parametrize('count', [11, 230, 320])
 @pytest.mark.parametrize('share', [0.05, 0.1, 0.37, 0.9])
 def test_they_are_spread_over_the_set(count, share):
-  train, held = map(numbers_of, held_out.divide(split_of(256 if count > 256 else count), share))
+  train, held = map(numbers_of, held_out.divide(split_of(min(count, 256)), share))
   count = min(count, 256)
   assert sorted(train + held) == list(range(count))
   assert len(held) == max(1, round(share * count + 1e-9))

@@ -115,8 +115,8 @@ def stamps(folder):
     for name in names:
       # It may lose its name meanwhile.
       with contextlib.suppress(FileNotFoundError):
-        path = os.path.join(place, name)
-        found[os.path.relpath(path, folder)] = os.stat(path).st_mtime_ns
+        path = pathlib.Path(place, name)
+        found[str(path.relative_to(folder))] = path.stat().st_mtime_ns
   return found
 
 

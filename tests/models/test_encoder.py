@@ -321,9 +321,12 @@ def test_classifier_agrees_with_float64(train_last_layer):
   classifier, variables, first, second = classify(train_last_layer)
   params = {name: np.asarray(value, np.float64) for name, value in variables['params'].items()}
   assert {name: value.shape for name, value in params.items()} == {
-    **{'dense_0_kernel': (16, 128), 'dense_0_bias': (128,)},
-    **{'dense_1_kernel': (128, 128), 'dense_1_bias': (128,)},
-    **{'last_kernel': (128, 8), 'last_bias': (8,)},
+    'dense_0_kernel': (16, 128),
+    'dense_0_bias': (128,),
+    'dense_1_kernel': (128, 128),
+    'dense_1_bias': (128,),
+    'last_kernel': (128, 8),
+    'last_bias': (8,),
   }
   x = first.astype(np.float64) - second
   for name in ('dense_0', 'dense_1'):

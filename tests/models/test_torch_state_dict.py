@@ -422,7 +422,7 @@ def test_file_that_cannot_be_opened(write, monkeypatch):
     raise PermissionError(13, 'Permission denied')
 
   path = write(small_parts())
-  monkeypatch.setattr('builtins.open', refuse)
+  monkeypatch.setattr(pathlib.Path, 'open', refuse)
   assert 'cannot be read (Permission denied)' in refusal(path)
 
 

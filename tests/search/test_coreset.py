@@ -89,13 +89,13 @@ def test_rows_streamed_from_the_host_are_the_same(tmp_path):
 
 def test_streaming_keeps_two_parts_on_the_devices(monkeypatch):
   on_devices = []
-  run = coreset._pass
+  run = coreset.pass_over
 
   def watched(part, *arguments, **options):
     on_devices.append(sum(array.shape == part.shape for array in jax.live_arrays()))
     return run(part, *arguments, **options)
 
-  monkeypatch.setattr(coreset, '_pass', watched)
+  monkeypatch.setattr(coreset, 'pass_over', watched)
   coreset.select(random_rows(), COUNT, at_once=PART)
   assert len(on_devices) >= 8
   assert max(on_devices) <= 2
@@ -132,7 +132,7 @@ def test_a_candidate_as_far_as_the_bar_is_chosen_if_it_comes_first(bar, chosen):
   farthest = coreset.Farthest(
     np.array([9, 9, 4], np.float32), np.array([0, 8, bar]), np.array([[3], [5], [2]], np.float32)
   )
-  found = coreset._choose(farthest, 3, size=4)
+  found = coreset.choose(farthest, 3, size=4)
   assert found.indices[: int(found.number)].tolist() == chosen
 
 
@@ -205,7 +205,7 @@ def test_the_bound_is_below_the_computed_distance(narrow):
   rows = chosen[rng.integers(64, size=512)] + narrow * rng.normal(size=(512, 32))
   rows = rows.astype(np.float32)
   arguments = rows, np.full(32, 5, np.float32), chosen, np.arange(64) < 60
-  bounds = np.asarray(jax.jit(coreset._lower_bounds)(*arguments), np.float64)
+  bounds = np.asarray(jax.jit(coreset.lower_bounds)(*arguments), np.float64)
   computed = ((rows[None] - chosen[:, None]) ** 2).sum(axis=-1)
   assert (bounds[:60] <= computed[:60]).all()
   assert np.isinf(bounds[60:]).all()
@@ -215,8 +215,8 @@ def test_the_bound_is_below_the_computed_distance(narrow):
 
 def test_a_pass_serves_many_choices(monkeypatch):
   passes = []
-  run = coreset._pass
-  monkeypatch.setattr(coreset, '_pass', lambda *a, **k: passes.append(1) or run(*a, **k))
+  run = coreset.pass_over
+  monkeypatch.setattr(coreset, 'pass_over', lambda *a, **k: passes.append(1) or run(*a, **k))
   coreset.select(random_rows(), COUNT)
   assert len(passes) <= 8
 
@@ -228,7 +228,7 @@ def test_memory_is_bounded_by_the_blocks():
     def shape(*extents, dtype=jnp.float32, over=coreset.REPLICATED):
       return jax.ShapeDtypeStruct(extents, dtype, sharding=NamedSharding(mesh, over))
 
-    program = coreset._pass.lower(
+    program = coreset.pass_over.lower(
       shape(rows, 64, over=coreset.SHARDED),
       shape(rows, over=coreset.SHARDED),
       coreset.Chosen(

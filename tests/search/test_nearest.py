@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_queries_times_rows():
     rows, vectors = shape((1, groups, 256, dim)), shape((1, groups, 256, 16))
     layout = memory_bank.Layout(groups * 256, groups * 256, mesh)
     bank = memory_bank.MemoryBank(rows, vectors, screen, layout)
-    program = nearest._search.lower(shape((queries, dim)), bank, 1, BlockSizes(1024, 256))
+    program = nearest.search_on_devices.lower(shape((queries, dim)), bank, 1, BlockSizes(1024, 256))
     return program.compile().memory_analysis().temp_size_in_bytes
 
   few, many = temporaries(40), temporaries(4000)
