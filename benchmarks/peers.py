@@ -88,7 +88,7 @@ def faiss_threads() -> int:
   """OpenMP's, as faiss sees them."""
   import faiss
 
-  return faiss.omp_get_max_threads()
+  return int(faiss.omp_get_max_threads())
 
 
 def prepare_scikit_learn(rows: np.ndarray, k: int) -> Search:
@@ -125,7 +125,8 @@ def prepare_torch(rows: np.ndarray, k: int) -> Search:
       else:
         best = distances.topk(min(k, len(block)), largest=False).values
         nearest = torch.cat([nearest, best], 1).topk(k, largest=False).values
-    return nearest.sort(1).values.numpy()
+    found: np.ndarray = nearest.sort(1).values.numpy()
+    return found
 
   return search
 
@@ -134,7 +135,7 @@ def torch_threads() -> int:
   """PyTorch's own count."""
   import torch
 
-  return torch.get_num_threads()
+  return int(torch.get_num_threads())
 
 
 EXTRA = "'.[benchmark]'"

@@ -191,6 +191,6 @@ def make_step(
     loss = torch.stack(losses).sum()
     loss.backward()
     adam.step()
-    return loss.item()
+    return float(loss.item())
 
   return step

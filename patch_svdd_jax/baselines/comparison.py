@@ -26,7 +26,8 @@ def finished(entry: Mapping[str, Any]) -> bool:
 
 def last_map(entry: Mapping[str, Any]) -> Mapping[str, float | None]:
   """The metrics of a measured system."""
-  return list(entry['maps'].values())[-1]
+  figures: Mapping[str, float | None] = list(entry['maps'].values())[-1]
+  return figures
 
 
 def number(value: float | None, digits: str) -> str:

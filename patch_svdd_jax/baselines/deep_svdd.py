@@ -94,7 +94,9 @@ class DeepSvddState(NamedTuple):
 
 def init_encoder(seed: int) -> Params:
   """The untrained encoder's parameters."""
-  return BiasFreeEncoder().init(jax.random.key(seed), jnp.zeros((1, SIDE, SIDE, 3)))['params']
+  images = jnp.zeros((1, SIDE, SIDE, 3))
+  params: Params = BiasFreeEncoder().init(jax.random.key(seed), images)['params']
+  return params
 
 
 def squared_distances(
@@ -183,7 +185,8 @@ def make_train(baseline: ml_collections.ConfigDict, seed: int) -> jax.stages.Wra
     return DeepSvddState(state.step + 1, params, opt_state, radius, value)
 
   def train(state: DeepSvddState, steps: jax.Array, *inputs: jax.Array) -> DeepSvddState:
-    return lax.fori_loop(0, steps, lambda _, state: step(state, *inputs), state)
+    trained: DeepSvddState = lax.fori_loop(0, steps, lambda _, state: step(state, *inputs), state)
+    return trained
 
   return jax.jit(train, donate_argnums=0)
 

@@ -96,7 +96,8 @@ def solve_dual(matrix: np.ndarray, bound: float) -> np.ndarray:
       f'the sphere of SVDD was not found ({solution.status}): set another config.baseline.kernel '
       f'or config.baseline.gamma'
     )
-  return np.clip(solution.x, 0, bound)
+  solved: np.ndarray = np.clip(solution.x, 0, bound)
+  return solved
 
 
 def squared_radius(a: np.ndarray, bound: float, distances: np.ndarray) -> float:

@@ -24,7 +24,8 @@ class Kernel(NamedTuple):
     products = x @ y.T
     if self.name == 'rbf':
       squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * products
-      return np.exp(-self.gamma * np.maximum(squares, 0))
+      values: np.ndarray = np.exp(-self.gamma * np.maximum(squares, 0))
+      return values
     return self._of_products(products)
 
   def diagonal(self, x: np.ndarray) -> np.ndarray:
@@ -69,4 +70,5 @@ class Boundary(NamedTuple):
   def score(self, rows: np.ndarray) -> np.ndarray:
     """Rows f64[N, C] to f64[N]."""
     sums = self.kernel.matrix(rows, self.vectors) @ self.coefficients
-    return self.own * self.kernel.diagonal(rows) - sums + self.offset
+    scores: np.ndarray = self.own * self.kernel.diagonal(rows) - sums + self.offset
+    return scores

@@ -20,7 +20,8 @@ class Pca(NamedTuple):
 
   def reduce(self, rows: np.ndarray) -> np.ndarray:
     """Rows f32[..., D] to their coordinates f64[..., C]."""
-    return ((rows - self.mean) @ self.components.T).astype(np.float64)
+    coordinates: np.ndarray = ((rows - self.mean) @ self.components.T).astype(np.float64)
+    return coordinates
 
 
 def fit(rows: np.ndarray, components: int, seed: int) -> Pca:

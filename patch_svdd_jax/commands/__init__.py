@@ -71,7 +71,7 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
   with contextlib.ExitStack() as kept:
     if hasattr(module, 'output_folder') and is_first(options):
       kept.enter_context(files.locked(module.output_folder(options)))
-    return module.run(options, rest)
+    return int(module.run(options, rest))
 
 
 def is_first(options: argparse.Namespace) -> bool:

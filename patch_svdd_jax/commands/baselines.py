@@ -151,7 +151,7 @@ def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
 
 def output_folder(options: argparse.Namespace) -> pathlib.Path:
   """What one run at a time may write to."""
-  return options.workdir
+  return pathlib.Path(options.workdir)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

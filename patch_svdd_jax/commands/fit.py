@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def output_folder(options: argparse.Namespace) -> pathlib.Path:
   """What one run at a time may write to."""
-  return options.workdir
+  return pathlib.Path(options.workdir)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

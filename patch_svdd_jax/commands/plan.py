@@ -46,4 +46,4 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Plans the program that was chosen."""
   # JAX itself must not look for a TPU: it would wait for one.
   jax.config.update('jax_platforms', 'cpu')
-  return options.plan(options, rest)
+  return int(options.plan(options, rest))

@@ -74,7 +74,7 @@ class Tally:
 
 def output_folder(options: argparse.Namespace) -> pathlib.Path:
   """What one run at a time may write to."""
-  return options.output
+  return pathlib.Path(options.output)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -214,7 +214,7 @@ def batch_records(batch: image_stream.Batch, found: Inspection | None) -> list[d
 
 def batch_size(detector: Detector) -> int:
   """How many images are scored at a time."""
-  return detector.config.score.batch_size * jax.local_device_count()
+  return int(detector.config.score.batch_size * jax.local_device_count())
 
 
 def inspect(detector: Detector, split: Split, limit: Limits, tally: Tally) -> Inspection:

@@ -209,9 +209,10 @@ def figures(measured: Measured) -> dict[str, Any]:
   """The entry of what was measured: of the product of the maps, or of the only one."""
   name, metrics = list(measured.evaluation.maps.items())[-1]
   entry = {'status': reproduction.MEASURED, 'map': name, 'step': measured.detector.origin.step}
-  return entry | evaluation_files.to_json(
+  found: dict[str, Any] = entry | evaluation_files.to_json(
     {metric: metrics[metric] for metric in reproduction.METRICS}
   )
+  return found
 
 
 def run_authors(job: Job) -> dict[str, Any]:
@@ -279,7 +280,7 @@ def pending(
 
 def output_folder(options: argparse.Namespace) -> pathlib.Path:
   """What one run at a time may write to."""
-  return options.workdir
+  return pathlib.Path(options.workdir)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

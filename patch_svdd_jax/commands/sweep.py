@@ -176,6 +176,7 @@ def untrained_figures(
 ) -> dict[str, dict[str, float | None]]:
   """The metrics of the maps of an untrained encoder, measured once for groups of one shape."""
   for other in groups:
+    found: dict[str, dict[str, float | None]] | None
     found = record.get(other.name, {}).get('random_encoder')
     sections = ['encoder', 'score', 'data', 'train.mean']
     if found and not configuration.differences(other.config, group.config, sections):
@@ -184,7 +185,8 @@ def untrained_figures(
   evaluation = fit_and_evaluate(
     group.config, untrained, dataset, f'untrained {group.name}', console.progress
   )
-  return evaluation_files.to_json(evaluation.maps)
+  figures: dict[str, dict[str, float | None]] = evaluation_files.to_json(evaluation.maps)
+  return figures
 
 
 def member_figures(member: Member, dataset: data.Dataset) -> dict[str, Any]:
@@ -278,7 +280,7 @@ def complete(
 
 def output_folder(options: argparse.Namespace) -> pathlib.Path:
   """What one run at a time may write to."""
-  return options.workdir
+  return pathlib.Path(options.workdir)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -101,7 +101,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def is_prepared(self) -> bool:
     """Whether a complete copy is there; TFDS's own check also warns where none is."""
-    return (self.data_path / 'dataset_info.json').exists()
+    return bool((self.data_path / 'dataset_info.json').exists())
 
   def is_current(self) -> bool:
     """Whether all prepared files are there and come from the source as it is now."""

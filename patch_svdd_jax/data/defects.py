@@ -27,7 +27,8 @@ def _sign(rng: np.random.Generator) -> int:
 def _blend(image: np.ndarray, content: np.ndarray, weight: np.ndarray) -> np.ndarray:
   """Blends content into u8[H, W]; pixels of weight 0 stay as they are."""
   mixed = (1 - weight) * image + weight * content
-  return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+  blended: np.ndarray = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+  return blended
 
 
 def _grid(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,12 +72,14 @@ def _matched(content: np.ndarray, image: np.ndarray, weight: np.ndarray) -> np.n
   mean = np.average(content, weights=weight)
   spread = np.sqrt(np.average((content - mean) ** 2, weights=weight))
   gain = min(image.std() / max(spread, 1.0), 2.0)
-  return np.average(image, weights=weight) + (content - mean) * gain
+  matched: np.ndarray = np.average(image, weights=weight) + (content - mean) * gain
+  return matched
 
 
 def _flattened(image: np.ndarray, weight: np.ndarray) -> np.ndarray:
   """The image with less than half of its contrast about its weighted mean."""
-  return 0.6 * np.average(image, weights=weight) + 0.4 * image
+  flattened: np.ndarray = 0.6 * np.average(image, weights=weight) + 0.4 * image
+  return flattened
 
 
 def scratch(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:

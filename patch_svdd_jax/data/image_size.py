@@ -72,7 +72,8 @@ def resolve(size: Sequence[int], own: np.ndarray) -> tuple[int, int]:
 
 def aspects(sizes: np.ndarray) -> np.ndarray:
   """Width / height, f64[N], of sizes (height, width) i64[N, 2]."""
-  return sizes[:, 1] / sizes[:, 0]
+  ratios: np.ndarray = sizes[:, 1] / sizes[:, 0]
+  return ratios
 
 
 def median_aspect(sizes: np.ndarray) -> float:

@@ -121,7 +121,7 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
 
 
 def _is_turned(image: Image.Image) -> bool:
-  return image.getexif().get(_ORIENTATION, 1) != 1
+  return bool(image.getexif().get(_ORIENTATION, 1) != 1)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -12,7 +12,8 @@ _BLOCK = 64
 
 def to_grey_levels(values: np.ndarray) -> np.ndarray:
   """Rounded to uint8, what is darker than black or brighter than white cut off."""
-  return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+  levels: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+  return levels
 
 
 def standardise(images: np.ndarray) -> np.ndarray:

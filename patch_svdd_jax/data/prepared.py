@@ -123,7 +123,7 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
 
   def fill(index: int) -> dict[str, Any]:
     with lock:
-      record = source[index]
+      record: dict[str, Any] = source[index]
     image = images.decode_normalised(record.pop('image'))
     mask = images.decode_normalised(record.pop('mask')) > 0
     sizes[index] = image.shape[:2]

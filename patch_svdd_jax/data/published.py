@@ -102,7 +102,7 @@ class PublishedBuilder(LayoutBuilder):
     Raises:
       UserError: where there is none.
     """
-    folder = root / self.builder_config_name
+    folder: pathlib.Path = root / self.builder_config_name
     if not folder.is_dir():
       raise UserError(
         f'{root}: has no folder {self.builder_config_name!r}; '
@@ -122,7 +122,7 @@ class PublishedBuilder(LayoutBuilder):
   def fingerprint(self) -> str:
     """Of the archive's name, size and time, or of the extracted files'; without root, as stored."""
     if not self._root and self.is_prepared():
-      return self.info.metadata['fingerprint']
+      return str(self.info.metadata['fingerprint'])
     root = self._existing_root()
     if not root.is_file():
       return layout.fingerprint(self.scan(root))

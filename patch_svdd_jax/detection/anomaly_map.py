@@ -46,4 +46,5 @@ def aggregate(maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 def image_score(maps: np.ndarray) -> np.ndarray:
   """The largest value of each map: f32[B, H, W] to f32[B]."""
-  return maps.max(axis=(1, 2))
+  scores: np.ndarray = maps.max(axis=(1, 2))
+  return scores

@@ -118,13 +118,13 @@ def lies_on_host(
 ) -> bool:
   """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
   if config.score.bank:
-    return config.score.bank == 'host'
+    return bool(config.score.bank == 'host')
   patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
   needed = COPIES * shape[0] * patches * config.encoder.embed_dim * 4
   free = (
     sum(block_sizes.free_memory(device) for device in jax.local_devices()) * jax.process_count()
   )
-  return needed > block_sizes.BANK_SHARE * free
+  return bool(needed > block_sizes.BANK_SHARE * free)
 
 
 def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
@@ -183,7 +183,8 @@ def reduce_rows(
 
 def dropped_shares(inliers: Sequence[np.ndarray]) -> np.ndarray:
   """The share of each image's patches that are outlying, f64[N], from bool[N, P] of each scale."""
-  return 1 - np.concatenate(inliers, axis=1).mean(axis=1)
+  shares: np.ndarray = 1 - np.concatenate(inliers, axis=1).mean(axis=1)
+  return shares
 
 
 def place(
@@ -210,7 +211,7 @@ def chunk_size(dim: int) -> int:
 
 def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:
   """How many of that many rows."""
-  return max(1, round(count * config.score.coreset))
+  return int(max(1, round(count * config.score.coreset)))
 
 
 def screen_type(config: ml_collections.ConfigDict) -> jax.typing.DTypeLike | None:

@@ -67,4 +67,4 @@ def to_onnx(detector: Detector, limit: Limits | None) -> bytes:
     # In the order in which jax lists a dict's values.
     output_names=sorted(jax.eval_shape(score, one)),
   )
-  return model.SerializeToString()
+  return bytes(model.SerializeToString())

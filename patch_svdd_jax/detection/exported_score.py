@@ -87,7 +87,8 @@ def distances(grids: jax.Array, bank: jax.Array, k: int) -> jax.Array:
     return export_search.mean_distance(queries, bank, k).reshape(grid.shape[:-1])
 
   # Image by image: the memory that is needed does not grow with the batch.
-  return lax.map(of_image, grids)
+  found: jax.Array = lax.map(of_image, grids)
+  return found
 
 
 def judge(results: Results, calibration: Calibration, limit: Limits) -> Results:

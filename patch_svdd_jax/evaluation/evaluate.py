@@ -101,12 +101,14 @@ def map_metrics(
 
 def search_flop(detector: Detector, image_size: ImageSize) -> float:
   """Floating point operations of the distances of one image: 2 Q N D, over the scales."""
-  return sum(
-    2.0
-    * geometry.patch_count(image_size, k, stride)
-    * detector.banks[k].size
-    * detector.config.encoder.embed_dim
-    for k, stride in strides_of(detector.config).items()
+  return float(
+    sum(
+      2.0
+      * geometry.patch_count(image_size, k, stride)
+      * detector.banks[k].size
+      * detector.config.encoder.embed_dim
+      for k, stride in strides_of(detector.config).items()
+    )
   )
 
 
@@ -139,7 +141,7 @@ def peak_memory() -> int:
   """The most bytes used so far: of the fullest device where it tells, else of this process."""
   statistics: list[Any] = [device.memory_stats() for device in jax.local_devices()]
   if all(statistics):
-    return max(each['peak_bytes_in_use'] for each in statistics)
+    return int(max(each['peak_bytes_in_use'] for each in statistics))
   # Linux counts in KiB, macOS in bytes.
   unit = 1 if sys.platform == 'darwin' else 1024
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -50,7 +50,7 @@ def draw_groups(groups: Mapping[str, Any], suffix: str) -> bytes:
 
 def last_map(groups: Mapping[str, Any], name: str) -> str:
   """The map that stands for a group: its product, where it has several scales."""
-  return list(groups[name]['random_encoder'])[-1]
+  return str(list(groups[name]['random_encoder'])[-1])
 
 
 def draw_weights(groups: Mapping[str, Any], suffix: str) -> bytes:

@@ -89,7 +89,8 @@ def by_platform(x: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
   """`convolve` in the form that is fastest where it runs."""
   conv = functools.partial(convolve, **settings)
   on_cpu = one_by_one(functools.partial(conv, rows=CPU_ROWS))
-  return lax.platform_dependent(x, kernel, cpu=on_cpu, default=conv)
+  convolved: jax.Array = lax.platform_dependent(x, kernel, cpu=on_cpu, default=conv)
+  return convolved
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -162,14 +163,18 @@ def kernel_gradient(
     by_channel, taps = lax.optimization_barrier(
       (by_position.transpose(3, 0, 1, 2), gradient.transpose(1, 2, 0, 3))
     )
-    return lax.optimization_barrier(conv(by_channel, taps, rows=CPU_ROWS)).transpose(1, 2, 0, 3)
+    found: jax.Array = lax.optimization_barrier(conv(by_channel, taps, rows=CPU_ROWS)).transpose(
+      1, 2, 0, 3
+    )
+    return found
 
-  return lax.platform_dependent(
+  found: jax.Array = lax.platform_dependent(
     x[:, :height, :width],
     gradient,
     cpu=one_by_one(on_cpu),
     default=functools.partial(conv, layout=CHANNELS),
   )
+  return found
 
 
 valid_conv.defvjp(_forward, _backward)

@@ -197,7 +197,8 @@ class Encoder(nn.Module):
 
   def level_module(self, receptive_field: int) -> nn.Module:
     """The submodule of the level with this receptive field."""
-    return getattr(self, f'level_{receptive_field}')
+    module: nn.Module = getattr(self, f'level_{receptive_field}')
+    return module
 
   def initialize(self, images: jax.Array) -> dict[int, jax.Array]:
     """Visits every level, for `Encoder.init`."""
@@ -261,4 +262,5 @@ def init_encoder(config: ml_collections.ConfigDict) -> Params:
   arch = architecture.from_config(config.encoder)
   smallest = jnp.zeros((1, arch.levels[-1], arch.levels[-1], 3))
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  return Encoder(arch).init(key, smallest, method='initialize')['params']
+  params: Params = Encoder(arch).init(key, smallest, method='initialize')['params']
+  return params

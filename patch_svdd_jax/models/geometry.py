@@ -71,4 +71,5 @@ def coverage_weights(extent: int, receptive_field: int, stride: int) -> np.ndarr
   covered = np.flatnonzero(covers.any(axis=1))
   nearest = covered[np.abs(pixel - covered).argmin(axis=1)]
   covers = covers[nearest]
-  return (covers / covers.sum(axis=1, keepdims=True)).astype(np.float32)
+  weights: np.ndarray = (covers / covers.sum(axis=1, keepdims=True)).astype(np.float32)
+  return weights

@@ -17,10 +17,13 @@ def training_mean(images: np.ndarray, kind: str) -> np.ndarray:
   Returns:
     f32[H, W, 3] or f32[1, 1, 3].
   """
+  mean: np.ndarray
   if kind == 'image':
-    return images.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean = images.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
   if kind == 'channel':
-    return images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)[None, None]
+    mean = images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)[None, None]
+    return mean
   raise UserError(f"config.train.mean={kind!r}: give 'image' or 'channel'")
 
 

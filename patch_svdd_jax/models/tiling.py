@@ -125,7 +125,8 @@ def in_tiles(encode: Encode, strides: Mapping[int, int], tile: int) -> Encode:
 
       return assemble(encode_tile, size, axes, strides)
 
-    return lax.map(one, images)
+    grids: Grids = lax.map(one, images)
+    return grids
 
   return encode_images
 

@@ -57,7 +57,8 @@ def summary(
     contents['checkpoints'] = checkpoint_table.summary(checkpoints)
   if copies:
     contents['duplicates'] = [pair._asdict() for pair in copies]
-  return to_json(contents)
+  figures: dict[str, Any] = to_json(contents)
+  return figures
 
 
 def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, float]]:

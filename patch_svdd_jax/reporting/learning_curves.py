@@ -94,7 +94,8 @@ def smooth(values: np.ndarray) -> np.ndarray:
   sums = np.concatenate([[0.0], np.cumsum(values)])
   last = np.arange(1, len(values) + 1)
   first = np.maximum(last - SMOOTHED, 0)
-  return (sums[last] - sums[first]) / (last - first)
+  smoothed: np.ndarray = (sums[last] - sums[first]) / (last - first)
+  return smoothed
 
 
 def summary(groups: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:

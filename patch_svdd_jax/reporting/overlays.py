@@ -58,7 +58,8 @@ def colour_limits(maps: np.ndarray) -> tuple[float, float]:
 
 def colour(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
   """The colours u8[..., 3] of map values f[...]; a value has one colour, whatever surrounds it."""
-  return _COLOURS[_levels(values, limits)]
+  colours: np.ndarray = _COLOURS[_levels(values, limits)]
+  return colours
 
 
 def colour_layer(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -227,7 +228,7 @@ def _outline(mask: np.ndarray, width: int) -> np.ndarray:
   """
   square = np.ones((3, 3))
   near = ndimage.binary_dilation(mask, square)
-  line = ndimage.binary_dilation(near, square, width)
+  line: np.ndarray = ndimage.binary_dilation(near, square, width)
   line[width:-width, width:-width] &= ~near[width:-width, width:-width]
   return line
 

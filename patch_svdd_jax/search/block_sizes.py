@@ -41,8 +41,8 @@ def free_memory(device: jax.Device) -> int:
   """The device's free memory in bytes; a CPU device has its share of the system's."""
   statistics = device.memory_stats() if device.platform != 'cpu' else None
   if statistics and 'bytes_limit' in statistics:
-    return statistics['bytes_limit'] - statistics['bytes_in_use']
-  return psutil.virtual_memory().available // jax.local_device_count()
+    return int(statistics['bytes_limit'] - statistics['bytes_in_use'])
+  return int(psutil.virtual_memory().available // jax.local_device_count())
 
 
 def cache_size() -> int:

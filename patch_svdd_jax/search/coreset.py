@@ -190,7 +190,8 @@ def _lower(rows: jax.Array, squared: jax.Array, chosen: Chosen) -> jax.Array:
     lowered = lax.fori_loop(0, groups, lower_by_group, lowered)
     return lax.dynamic_update_slice_in_dim(squared, lowered, first, axis=0)
 
-  return lax.fori_loop(0, -(-len(rows) // block), lower_block, squared)
+  lowered: jax.Array = lax.fori_loop(0, -(-len(rows) // block), lower_block, squared)
+  return lowered
 
 
 def _merge(farthest: Farthest, rows: jax.Array, squared: jax.Array, first: jax.Array) -> Farthest:
@@ -343,7 +344,8 @@ def _host_source(rows: np.ndarray, at_once: int | None) -> Source:
 
   def load(first: int) -> jax.Array:
     part = np.asarray(rows[first : first + size], np.float32)
-    return jax.device_put(pad_images(part, size), NamedSharding(mesh, SHARDED))
+    placed: jax.Array = jax.device_put(pad_images(part, size), NamedSharding(mesh, SHARDED))
+    return placed
 
   firsts = range(0, len(rows), size)
   if len(firsts) == 1:

@@ -58,7 +58,7 @@ class Layout(NamedTuple):
   @property
   def platform(self) -> str:
     """What the devices are: 'cpu', 'gpu', 'tpu'."""
-    return self.mesh.devices.flat[0].platform
+    return str(self.mesh.devices.flat[0].platform)
 
   def first_row(self) -> jax.Array:
     """Inside of shard_map, the number of the first row of a device's part."""
@@ -137,7 +137,7 @@ class HostBank:
   @property
   def dim(self) -> int:
     """D."""
-    return self.rows.shape[1]
+    return int(self.rows.shape[1])
 
   @property
   def groups_on_device(self) -> int:
@@ -158,7 +158,9 @@ def lay_out(size: int, share: int, dim: int, mesh: Mesh) -> Layout:
 
 def screen_dtype(mesh: Mesh) -> jax.typing.DTypeLike:
   """What the devices multiply fastest: float32 on CPUs, bfloat16 on matrix units."""
-  return jnp.float32 if mesh.devices.flat[0].platform == 'cpu' else jnp.bfloat16
+  on_cpu = mesh.devices.flat[0].platform == 'cpu'
+  dtype: jax.typing.DTypeLike = jnp.float32 if on_cpu else jnp.bfloat16
+  return dtype
 
 
 def from_device_rows(
@@ -242,7 +244,10 @@ def _design(sample: np.ndarray, size: int, mesh: Mesh, dtype: jax.typing.DTypeLi
   """The screen for a bank, on all devices."""
   if not np.isfinite(sample).all():
     raise UserError(NO_NUMBERS)
-  return jax.device_put(screening.design(sample, size, dtype), NamedSharding(mesh, REPLICATED))
+  screen: Screen = jax.device_put(
+    screening.design(sample, size, dtype), NamedSharding(mesh, REPLICATED)
+  )
+  return screen
 
 
 def _arrange(
@@ -293,7 +298,8 @@ def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
 def _replicated(rows: jax.Array, size: int, sharding: NamedSharding) -> jax.Array:
   """The first `size` rows as one part f32[1, size, D] that all devices have."""
   flat = rows.reshape(1, -1, rows.shape[-1])[:, :size]
-  return lax.with_sharding_constraint(flat, sharding)
+  placed: jax.Array = lax.with_sharding_constraint(flat, sharding)
+  return placed
 
 
 @functools.partial(jax.jit, static_argnames='layout')
@@ -348,7 +354,8 @@ def _vectors(
       valid = number * GROUP + jnp.arange(GROUP) < count
       return screening.row_vectors(screen, group, valid, dtype)
 
-    return lax.map(one, (rows[0], jnp.arange(rows.shape[1])))[None]
+    vectors: jax.Array = lax.map(one, (rows[0], jnp.arange(rows.shape[1])))[None]
+    return vectors
 
   return jax.shard_map(
     make,

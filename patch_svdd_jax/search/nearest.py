@@ -97,7 +97,8 @@ def search(
     squared, indices, passes = _stream(queries, bank, k, sizes)
   else:
     squared, indices, passes = search_on_devices(queries, bank, k, sizes)
-  return _neighbours(queries, squared, indices, passes)
+  neighbours: Neighbours = _neighbours(queries, squared, indices, passes)
+  return neighbours
 
 
 def sizes_for(bank: MemoryBank | HostBank, query_block: int, bank_block: int) -> BlockSizes:
@@ -238,7 +239,8 @@ def _find(
       squared, indices = jnp.where(kept, found[0], squared), jnp.where(kept, found[1], indices)
     return squared, indices, passes + more_passes
 
-  return lax.cond(certain.all(), lambda: found, fall_back)
+  nearest: Found = lax.cond(certain.all(), lambda: found, fall_back)
+  return nearest
 
 
 def _squared_distances(queries: jax.Array, rows: jax.Array, indices: jax.Array) -> jax.Array:
@@ -252,7 +254,8 @@ def _squared_distances(queries: jax.Array, rows: jax.Array, indices: jax.Array) 
       squared = jnp.sum(jnp.square(query.astype(jnp.float64)[None] - there), axis=-1)
       return jnp.where(indices < NOTHING, squared, jnp.inf)
 
-  return lax.map(one, (queries, indices), batch_size=TOGETHER)
+  squared: jax.Array = lax.map(one, (queries, indices), batch_size=TOGETHER)
+  return squared
 
 
 def _certain(
@@ -284,7 +287,8 @@ def _group_minima(
 ) -> jax.Array:
   """The least -u(q).u(b) of each group, f32[Q, groups]; vectors are [groups, GROUP, W]."""
   if platform == 'tpu' and vectors.dtype == jnp.bfloat16:
-    return screening_pallas.group_minima(queries, vectors)
+    minima: jax.Array = screening_pallas.group_minima(queries, vectors)
+    return minima
   groups, _, width = vectors.shape
   together = max(1, min(bank_block // GROUP, groups))
   padded = jnp.pad(vectors, ((0, -groups % together), (0, 0), (0, 0)))

@@ -212,7 +212,7 @@ def _cheapest(rotated: np.ndarray, size: int, dtype: jax.typing.DTypeLike) -> in
   # Patches of the same image lie closer than those of another one, as a query's always are.
   other = np.abs(np.arange(groups)[None] - chosen[:, None]) > 1
   if not other[:, ::2].any(axis=1).all():
-    return dim
+    return int(dim)
 
   def bounds(components: int) -> np.ndarray:
     """The least bound of each group for each query."""
@@ -235,8 +235,8 @@ def _cheapest(rotated: np.ndarray, size: int, dtype: jax.typing.DTypeLike) -> in
     passes = passes_over(components, 1)
     growth = max(0.0, np.log2(passes / passes_over(components, 2)))
     passes *= max(1.0, size / len(flat)) ** growth
-    return size * (width_of(components, dtype) + MINIMUM_COST) + passes * GROUP * PASS_COST
+    return float(size * (width_of(components, dtype) + MINIMUM_COST) + passes * GROUP * PASS_COST)
 
   candidates = [dim, *(c for c in COMPONENTS[jnp.dtype(dtype).name] if c < 0.8 * dim)]
   all_bounds = {components: bounds(components) for components in candidates}
-  return min(candidates, key=cost)
+  return int(min(candidates, key=cost))

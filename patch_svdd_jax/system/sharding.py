@@ -27,7 +27,8 @@ def all_devices() -> Mesh:
 def replicate(tree: Tree) -> Tree:
   """Puts a tree on every local device, once; it may lie on those of several processes already."""
   # Fetched first: no process can move what others have.
-  return jax.device_put(jax.device_get(tree), NamedSharding(local_mesh(), REPLICATED))
+  placed: Tree = jax.device_put(jax.device_get(tree), NamedSharding(local_mesh(), REPLICATED))
+  return placed
 
 
 def place(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
@@ -44,6 +45,7 @@ def place(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
     if mesh.is_multi_process:
       values = np.asarray(array)
       return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
-    return jax.device_put(array, sharding)
+    placed: jax.Array = jax.device_put(array, sharding)
+    return placed
 
   return jax.tree.map(put, tree)

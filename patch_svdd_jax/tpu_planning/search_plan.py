@@ -169,7 +169,8 @@ def _scan_seconds(device: jax.Device, queries: int, rows: int, width: int) -> fl
       # In this order the compiler keeps the products out of HBM; negated first, they go there.
       return -products.reshape(-1, GROUP, len(queries)).max(axis=1)
 
-    return lax.map(visit, vectors)
+    minima: jax.Array = lax.map(visit, vectors)
+    return minima
 
   here = SingleDeviceSharding(device)
   arguments = (

@@ -23,7 +23,10 @@ def random_lighting(
     normals: f32[2], n and n'.
     augment: `config.train.augment`.
   """
-  return pixels * jnp.exp(augment.gain * normals[0]) + 255 * augment.brightness * normals[1]
+  lit: jax.Array = (
+    pixels * jnp.exp(augment.gain * normals[0]) + 255 * augment.brightness * normals[1]
+  )
+  return lit
 
 
 def augment_and_normalise(
@@ -67,4 +70,5 @@ def add_noise(
     augment: `config.train.augment`.
   """
   moved = window + augment.rgb_shift * shift[None, None]
-  return moved + augment.pixel_noise * noise.reshape(window.shape)
+  noisy: jax.Array = moved + augment.pixel_noise * noise.reshape(window.shape)
+  return noisy

@@ -91,7 +91,8 @@ class Checkpoints:
   @property
   def latest(self) -> int | None:
     """The newest complete checkpoint's step."""
-    return self._manager.latest_step()
+    step: int | None = self._manager.latest_step()
+    return step
 
   @property
   def steps(self) -> list[int]:
@@ -151,7 +152,8 @@ class Checkpoints:
     trainer = self._restore('trainer', trainer, self.latest)
     params = {'encoder': encoder, 'classifiers': trainer['classifiers']}
     state = TrainState(jax.numpy.int32(self.latest), params, trainer['opt_state'])
-    return jax.device_put(state)
+    placed: TrainState = jax.device_put(state)
+    return placed
 
   def restore_encoder(self, like: Params, step: int | None) -> Params:
     """The encoder of a checkpoint.
@@ -163,7 +165,8 @@ class Checkpoints:
     Raises:
       UserError: there is no checkpoint, or it has other shapes.
     """
-    return self._restore('encoder', like, step)
+    params: Params = self._restore('encoder', like, step)
+    return params
 
   def _set_damaged_aside(self) -> None:
     damaged = {}

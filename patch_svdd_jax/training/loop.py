@@ -237,4 +237,4 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def pairs_per_step(config: ml_collections.ConfigDict) -> int:
   """Position and neighbour pairs of all scales that a step learns from."""
-  return 2 * config.train.batch_size * len(config.encoder.scales)
+  return int(2 * config.train.batch_size * len(config.encoder.scales))

@@ -60,7 +60,8 @@ def position_accuracy(logits: jax.Array, positions: jax.Array) -> jax.Array:
 def covariance(z: jax.Array, axis: str) -> jax.Array:
   """The covariance f32[D, D] of embeddings f32[B, D] on each device of the mapped axis."""
   centred = z - lax.pmean(z.mean(axis=0), axis)[None]
-  return lax.pmean(jnp.dot(centred.T, centred, precision=PRECISION) / len(z), axis)
+  over_all: jax.Array = lax.pmean(jnp.dot(centred.T, centred, precision=PRECISION) / len(z), axis)
+  return over_all
 
 
 def embedding_std(covariance: jax.Array) -> jax.Array:

@@ -119,7 +119,8 @@ def embed_crop_pairs(
   def pick(maps: jax.Array, points: jax.Array) -> jax.Array:
     """Embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
     each = jax.vmap(lambda grid, at: grid[at[:, 0], at[:, 1]])(maps, points)
-    return each.reshape(-1, each.shape[-1])
+    picked: jax.Array = each.reshape(-1, each.shape[-1])
+    return picked
 
   def embed(
     params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array
@@ -194,7 +195,7 @@ def make_loss(
 
 def examples(config: ml_collections.ConfigDict) -> int:
   """What a step draws from a key each: pairs of patches, or crops."""
-  return config.train.crops if config.train.pairs == 'crops' else config.train.batch_size
+  return int(config.train.crops if config.train.pairs == 'crops' else config.train.batch_size)
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -46,7 +46,7 @@ def peak_learning_rate(config: ml_collections.ConfigDict) -> float:
   """`config.learning_rate`, scaled to the batch as `config.learning_rate_scaling` says."""
   known(config, 'learning_rate_scaling', SCALINGS)
   scale = SCALINGS[config.learning_rate_scaling](config.batch_size / BASE_BATCH)
-  return config.learning_rate * scale
+  return float(config.learning_rate * scale)
 
 
 def from_config(config: ml_collections.ConfigDict) -> optax.GradientTransformation:

@@ -110,9 +110,10 @@ def make_train_step(
       return state, optax.tree.zeros_like(metrics)
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-      return lax.cond(
+      moved: tuple[TrainState, Metrics] = lax.cond(
         state.step < config.train.steps, lambda s: step(s, images, mean, hyperparams), rest, state
       )
+      return moved
 
     state, metrics = lax.scan(body, state, length=config.train.steps_per_call)
     sums = {name: values.sum() for name, values in metrics.items()}

@@ -67,7 +67,7 @@ def images_looked_at(
   Their embeddings lie on one device, and each patch is compared with each.
   """
   patches = max(geometry.patch_count(size, k, stride) for k, stride in strides.items())
-  return min(config.checkpoint.validation_images, max(1, PATCHES // patches))
+  return int(min(config.checkpoint.validation_images, max(1, PATCHES // patches)))
 
 
 def make_validation(
@@ -190,4 +190,5 @@ def nearest_distances(queries: jax.Array, rows: jax.Array) -> jax.Array:
 
   padded = jnp.pad(queries, ((0, -len(queries) % QUERIES_TOGETHER), (0, 0)))
   blocks = padded.reshape(-1, QUERIES_TOGETHER, queries.shape[1])
-  return lax.map(block, blocks).reshape(-1)[: len(queries)]
+  distances: jax.Array = lax.map(block, blocks).reshape(-1)[: len(queries)]
+  return distances

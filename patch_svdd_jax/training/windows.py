@@ -41,7 +41,8 @@ def crop_sharded(images: jax.Array, indices: jax.Array, corners: jax.Array, side
   here = (indices >= 0) & (indices < len(images))
   windows = crop(images, jnp.clip(indices, 0, len(images) - 1), corners, side)
   mine = jnp.where(here[:, None, None, None], windows, 0)
-  return lax.psum_scatter(mine, DEVICES, tiled=True)
+  cropped: jax.Array = lax.psum_scatter(mine, DEVICES, tiled=True)
+  return cropped
 
 
 PLACEMENTS: dict[str, tuple[PartitionSpec, Crop]] = {
