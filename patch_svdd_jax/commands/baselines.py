@@ -15,7 +15,6 @@ of their maps is constant.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 import time
@@ -127,7 +126,7 @@ def complete(
   seconds = before + time.perf_counter() - start
   evaluation = evaluate.evaluate(system, dataset.test, console.progress('Scoring'))
   entry = evaluation_files.summary(evaluation, {}) | {'fit_seconds': seconds}
-  files.write(workdir / 'metrics.json', (json.dumps(entry, indent=2) + '\n').encode())
+  files.write_json(workdir / 'metrics.json', entry)
   return entry, 0
 
 

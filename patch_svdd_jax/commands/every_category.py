@@ -98,8 +98,7 @@ def write(workdir: pathlib.Path, entries: dict[str, Entry]) -> str:
   shown = category_table.table(category_table.figures(entries), category_table.untrained(entries))
   text = '\n\n'.join([console.table(*shown), *category_table.notes(entries)])
   if distributed.is_first():
-    contents = json.dumps(evaluation_files.to_json(entries), indent=2) + '\n'
-    files.write(workdir / FILE, contents.encode())
+    files.write_json(workdir / FILE, entries)
     # A name on disk need not be UTF-8.
     files.write(workdir / TABLE, f'{text}\n'.encode(errors='backslashreplace'))
     files.write(workdir / SHEET, category_table.to_csv(entries).encode(errors='backslashreplace'))

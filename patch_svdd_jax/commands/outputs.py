@@ -1,7 +1,6 @@
 """The files that commands write where users ask for them: figures as JSON, and a plot."""
 
 import argparse
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +40,7 @@ def check(options: argparse.Namespace) -> None:
 def write_json(path: pathlib.Path | None, contents: Any) -> None:
   """Writes what `check` or `disk.check_writable` let pass, if asked for, and says so."""
   if path:
-    files.write(path, (json.dumps(contents, indent=2) + '\n').encode())
+    files.write_json(path, contents)
     print(f'written: {path}')
 
 

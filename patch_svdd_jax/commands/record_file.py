@@ -9,7 +9,6 @@ import ml_collections
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 
 
@@ -46,7 +45,4 @@ def read(
 
 def write(path: pathlib.Path, config: ml_collections.ConfigDict, contents: dict[str, Any]) -> None:
   """Writes the record: the config, and sections by name."""
-  text = (
-    json.dumps(evaluation_files.to_json({'config': config.to_dict()} | contents), indent=2) + '\n'
-  )
-  files.write(path, text.encode())
+  files.write_json(path, {'config': config.to_dict()} | contents)

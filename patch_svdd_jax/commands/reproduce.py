@@ -37,7 +37,6 @@ from patch_svdd_jax.experiments import paper_results, reproduction
 from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, load_labelled
 from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
 from patch_svdd_jax.models.architecture import strides_of
-from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 
 # Where the authors' repository has the weights of a category.
@@ -209,7 +208,7 @@ def figures(measured: Measured) -> dict[str, Any]:
   """The entry of what was measured: of the product of the maps, or of the only one."""
   name, metrics = list(measured.evaluation.maps.items())[-1]
   entry = {'status': reproduction.MEASURED, 'map': name, 'step': measured.detector.origin.step}
-  found: dict[str, Any] = entry | evaluation_files.to_json(
+  found: dict[str, Any] = entry | files.to_json(
     {metric: metrics[metric] for metric in reproduction.METRICS}
   )
   return found

@@ -113,6 +113,6 @@ def write(workdir: pathlib.Path, record: Record) -> None:
     'categories': reproduction.beside_paper(record.categories),
     'means': [mean._asdict() for mean in reproduction.means(record.categories)],
   }
-  files.write(workdir / FILE, (json.dumps(contents, indent=2) + '\n').encode())
+  files.write_json(workdir / FILE, contents)
   files.write(workdir / TABLE, f'{render(record)}\n'.encode())
   files.write(workdir / CSV, reproduction.to_csv(record.categories).encode())

@@ -38,7 +38,6 @@ from patch_svdd_jax.experiments.evaluation_run import fit_and_evaluate, get_dete
 from patch_svdd_jax.experiments.sweep_plan import Group, Member
 from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
 from patch_svdd_jax.models import encoder, flops, mean_image
-from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 from patch_svdd_jax.training import loop, monitoring, population, train_state
 from patch_svdd_jax.training.checkpoints import Checkpoints
@@ -185,7 +184,7 @@ def untrained_figures(
   evaluation = fit_and_evaluate(
     group.config, untrained, dataset, f'untrained {group.name}', console.progress
   )
-  figures: dict[str, dict[str, float | None]] = evaluation_files.to_json(evaluation.maps)
+  figures: dict[str, dict[str, float | None]] = files.to_json(evaluation.maps)
   return figures
 
 
@@ -196,7 +195,7 @@ def member_figures(member: Member, dataset: data.Dataset) -> dict[str, Any]:
   lines = monitoring.read(member.workdir)
   return {
     'step': detector.origin.step,
-    'maps': evaluation_files.to_json(evaluation.maps),
+    'maps': files.to_json(evaluation.maps),
     sweep_statistics.ACCURACY: sweep_statistics.late_means(lines, member.config.train.steps),
     sweep_statistics.COST: {
       'step_seconds': sweep_statistics.step_seconds(lines),
@@ -223,8 +222,8 @@ def check_rows(workdir: pathlib.Path, groups: Sequence[Group], record: dict[str,
     UserError: names the group.
   """
   for group in groups:
-    before = evaluation_files.to_json(record.get(group.name, {}).get('varied', group.varied))
-    if json.dumps(before) != json.dumps(evaluation_files.to_json(group.varied)):
+    before = files.to_json(record.get(group.name, {}).get('varied', group.varied))
+    if json.dumps(before) != json.dumps(files.to_json(group.varied)):
       raise UserError(
         f'{workdir} has runs of {group.name} that set {before}, not {group.varied}: use another '
         '--workdir, or another name'

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from patch_svdd_jax.training import checkpoint_selection
 
@@ -66,11 +66,6 @@ def highest(values: Mapping[int, float]) -> int | None:
   """The first step of the highest value; None where all are NaN."""
   there = {step: value for step, value in values.items() if not math.isnan(value)}
   return max(there, key=lambda step: there[step], default=None)
-
-
-def summary(rows: Sequence[CheckpointRow]) -> list[dict[str, Any]]:
-  """The rows as metrics.json has them."""
-  return [row._asdict() | {'marks': list(row.marks)} for row in rows]
 
 
 def draw(rows: Sequence[CheckpointRow]) -> 'Figure':

@@ -1,7 +1,5 @@
 """What an evaluation leaves in its folder: report.html, metrics.json, maps, pictures."""
 
-import json
-import math
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,17 +22,6 @@ from patch_svdd_jax.system import figures, files, npz
 RANDOM_ENCODER, FULL_BANK = 'random_encoder', 'full_bank'
 
 
-def to_json(value: Any) -> Any:
-  """Plain JSON values; NaN, which JSON lacks, becomes null (a metric that needs both classes)."""
-  if isinstance(value, Mapping):
-    return {key: to_json(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [to_json(item) for item in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
-
-
 def summary(
   evaluation: Evaluation,
   others: Mapping[str, Evaluation],
@@ -54,10 +41,10 @@ def summary(
   if FULL_BANK in others:
     contents['coreset'] = reduction(evaluation, others[FULL_BANK])
   if checkpoints:
-    contents['checkpoints'] = checkpoint_table.summary(checkpoints)
+    contents['checkpoints'] = [row._asdict() for row in checkpoints]
   if copies:
     contents['duplicates'] = [pair._asdict() for pair in copies]
-  figures: dict[str, Any] = to_json(contents)
+  figures: dict[str, Any] = files.to_json(contents)
   return figures
 
 
@@ -142,8 +129,7 @@ def write_evaluation(
         folder / 'checkpoints.png', figures.encode(checkpoint_table.draw(checkpoints), 'png')
       )
     # Last: where metrics.json is, the rest is whole.
-    contents = summary(evaluation, others, checkpoints, copies)
-    files.write(folder / 'metrics.json', (json.dumps(contents, indent=2) + '\n').encode())
+    files.write_json(folder / 'metrics.json', summary(evaluation, others, checkpoints, copies))
 
 
 def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None:

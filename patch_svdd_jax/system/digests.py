@@ -23,7 +23,7 @@ def seal(folder: pathlib.Path) -> None:
     UserError: it cannot be written.
   """
   digests = {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
-  files.write(folder / FILE, (json.dumps(digests, indent=2) + '\n').encode())
+  files.write_json(folder / FILE, digests)
 
 
 def damage(folder: pathlib.Path) -> str | None:

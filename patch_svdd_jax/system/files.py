@@ -4,13 +4,17 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import logging
+import math
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
 
 from patch_svdd_jax.errors import UserError
 
@@ -138,6 +142,22 @@ def write(path: pathlib.Path, contents: bytes) -> None:
   """Writes a file, as of `whole`."""
   with whole(path) as unfinished:
     unfinished.write_bytes(contents)
+
+
+def write_json(path: pathlib.Path, contents: Any) -> None:
+  """Writes a file of JSON, as of `whole`; see `to_json`."""
+  write(path, (json.dumps(to_json(contents), indent=2) + '\n').encode())
+
+
+def to_json(value: Any) -> Any:
+  """Returns plain JSON values: a numpy scalar as a number, NaN and infinities as None (null)."""
+  if isinstance(value, np.generic):
+    value = value.item()
+  if isinstance(value, Mapping):
+    return {key: to_json(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [to_json(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

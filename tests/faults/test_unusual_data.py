@@ -14,7 +14,6 @@ from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.data import image_stream, layout
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.reporting import evaluation_files
 from tests.faults import programs
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
@@ -105,13 +104,6 @@ def test_one_defect_and_nothing_else(tmp_path):
   assert figures['maps']['k8']['image_auroc'] is None
   assert 0 <= figures['maps']['k8']['pixel_auroc'] <= 1
   go_on(tmp_path, root)
-
-
-def test_undefined_metrics_are_null():
-  assert evaluation_files.to_json({'a': float('nan'), 'b': {'c': float('inf')}}) == {
-    'a': None,
-    'b': {'c': None},
-  }
 
 
 # Links.

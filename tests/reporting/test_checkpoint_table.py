@@ -1,11 +1,10 @@
 """The table of checkpoints: what is marked, what is written, what is drawn."""
 
-import json
 import math
 
 import pytest
 
-from patch_svdd_jax.reporting import checkpoint_table, evaluation_files
+from patch_svdd_jax.reporting import checkpoint_table
 from patch_svdd_jax.training import checkpoint_selection
 
 
@@ -59,19 +58,6 @@ def test_metrics_that_do_not_exist_mark_nothing():
     ('best pixel AUROC by test labels',),
     ('chosen', 'final'),
   ]
-
-
-def test_the_summary_is_json(rows):
-  contents = json.loads(json.dumps(evaluation_files.to_json(checkpoint_table.summary(rows))))
-  assert [row['step'] for row in contents] == [200, 400, 600, 630]
-  assert contents[3] == {
-    'step': 630,
-    'score': None,
-    'figures': MAPS[630]['product'],
-    'marks': ['final'],
-  }
-  odd = checkpoint_table.CheckpointRow(1, -math.inf, {'image_auroc': math.nan}, ())
-  assert evaluation_files.to_json(checkpoint_table.summary([odd]))[0]['score'] is None
 
 
 def drawn(axes):

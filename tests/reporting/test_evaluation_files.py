@@ -13,7 +13,7 @@ from patch_svdd_jax.detection.detector import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
-from patch_svdd_jax.reporting import evaluation_files, html, overlays
+from patch_svdd_jax.reporting import checkpoint_table, evaluation_files, html, overlays
 
 NAMES = ('test/good/000.png', 'test/hole/000.png', 'test/hole/001.png')
 
@@ -57,8 +57,10 @@ def read_json(path):
 
 
 def test_metrics(split, tmp_path):
+  figures = {'image_auroc': 0.75, 'pixel_auroc': float('nan')}
+  row = checkpoint_table.CheckpointRow(10, float('-inf'), figures, ('chosen', 'final'))
   evaluation_files.write_evaluation(
-    tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)}
+    tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)}, [row]
   )
   written = read_json(tmp_path / 'eval/metrics.json')
   figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': None, 'aupro_30': 1.0}
@@ -69,6 +71,14 @@ def test_metrics(split, tmp_path):
     'per_defect': per_defect,
     'timing': {'images_per_s': 3.5, 'metrics_seconds': 0.25},
     'random_encoder': {'maps': of_maps, 'per_defect': per_defect},
+    'checkpoints': [
+      {
+        'step': 10,
+        'score': None,
+        'figures': {'image_auroc': 0.75, 'pixel_auroc': None},
+        'marks': ['chosen', 'final'],
+      }
+    ],
   }
   assert list(written['maps']) == list(of_maps)
 
@@ -76,19 +86,6 @@ def test_metrics(split, tmp_path):
 def test_without_a_random_encoder(split, tmp_path):
   evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
   assert read_json(tmp_path / 'metrics.json').keys() == {'maps', 'per_defect', 'timing'}
-
-
-def test_what_json_lacks_is_null():
-  values = {
-    'a': {'nan': float('nan'), 'inf': float('inf'), 'x': 0.5},
-    'n': 3,
-    'f': np.float64('nan'),
-  }
-  assert evaluation_files.to_json(values) == {
-    'a': {'nan': None, 'inf': None, 'x': 0.5},
-    'n': 3,
-    'f': None,
-  }
 
 
 def test_maps(split, tmp_path):

@@ -1,8 +1,10 @@
 import errno
+import json
 import logging
 import os
 import resource
 
+import numpy as np
 import pytest
 
 from patch_svdd_jax.errors import UserError
@@ -65,6 +67,21 @@ def test_a_file_and_its_folder(tmp_path):
   files.write(path, b'another')
   assert path.read_bytes() == b'another'
   assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_json_lacks_is_null_and_what_numpy_has_is_a_number(tmp_path):
+  values = {
+    'lacking': [float('nan'), (float('inf'), np.float64('nan')), np.float32('-inf')],
+    'numbers': {'i': np.int64(3), 'f': np.float32(0.5), 'b': np.bool_(True), 'x': 0.1},
+  }
+  files.write_json(tmp_path / 'file', values)
+  text = (tmp_path / 'file').read_text()
+  assert json.loads(text) == {
+    'lacking': [None, [None, None], None],
+    'numbers': {'i': 3, 'f': 0.5, 'b': True, 'x': 0.1},
+  }
+  assert text.startswith('{\n  "lacking"')
+  assert text.endswith('}\n')
 
 
 def test_a_file_that_grows_too_large_leaves_the_old_one(tmp_path):
