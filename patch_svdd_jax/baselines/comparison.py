@@ -1,7 +1,7 @@
 """The systems side by side: table, CSV, bars.
 
 An entry of a system is what its metrics.json has: 'maps', 'timing' and 'fit_seconds', of which the
-last map counts; or 'error', one line, where it failed; or neither, where it was stopped.
+main map counts; or 'error', one line, where it failed; or neither, where it was stopped.
 """
 
 import csv
@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from patch_svdd_jax.detection.anomaly_map import main_map
 from patch_svdd_jax.system.figures import encode
 
 METRICS = {
@@ -24,9 +25,9 @@ def finished(entry: Mapping[str, Any]) -> bool:
   return 'maps' in entry
 
 
-def last_map(entry: Mapping[str, Any]) -> Mapping[str, float | None]:
+def main_figures(entry: Mapping[str, Any]) -> Mapping[str, float | None]:
   """The metrics of a measured system."""
-  figures: Mapping[str, float | None] = list(entry['maps'].values())[-1]
+  figures: Mapping[str, float | None] = entry['maps'][main_map(entry['maps'])]
   return figures
 
 
@@ -41,7 +42,7 @@ def table(entries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[lis
   rows = []
   for name, entry in entries.items():
     if finished(entry):
-      figures = [number(last_map(entry)[metric], '.3f') for metric in METRICS]
+      figures = [number(main_figures(entry)[metric], '.3f') for metric in METRICS]
       figures += [number(entry['fit_seconds'], '.1f')]
       figures += [number(entry['timing']['images_per_s'], '.3g')]
     else:
@@ -63,7 +64,7 @@ def to_csv(entries: Mapping[str, Mapping[str, Any]]) -> str:
   for name, entry in entries.items():
     figures: list[Any] = [''] * (len(METRICS) + 2)
     if finished(entry):
-      figures = [last_map(entry)[metric] for metric in METRICS]
+      figures = [main_figures(entry)[metric] for metric in METRICS]
       figures += [entry['fit_seconds'], entry['timing']['images_per_s']]
     writer.writerow([name, *figures, entry.get('error', '')])
   return text.getvalue()
@@ -80,7 +81,7 @@ def draw(entries: Mapping[str, Mapping[str, Any]], suffix: str) -> bytes:
     measured = [
       (place, value)
       for place, entry in enumerate(entries.values())
-      if finished(entry) and (value := last_map(entry)[metric]) is not None
+      if finished(entry) and (value := main_figures(entry)[metric]) is not None
     ]
     bars = axes.barh(
       [place + 0.4 * (index - 0.5) for place, _ in measured],

@@ -22,7 +22,7 @@ from jax import lax
 
 from patch_svdd_jax.baselines import saved, scoring, settings
 from patch_svdd_jax.data.images import resize_image
-from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import mean_image
 from patch_svdd_jax.models.convolution import valid_conv

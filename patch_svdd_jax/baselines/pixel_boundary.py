@@ -22,7 +22,7 @@ from patch_svdd_jax.baselines import (
 )
 from patch_svdd_jax.baselines.kernels import Boundary, Kernel
 from patch_svdd_jax.baselines.pca import Pca
-from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import Progress
 

@@ -17,7 +17,7 @@ from patch_svdd_jax.baselines import patches, pca, saved, scoring, settings
 from patch_svdd_jax.baselines.pca import Pca
 from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.detection.bank_building import Bank
-from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.search import memory_bank, nearest
 from patch_svdd_jax.system.batching import Progress
 

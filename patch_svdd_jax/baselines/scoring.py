@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from patch_svdd_jax.detection import anomaly_map
-from patch_svdd_jax.detection.detector import Scores, timed
+from patch_svdd_jax.detection.scores import Scores, in_batches, timed
 from patch_svdd_jax.models.architecture import scale_name
-from patch_svdd_jax.system.batching import Progress, pad_images
+from patch_svdd_jax.system.batching import Progress
 
 # The name of the map of a system that scores whole images.
 IMAGE = 'image'
@@ -40,7 +40,7 @@ def score_patches(
       )
     )
 
-  return _in_batches(scale_name(receptive_field), score, upsample, images, batch_size, progress)
+  return _of_one_map(scale_name(receptive_field), score, upsample, images, batch_size, progress)
 
 
 def score_images(
@@ -62,10 +62,10 @@ def score_images(
   def fill(scores: np.ndarray) -> np.ndarray:
     return np.broadcast_to(scores[:, None, None], (len(scores), *images.shape[1:3]))
 
-  return _in_batches(IMAGE, score, fill, images, batch_size, progress)
+  return _of_one_map(IMAGE, score, fill, images, batch_size, progress)
 
 
-def _in_batches(
+def _of_one_map(
   name: str,
   score: Callable[[np.ndarray], np.ndarray],
   to_maps: Callable[[np.ndarray], np.ndarray],
@@ -74,26 +74,14 @@ def _in_batches(
   progress: Progress,
 ) -> Scores:
   """Scores with a single map; seconds of the stages 'score' and 'map'."""
-  batch = min(batch_size, len(images))
-  distances, maps = [], []
-  seconds: dict[str, float] = {}
-  timed_images = 0
-  for first in progress(range(0, len(images), batch)):
-    if first == batch:
-      # The first batch has compiled.
-      seconds, timed_images = {}, 0
-    # Padded: another size would be compiled anew.
-    part = pad_images(images[first : first + batch], batch)
-    with timed(seconds, 'score'):
-      distances.append(score(part).astype(np.float32))
-    with timed(seconds, 'map'):
-      maps.append(to_maps(distances[-1]))
-    timed_images += batch
-  all_maps = np.concatenate(maps)[: len(images)]
-  return Scores(
-    {name: all_maps},
-    {name: anomaly_map.image_score(all_maps)},
-    {name: np.concatenate(distances)[: len(images)]},
-    {},
-    {stage: s / timed_images for stage, s in seconds.items()},
-  )
+
+  def score_batch(part: np.ndarray) -> Scores:
+    seconds: dict[str, float] = {}
+    with timed(seconds, 'score', len(part)):
+      distances = score(part).astype(np.float32)
+    with timed(seconds, 'map', len(part)):
+      maps = to_maps(distances)
+    top = anomaly_map.image_score(maps)
+    return Scores({name: maps}, {name: top}, {name: distances}, {}, seconds)
+
+  return in_batches(score_batch, images, min(batch_size, len(images)), progress)

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
-  """One table of maps, and one of defect types for the last map."""
+  """One table of maps, and one of defect types for the main map."""
 
   def row(name: str, figures: dict[str, float]) -> list[str]:
     return [name, *(console.figure(figures[metric]) for metric in metrics.TITLES)]
@@ -84,16 +84,15 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
     title = other.replace('_', ' ')
     rows += [row(f'{title} {name}', figures) for name, figures in compared.maps.items()]
   print(console.table(['map', *metrics.TITLES.values()], rows))
-  name, types = list(evaluation.per_defect.items())[-1]
-  if types:
+  if types := evaluation.per_defect[evaluation.main_map]:
     rows = [row(defect, figures) for defect, figures in types.items()]
-    print('\n' + console.table([f'defect ({name})', *metrics.TITLES.values()], rows))
+    print('\n' + console.table([f'defect ({evaluation.main_map})', *metrics.TITLES.values()], rows))
   print('F1 is at the threshold that is best for these test labels.')
 
 
 def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
-  """One table of categories for the last map, beside the untrained encoder."""
-  name = list(evaluation.maps)[-1]
+  """One table of categories for the main map, beside the untrained encoder."""
+  name = evaluation.main_map
   untrained = others.get(evaluation_files.RANDOM_ENCODER)
   beside = untrained.per_category[name] if untrained else {}
   print('\n' + console.table(*category_table.table(evaluation.per_category[name], beside)))
@@ -166,7 +165,7 @@ def evaluate(
   if dataset.categories:
     print_categories(evaluation, others)
   if rows:
-    print_checkpoints(list(evaluation.maps)[-1], rows)
+    print_checkpoints(evaluation.main_map, rows)
   if evaluation_files.FULL_BANK in others:
     print_reduction(
       config.score.coreset,
@@ -180,7 +179,7 @@ def evaluate(
     folder = options.mvtec_maps
     if not dataset.categories:
       folder /= dataset.name.rpartition('/')[-1]
-    maps = evaluation.scores.maps[detector.last_map]
+    maps = evaluation.scores.maps[evaluation.main_map]
     mvtec_maps.write(folder, dataset.test.names, maps, dataset.test.sizes)
     print(f'written: {folder}')
   return measured

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       sources,
       detector.config,
       title=title(options.images),
-      map_name=detector.last_map,
+      map_name=detector.main_map,
       threshold=limit.image,
       warnings=warnings,
     )

@@ -206,7 +206,8 @@ def digest(path: pathlib.Path) -> str:
 
 def figures(measured: Measured) -> dict[str, Any]:
   """The entry of what was measured: of the product of the maps, or of the only one."""
-  name, metrics = list(measured.evaluation.maps.items())[-1]
+  name = measured.evaluation.main_map
+  metrics = measured.evaluation.maps[name]
   entry = {'status': reproduction.MEASURED, 'map': name, 'step': measured.detector.origin.step}
   found: dict[str, Any] = entry | files.to_json(
     {metric: metrics[metric] for metric in reproduction.METRICS}

@@ -1,7 +1,7 @@
 """From patch distances to pixel maps, to maps of several scales together, to an image's score."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,11 @@ def aggregate(maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return dict(maps)
   stacked = jnp.stack(list(maps.values()))
   return {**maps, 'sum': stacked.sum(axis=0), 'product': stacked.prod(axis=0)}
+
+
+def main_map(names: Collection[str]) -> str:
+  """Returns the name, of those `aggregate` gives, of the map that verdicts are made by."""
+  return 'product' if 'product' in names else next(iter(names))
 
 
 def image_score(maps: np.ndarray) -> np.ndarray:

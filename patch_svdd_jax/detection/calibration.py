@@ -39,7 +39,7 @@ class Threshold(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-  """The scores of n normal images that a detector had not learned, by its last map.
+  """The scores of n normal images that a detector had not learned, by its main map.
 
   Attributes:
     scores: f64[n], rising, of images.

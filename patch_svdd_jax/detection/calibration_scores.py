@@ -15,7 +15,8 @@ from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detection import bank_building, calibration
-from patch_svdd_jax.detection.detector import Detector, Scores
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
 from patch_svdd_jax.models.architecture import strides_of
@@ -55,21 +56,15 @@ def calibrate(
     return detector
   if len(held_out) >= ENOUGH:
     chosen = held_out.images[evenly_spaced(len(held_out), settings.images)]
-    scored = iter([detector.score(chosen, progress)])
+    scores = detector.score(chosen, progress).of_main_map()
   else:
-    scored = cross_fit(detector, normal.images, progress)
-  name = detector.last_map
-  # Of each part only this: the maps of all scales of all images would be several times as much.
-  parts = [(part.images[name], part.maps[name], part.norms) for part in scored]
-  scores, maps = (np.concatenate([part[index] for part in parts]) for index in range(2))
-  norms = {
-    key: np.concatenate([part[2][key] for part in parts]).astype(np.float64) for key in parts[0][2]
-  }
-  looks = dict(zip(appearance.NAMES, normal.appearance.T.astype(np.float64), strict=True))
+    scores = Scores.concatenate(list(cross_fit(detector, normal.images, progress)))
+  looks = dict(zip(appearance.NAMES, normal.appearance.T, strict=True)) | scores.norms
+  statistics = {name: values.astype(np.float64) for name, values in looks.items()}
   found = calibration.calibrate(
-    scores,
-    maps,
-    looks | norms | {image_size.ASPECT: image_size.aspects(normal.sizes)},
+    scores.images[scores.main_map],
+    scores.maps[scores.main_map],
+    statistics | {image_size.ASPECT: image_size.aspects(normal.sizes)},
   )
   return dataclasses.replace(detector, calibration=found)
 
@@ -81,8 +76,9 @@ def in_file_order(split: Split) -> Split:
 
 
 def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Iterator[Scores]:
-  """Scores of normal images u8[N, H, W, 3], no more than asked for, each without its fold.
+  """Yields the main maps of normal images u8[N, H, W, 3], each without its fold.
 
+  No more images than asked for are scored.
   A fold is a run of files: images that were taken one after another are often alike, and one of
   them in the bank would make the others' scores too low. All banks are of one size and screened
   alike, for then one program searches them all.
@@ -109,7 +105,8 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
     kept = numbers[fold_of != fold]
     without = refit(detector, rows, kept[evenly_spaced(len(kept), in_bank)], len(images))
     count = -(-len(chosen) // folds)
-    yield without.score(images[np.resize(scored, max(count, len(scored)))]).first(len(scored))
+    padded = images[np.resize(scored, max(count, len(scored)))]
+    yield without.score(padded).first(len(scored)).of_main_map()
 
 
 def refit(

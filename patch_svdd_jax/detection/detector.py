@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import pathlib
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,57 +17,18 @@ from patch_svdd_jax.data import image_size
 from patch_svdd_jax.detection import anomaly_map, bank_building
 from patch_svdd_jax.detection.bank_building import Bank
 from patch_svdd_jax.detection.calibration import Calibration
+from patch_svdd_jax.detection.scores import Scores, in_batches, timed
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, mean_image
 from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import memory_bank, nearest
-from patch_svdd_jax.system import batching, digests, distributed, files
+from patch_svdd_jax.system import digests, distributed, files
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.digests import digest
 from patch_svdd_jax.system.sharding import local_mesh, replicate
 
 FOLDER = 'model'
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """What scoring gives, by map: 'k64', 'k32', ..., and 'sum' and 'product' of several scales.
-
-  Attributes:
-    maps: f32[N, H, W] each.
-    images: f32[N] each, the maps' maxima.
-    distances: f32[N, rows, columns] of each scale, of the patches to the nearest normal ones (their
-      mean distance where config.score.neighbours is more than one).
-    fallback_fraction: of each scale, the share of patches that took more than k passes.
-    seconds: of each stage ('embed', 'search', 'map'), an image. The first batch, which compiles, is
-      left out unless it is the only one.
-    norms: f32[N] of each scale, as 'embedding norm k64': the mean L2 norm of an image's embeddings;
-      none of what has no encoder.
-  """
-
-  maps: dict[str, np.ndarray]
-  images: dict[str, np.ndarray]
-  distances: dict[str, np.ndarray]
-  fallback_fraction: dict[str, float]
-  seconds: dict[str, float]
-  norms: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-  def first(self, count: int) -> 'Scores':
-    """Those of the first images."""
-    maps, images, distances, norms = (
-      {name: values[:count] for name, values in each.items()}
-      for each in (self.maps, self.images, self.distances, self.norms)
-    )
-    return Scores(maps, images, distances, self.fallback_fraction, self.seconds, norms)
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-  """Adds the time that the body takes to a stage's seconds."""
-  start = time.perf_counter()
-  yield
-  seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 class Origin(NamedTuple):
@@ -113,8 +72,8 @@ class Detector:
     return self.origin.config
 
   @property
-  def last_map(self) -> str:
-    """The map that verdicts are made by: the product where there are several scales."""
+  def main_map(self) -> str:
+    """The name of the map that verdicts are made by: the product where there are several scales."""
     scales = self.config.encoder.scales
     return 'product' if len(scales) > 1 else scale_name(scales[0])
 
@@ -154,46 +113,24 @@ class Detector:
     embed = embedding.make_embed_batch(arch, strides_of(self.config), self.config.score.tile)
     devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
-    parts: list[tuple[dict[str, np.ndarray], ...]] = []
+
+    def score_batch(part: np.ndarray) -> Scores:
+      return self._score_batch(part.reshape(devices, -1, *part.shape[1:]), embed)
+
+    return in_batches(score_batch, images, batch, progress)
+
+  def _score_batch(self, images: np.ndarray, embed: embedding.EmbedBatch) -> Scores:
+    """Scores images u8[devices, B, H, W, 3] with the embeddings that `embed` gives."""
     seconds: dict[str, float] = {}
-    timed_images = 0
-    for first in progress(range(0, len(images), batch)):
-      if first == batch:
-        seconds, timed_images = {}, 0
-      part = batching.pad_images(images[first : first + batch], batch)
-      parts.append(self._score_batch(part.reshape(devices, -1, *images.shape[1:]), embed, seconds))
-      timed_images += batch
-    maps, distances, norms = (
-      {
-        name: np.concatenate([part[name] for part in of_batch])[: len(images)]
-        for name in of_batch[0]
-      }
-      for of_batch in list(zip(*parts, strict=True))[:3]
-    )
-    return Scores(
-      maps,
-      {name: anomaly_map.image_score(values) for name, values in maps.items()},
-      distances,
-      {name: float(np.mean([part[3][name] for part in parts])) for name in distances},
-      {stage: s / timed_images for stage, s in seconds.items()},
-      norms,
-    )
-
-  def _score_batch(
-    self, images: np.ndarray, embed: embedding.EmbedBatch, seconds: dict[str, float]
-  ) -> tuple[dict[str, np.ndarray], ...]:
-    """Maps f32[N, H, W], distances f32[N, rows, columns], norms f32[N] and fallback fractions.
-
-    Of images u8[devices, B, H, W, 3], N = devices * B.
-    """
-    with timed(seconds, 'embed'):
+    count = images.shape[0] * images.shape[1]
+    with timed(seconds, 'embed', count):
       grids = jax.block_until_ready(embed(self.params, self.mean, images))
-    with timed(seconds, 'search'):
+    with timed(seconds, 'search', count):
       found = {scale_name(k): self._nearest(k, grid) for k, grid in grids.items()}
       jax.block_until_ready(found)
     distances = {name: each.distances.mean(axis=-1) for name, each in found.items()}
-    with timed(seconds, 'map'):
-      strides = strides_of(self.config)
+    with timed(seconds, 'map', count):
+      # Through jax, `grids` comes in the order of its numbers; maps come in that of the config.
       scales = {
         scale_name(k): anomaly_map.upsample(
           distances[scale_name(k)],
@@ -201,16 +138,20 @@ class Detector:
           receptive_field=k,
           stride=stride,
         )
-        for k, stride in strides.items()
+        for k, stride in strides_of(self.config).items()
       }
-      # Through jax a dict comes back in alphabetical order: the maps' own order is restored.
-      maps = anomaly_map.aggregate(scales)
-      return (
-        {name: np.asarray(maps[name]) for name in maps},
-        {name: np.asarray(distances[name]) for name in scales},
-        {f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()},
-        {name: np.asarray(found[name].fallback_fraction) for name in scales},
-      )
+      maps = {name: np.asarray(each) for name, each in anomaly_map.aggregate(scales).items()}
+      norms = {
+        f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()
+      }
+    return Scores(
+      maps,
+      {name: anomaly_map.image_score(each) for name, each in maps.items()},
+      {name: np.asarray(distances[name]) for name in scales},
+      {name: jax.device_get(found[name].fallback_fraction) for name in scales},
+      seconds,
+      norms,
+    )
 
   def _nearest(self, receptive_field: int, grid: jax.Array) -> nearest.Neighbours:
     """The nearest rows for each of f32[devices, B, rows, columns, D].

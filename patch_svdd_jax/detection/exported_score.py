@@ -30,7 +30,7 @@ def make_score(
 ) -> Callable[[jax.Array], Results]:
   """Returns score(images u8[B, H, W, 3]), for images of `config.data.image_size` in RGB order.
 
-  It gives 'map' f32[B, H, W], the detector's last map, and 'score' f32[B], its maxima. Where the
+  It gives 'map' f32[B, H, W], the detector's main map, and 'score' f32[B], its maxima. Where the
   detector is calibrated it gives 'p_value' f32[B] too, and by the limits 'anomalous' bool[B] and
   'anomalous_pixels' bool[B, H, W].
 
@@ -70,8 +70,8 @@ def make_score(
         for k, stride in strides.items()
       }
     )
-    last = maps[detector.last_map]
-    results = {'map': last, 'score': last.max(axis=(1, 2))}
+    main = maps[detector.main_map]
+    results = {'map': main, 'score': main.max(axis=(1, 2))}
     if detector.calibration and limit:
       results |= judge(results, detector.calibration, limit)
     return results

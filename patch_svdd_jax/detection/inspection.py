@@ -8,8 +8,9 @@ import numpy as np
 from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.detection import calibration, distribution_shift, regions
 from patch_svdd_jax.detection.calibration import Threshold
-from patch_svdd_jax.detection.detector import Detector, Scores
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.regions import Region
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 
 
@@ -114,7 +115,7 @@ def inspect(detector: Detector, split: Split, limit: Limits) -> Inspection:
 def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> Inspection:
   """Judges images by what the detector has scored them."""
   found = calibrated(detector)
-  image_scores, maps = scores.images[detector.last_map], scores.maps[detector.last_map]
+  image_scores, maps = scores.images[scores.main_map], scores.maps[scores.main_map]
   alarms = image_scores > limit.image.value
   looks = dict(zip(appearance.NAMES, split.appearance.T, strict=True))
   statistics = looks | scores.norms

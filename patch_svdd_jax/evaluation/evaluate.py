@@ -12,7 +12,8 @@ import numpy as np
 
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.data.categories import indices
-from patch_svdd_jax.detection.detector import Detector, Scores
+from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.models import geometry
 from patch_svdd_jax.models.architecture import strides_of
@@ -46,6 +47,11 @@ class Evaluation:
   timing: dict[str, float]
   scores: Scores
   per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
+
+  @property
+  def main_map(self) -> str:
+    """The name of the map that verdicts are made by."""
+    return self.scores.main_map
 
 
 def evaluate(

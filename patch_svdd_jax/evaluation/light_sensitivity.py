@@ -55,7 +55,7 @@ def compare(lighting: Lighting, scores: np.ndarray, relit: np.ndarray) -> Sensit
 def measure_sensitivity(
   detector: Detector, images: np.ndarray, progress: Progress = iter
 ) -> list[Sensitivity]:
-  """The sensitivity to each of LIGHTINGS, by the detector's last map.
+  """The sensitivity to each of LIGHTINGS, by the detector's main map.
 
   Args:
     detector: fitted.
@@ -64,7 +64,8 @@ def measure_sensitivity(
   """
 
   def score(changed: np.ndarray) -> np.ndarray:
-    return list(detector.score(changed, progress).images.values())[-1]
+    scores = detector.score(changed, progress)
+    return scores.images[scores.main_map]
 
   def relight(lighting: Lighting) -> np.ndarray:
     changed = change(images, *lighting)

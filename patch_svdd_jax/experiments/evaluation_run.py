@@ -188,15 +188,15 @@ def evaluate_checkpoints(
   progress: Callable[[str], Progress],
 ) -> list[checkpoint_table.CheckpointRow]:
   """Measures every checkpoint that was kept, but for the chosen one, which has been."""
-  maps = {}
+  figures = {}
   with Checkpoints(workdir) as checkpoints:
     for step in checkpoints.steps:
-      if step == checkpoints.chosen:
-        maps[step] = chosen.maps
-        continue
-      params = restore_encoder(checkpoints, workdir, step)
-      maps[step] = fit_and_evaluate(config, params, dataset, f'step {step}', progress).maps
-    return checkpoint_table.make(maps, checkpoints.statistics, checkpoints.chosen)
+      evaluation = chosen
+      if step != checkpoints.chosen:
+        params = restore_encoder(checkpoints, workdir, step)
+        evaluation = fit_and_evaluate(config, params, dataset, f'step {step}', progress)
+      figures[step] = evaluation.maps[evaluation.main_map]
+    return checkpoint_table.make(figures, checkpoints.statistics, checkpoints.chosen)
 
 
 def fit_and_evaluate(

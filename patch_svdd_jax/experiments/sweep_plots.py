@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from patch_svdd_jax.detection.anomaly_map import main_map
 from patch_svdd_jax.experiments.sweep_statistics import AUROCS, CONFIDENCE, summarise
 from patch_svdd_jax.system.figures import encode
 
@@ -10,7 +11,7 @@ TITLE = f'mean and {CONFIDENCE:.0%} confidence interval over seeds; dashed: untr
 
 
 def draw_groups(groups: Mapping[str, Any], suffix: str) -> bytes:
-  """AUROC of each group's last map, beside each other, a colour for each lambda and rate."""
+  """AUROC of each group's main map, beside each other, a colour for each lambda and rate."""
   from matplotlib.figure import Figure  # it draws without a screen
 
   settings = [each for each in summarise(groups) if each['maps']]
@@ -22,7 +23,7 @@ def draw_groups(groups: Mapping[str, Any], suffix: str) -> bytes:
     for number, kind in enumerate(kinds):
       points = []
       for each in settings:
-        interval = each['maps'][last_map(groups, each['group'])][metric]
+        interval = each['maps'][main_map(each['maps'])][metric]
         if (each['svdd_weight'], each['learning_rate']) == kind and interval.mean is not None:
           points.append((names.index(each['group']), interval))
       panel.errorbar(
@@ -35,7 +36,8 @@ def draw_groups(groups: Mapping[str, Any], suffix: str) -> bytes:
         label=f'lambda {kind[0]:g}, rate {kind[1]:g}',
       )
     for row, name in enumerate(names):
-      untrained = groups[name]['random_encoder'][last_map(groups, name)][metric]
+      maps = groups[name]['random_encoder']
+      untrained = maps[main_map(maps)][metric]
       if untrained is not None:
         panel.plot([untrained] * 2, [row - 0.3, row + 0.45], 'k--', linewidth=1, alpha=0.6)
     panel.set(xlabel=title)
@@ -48,13 +50,8 @@ def draw_groups(groups: Mapping[str, Any], suffix: str) -> bytes:
   return encode(figure, suffix)
 
 
-def last_map(groups: Mapping[str, Any], name: str) -> str:
-  """The map that stands for a group: its product, where it has several scales."""
-  return str(list(groups[name]['random_encoder'])[-1])
-
-
 def draw_weights(groups: Mapping[str, Any], suffix: str) -> bytes:
-  """The lambda curve: AUROC of each group's last map over lambda, with confidence intervals.
+  """The lambda curve: AUROC of each group's main map over lambda, with confidence intervals.
 
   lambda = 0, which a logarithmic axis lacks, stands apart at its left end; the untrained encoder is
   a dashed line.
@@ -69,7 +66,7 @@ def draw_weights(groups: Mapping[str, Any], suffix: str) -> bytes:
   for panel, (metric, title) in zip(panels, AUROCS.items(), strict=True):
     lines = list(dict.fromkeys((each['group'], each['learning_rate']) for each in settings))
     for number, (name, rate) in enumerate(lines):
-      last = last_map(groups, name)
+      last = main_map(groups[name]['random_encoder'])
       of_line = [
         (each['svdd_weight'], each['maps'][last][metric])
         for each in settings

@@ -1,6 +1,6 @@
 """Categories side by side, with their mean: as a table, and as CSV.
 
-An entry of a category is what its metrics.json has, of which the last map counts, besides 'step';
+An entry of a category is what its metrics.json has, of which the main map counts, besides 'step';
 or 'error', one line, where it failed; or no 'maps' where it has no test images.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from patch_svdd_jax.detection.anomaly_map import main_map
 from patch_svdd_jax.evaluation.metrics import TITLES
 from patch_svdd_jax.reporting import evaluation_files
 
@@ -20,14 +21,10 @@ AUROCS = ('image_auroc', 'pixel_auroc')
 Figures = Mapping[str, float | None]
 
 
-def last_map(maps: Mapping[str, Figures]) -> Figures:
-  """The metrics that count: of the product where there are several scales."""
-  return list(maps.values())[-1]
-
-
 def figures(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Figures]:
-  """The metrics of the categories that were measured."""
-  return {name: last_map(entry['maps']) for name, entry in entries.items() if 'maps' in entry}
+  """Returns the metrics of the main map of the categories that were measured."""
+  measured = {name: entry['maps'] for name, entry in entries.items() if 'maps' in entry}
+  return {name: maps[main_map(maps)] for name, maps in measured.items()}
 
 
 def untrained(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Figures]:

@@ -23,7 +23,7 @@ class CheckpointRow(NamedTuple):
   Attributes:
     step: the checkpoint's.
     score: of the rule that chooses; None without held-out images.
-    figures: test metrics of the last map, by name.
+    figures: test metrics of the main map, by name.
     marks: what it is, of CHOSEN, FINAL and BEST's values.
   """
 
@@ -34,18 +34,18 @@ class CheckpointRow(NamedTuple):
 
 
 def make(
-  maps: Mapping[int, Mapping[str, Mapping[str, float]]],
+  figures: Mapping[int, Mapping[str, float]],
   statistics: Mapping[int, Mapping[str, float] | None],
   chosen: int | None,
 ) -> list[CheckpointRow]:
   """One row for each checkpoint, ascending.
 
   Args:
-    maps: test metrics by step, map and name.
+    figures: test metrics of the main map by step and name.
     statistics: of the held-out images by step.
     chosen: the step that the rule has chosen.
   """
-  figures = {step: list(of_step.values())[-1] for step, of_step in sorted(maps.items())}
+  figures = dict(sorted(figures.items()))
   marked = {CHOSEN: chosen, FINAL: max(figures)} | {
     words: highest({step: found[metric] for step, found in figures.items()})
     for metric, words in BEST.items()

@@ -29,15 +29,8 @@ def summary(
   copies: Sequence[Duplicate] = (),
 ) -> dict[str, Any]:
   """The contents of metrics.json; of the others, by name, the metrics."""
-  contents: dict[str, Any] = {
-    'maps': evaluation.maps,
-    'per_defect': evaluation.per_defect,
-    'timing': evaluation.timing,
-  }
-  contents |= {'per_category': evaluation.per_category} if evaluation.per_category else {}
-  for name, other in others.items():
-    contents[name] = {'maps': other.maps, 'per_defect': other.per_defect}
-    contents[name] |= {'per_category': other.per_category} if other.per_category else {}
+  contents = _figures(evaluation) | {'timing': evaluation.timing}
+  contents |= {name: _figures(other) for name, other in others.items()}
   if FULL_BANK in others:
     contents['coreset'] = reduction(evaluation, others[FULL_BANK])
   if checkpoints:
@@ -46,6 +39,15 @@ def summary(
     contents['duplicates'] = [pair._asdict() for pair in copies]
   figures: dict[str, Any] = files.to_json(contents)
   return figures
+
+
+def _figures(evaluation: Evaluation) -> dict[str, Any]:
+  found: dict[str, Any] = {
+    'main_map': evaluation.main_map,
+    'maps': evaluation.maps,
+    'per_defect': evaluation.per_defect,
+  }
+  return found | ({'per_category': evaluation.per_category} if evaluation.per_category else {})
 
 
 def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, float]]:
@@ -76,8 +78,7 @@ def write_evaluation(
   These are overlays/ and overview.png, and checkpoints.png where checkpoints were compared.
 
   maps.npz holds each map as f32[N, H, W] and each image score as `<map>_score` f32[N], with
-  `names`, `labels` and `defects`. Pictures and the report show the last map, the product where
-  there are several scales.
+  `names`, `labels` and `defects`. Pictures and the report show the main map.
 
   Args:
     folder: where to write.
@@ -104,7 +105,7 @@ def write_evaluation(
     (folder / 'checkpoints.png').unlink(missing_ok=True)
     shutil.rmtree(folder / 'overlays', ignore_errors=True)
     write_maps(folder / 'maps.npz', split, evaluation)
-    name = list(evaluation.maps)[-1]
+    name = evaluation.main_map
     maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
     if len(split):
       limits = overlays.colour_limits(maps)

@@ -20,7 +20,7 @@ ENTRIES = {
 }
 
 
-def test_the_table_has_the_last_map():
+def test_the_table_has_the_main_map():
   header, rows = comparison.table(ENTRIES)
   assert header == ['system', 'image AUROC', 'pixel AUROC', 'AU-PRO .3', 'fit, s', 'images/s']
   assert rows == [

@@ -238,7 +238,7 @@ def test_the_saved_bank_is_used(capsys, place, first, workdir):
   assert status == 0
   assert 'Embedding normal images' not in err
   assert 'random' not in out
-  assert metrics.keys() == {'maps', 'per_defect', 'timing'}
+  assert metrics.keys() == {'main_map', 'maps', 'per_defect', 'timing'}
   for name, figures in before['maps'].items():
     assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
 

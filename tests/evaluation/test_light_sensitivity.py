@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from patch_svdd_jax.data import lighting
-from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.evaluation import light_sensitivity
 from patch_svdd_jax.evaluation.light_sensitivity import LIGHTINGS, Lighting
 
@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(0).integers(60, 190, (9, 8, 8, 3), dtype=np.uint8
 
 
 class MeanDetector:
-  """Scores an image by its mean grey level; the last map counts."""
+  """Scores an image by its mean grey level; the product counts."""
 
   def __init__(self, light):
     self.config = ml_collections.ConfigDict({'data': {'light': light}})

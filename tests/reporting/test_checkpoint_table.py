@@ -8,27 +8,29 @@ from patch_svdd_jax.reporting import checkpoint_table
 from patch_svdd_jax.training import checkpoint_selection
 
 
-def maps(image, pixel):
-  return {
-    'k32': {'image_auroc': 0.0, 'pixel_auroc': 0.0},
-    'product': {'image_auroc': image, 'pixel_auroc': pixel, 'image_ap': 0.5},
-  }
+def figures(image, pixel):
+  return {'image_auroc': image, 'pixel_auroc': pixel, 'image_ap': 0.5}
 
 
 def known(accuracy):
   return {'position_accuracy/k32': accuracy, 'relative_99/k32': 0.5}
 
 
-MAPS = {400: maps(0.8, 0.95), 200: maps(0.9, 0.91), 630: maps(0.7, 0.93), 600: maps(0.9, 0.92)}
+FIGURES = {
+  400: figures(0.8, 0.95),
+  200: figures(0.9, 0.91),
+  630: figures(0.7, 0.93),
+  600: figures(0.9, 0.92),
+}
 STATISTICS = {200: known(0.4), 400: known(0.7), 600: known(0.6), 630: None}
 
 
 @pytest.fixture(scope='module')
 def rows():
-  return checkpoint_table.make(MAPS, STATISTICS, chosen=400)
+  return checkpoint_table.make(FIGURES, STATISTICS, chosen=400)
 
 
-def test_rows_are_of_the_last_map_in_the_order_of_steps(rows):
+def test_rows_are_in_the_order_of_steps(rows):
   assert [row.step for row in rows] == [200, 400, 600, 630]
   assert [row.figures['image_auroc'] for row in rows] == [0.9, 0.8, 0.9, 0.7]
   scores = [checkpoint_selection.score(known(accuracy)) for accuracy in (0.4, 0.7, 0.6)]
@@ -45,14 +47,14 @@ def test_marks(rows):
 
 
 def test_one_checkpoint_is_everything():
-  [row] = checkpoint_table.make({5: maps(0.5, 0.5)}, {5: None}, chosen=5)
+  [row] = checkpoint_table.make({5: figures(0.5, 0.5)}, {5: None}, chosen=5)
   assert row.marks[:2] == ('chosen', 'final')
   assert len(row.marks) == 4
 
 
 def test_metrics_that_do_not_exist_mark_nothing():
   found = checkpoint_table.make(
-    {5: maps(math.nan, 0.5), 7: maps(math.nan, 0.4)}, STATISTICS | {5: None, 7: None}, 7
+    {5: figures(math.nan, 0.5), 7: figures(math.nan, 0.4)}, STATISTICS | {5: None, 7: None}, 7
   )
   assert [row.marks for row in found] == [
     ('best pixel AUROC by test labels',),

@@ -9,7 +9,7 @@ from PIL import Image
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.calibration import Threshold
-from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
@@ -67,10 +67,11 @@ def test_metrics(split, tmp_path):
   of_maps = dict.fromkeys(('k64', 'k32', 'sum', 'product'), figures)
   per_defect = {name: {'hole': figures} for name in of_maps}
   assert written == {
+    'main_map': 'product',
     'maps': of_maps,
     'per_defect': per_defect,
     'timing': {'images_per_s': 3.5, 'metrics_seconds': 0.25},
-    'random_encoder': {'maps': of_maps, 'per_defect': per_defect},
+    'random_encoder': {'main_map': 'product', 'maps': of_maps, 'per_defect': per_defect},
     'checkpoints': [
       {
         'step': 10,
@@ -85,7 +86,12 @@ def test_metrics(split, tmp_path):
 
 def test_without_a_random_encoder(split, tmp_path):
   evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
-  assert read_json(tmp_path / 'metrics.json').keys() == {'maps', 'per_defect', 'timing'}
+  assert read_json(tmp_path / 'metrics.json').keys() == {
+    'main_map',
+    'maps',
+    'per_defect',
+    'timing',
+  }
 
 
 def test_maps(split, tmp_path):
@@ -104,7 +110,7 @@ def test_maps(split, tmp_path):
     assert len(arrays) == 3 + 2 * 4
 
 
-def test_pictures_show_the_last_map_on_one_scale(split, tmp_path, monkeypatch):
+def test_pictures_show_the_main_map_on_one_scale(split, tmp_path, monkeypatch):
   drawn = []
 
   def remember(draw):
@@ -155,7 +161,7 @@ def test_another_evaluation_replaces_all_files(split, tmp_path):
     np.testing.assert_array_equal(arrays['k64'], of_two['k64'])
 
 
-def test_the_report_is_of_the_last_map_with_what_is_given(split, tmp_path):
+def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):
   evaluation = make_evaluation()
   scores = evaluation.scores.images['product']
   evaluation_files.write_evaluation(

@@ -41,7 +41,7 @@ def make(
   found: Inspection | None = None,
   warnings: Sequence[str] = (),
 ) -> Page:
-  """The page of the last map of an evaluation, the product where there are several scales.
+  """The page of the main map of an evaluation.
 
   Args:
     split: the N images that were scored.
@@ -51,11 +51,11 @@ def make(
     title: of the page.
     config: the whole config.
     history: of training, as `monitoring.read` gives it.
-    threshold: of the last map's scores, above which an image is an alarm.
+    threshold: of the main map's scores, above which an image is an alarm.
     found: what else is known of the images where the detector is calibrated.
     warnings: what a reader should know first.
   """
-  name = last(evaluation)
+  name = evaluation.main_map
   scores, labels = evaluation.scores.images[name], split.labels
   compared = {words(other): each for other, each in others.items()}
   by_truth = {NORMAL: scores[~labels], ANOMALOUS: scores[labels]}
@@ -76,11 +76,6 @@ def make(
   )
 
 
-def last(evaluation: Evaluation) -> str:
-  """The name of the map that is shown."""
-  return list(evaluation.maps)[-1]
-
-
 def items(
   split: Split,
   evaluation: Evaluation,
@@ -89,7 +84,7 @@ def items(
   found: Inspection | None,
 ) -> list[Item]:
   """All images with their truth, and with what else is known."""
-  name = last(evaluation)
+  name = evaluation.main_map
   maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
   return [
     Item(
@@ -117,7 +112,7 @@ def truth(split: Split, index: int) -> np.ndarray | str:
 
 def headlines(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Headline]:
   """The figures that come first, of those that are defined."""
-  name = last(evaluation)
+  name = evaluation.main_map
   figures = evaluation.maps[name]
   return [
     Headline(
@@ -132,8 +127,8 @@ def headlines(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[
 
 
 def tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Table]:
-  """Of maps, and of categories and defect types for the last map, each with what is compared."""
-  name, compared = last(evaluation), {'': evaluation, **others}
+  """Of maps, and of categories and defect types for the main map, each with what is compared."""
+  name, compared = evaluation.main_map, {'': evaluation, **others}
   of_maps = _rows({of: each.maps for of, each in compared.items()})
   of_categories = _rows({of: each.per_category.get(name, {}) for of, each in compared.items()})
   of_types = _rows({of: each.per_defect[name] for of, each in compared.items()})

@@ -7,7 +7,7 @@ import numpy as np
 
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.calibration import Threshold
-from patch_svdd_jax.detection.detector import Scores
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.metric_curves import (

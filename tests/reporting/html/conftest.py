@@ -10,9 +10,9 @@ import pytest
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.calibration import Threshold
-from patch_svdd_jax.detection.detector import Scores
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.detection.regions import Region
+from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.reporting import overlays
