@@ -19,7 +19,6 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,11 +30,12 @@ from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Inspection, Limits
+from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.reporting import html, prediction_overlays, predictions
+from patch_svdd_jax.reporting import html, prediction_overlays
 from patch_svdd_jax.reporting.html import predicted
 from patch_svdd_jax.reporting.prediction_overlays import Which
-from patch_svdd_jax.reporting.predictions import Predictions
+from patch_svdd_jax.reporting.predictions import Failure, Line, Predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +60,13 @@ class Tally:
     self.busy = 0.0
     self.start = time.perf_counter()
 
-  def add(self, record: dict[str, Any]) -> None:
+  def add(self, line: Line) -> None:
     """Counts a line of the results."""
     self.images += 1
-    self.alarms += record.get('verdict') == 'alarm'
-    self.failures += 'error' in record
+    if isinstance(line, Failure):
+      self.failures += 1
+    else:
+      self.alarms += bool(line.alarm)
 
   def speed(self) -> str:
     """Images a second of this call, and the share of its time in which the devices worked."""
@@ -125,7 +127,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def stretched(detector: Detector, results: Predictions) -> str | None:
   """What to say of images of another aspect ratio than the normal ones, if there are any."""
   normal = inspection.calibrated(detector).statistics.get(image_size.ASPECT)
-  sizes = {each['image']: each['size'][::-1] for each in results.read() if 'size' in each}
+  sizes = {line.name: line.size for line in results.read() if isinstance(line, Prediction)}
   if normal is None or not sizes:
     return None
   return image_size.stretch_summary(
@@ -154,9 +156,9 @@ def predict(
   """
   latest, done = distribution_shift.Window(inspection.calibrated(detector).statistics), set()
   texts: list[str] = []
-  for record in results.read():
-    done.add(record['image'])
-    tally.add(record)
+  for line in results.read():
+    done.add(line.name)
+    tally.add(line)
   left = [source for source in sources if source.name not in done]
   drawn: concurrent.futures.Future[None] | None = None
   with (
@@ -164,14 +166,14 @@ def predict(
     tqdm(total=len(sources), initial=len(done), desc='Predicting', unit='image') as bar,
   ):
 
-    def finish(records: list[dict[str, Any]]) -> None:
+    def finish(lines: list[Line]) -> None:
       # A line says that its pictures are there, too.
       if drawn:
         drawn.result()
-      results.add(records)
-      for record in records:
-        tally.add(record)
-      bar.update(len(records))
+      results.add(lines)
+      for line in lines:
+        tally.add(line)
+      bar.update(len(lines))
       bar.set_postfix_str(f'{tally.alarms} alarms')
 
     def draw(split: Split, found: Inspection) -> None:
@@ -180,15 +182,15 @@ def predict(
       )
       highest.take(split, found)
 
-    records: list[dict[str, Any]] = []
+    lines: list[Line] = []
     for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
       found = inspect(detector, batch.split, limit, tally) if batch.split else None
-      finish(records)
-      records, drawn = batch_records(batch, found), None
+      finish(lines)
+      lines, drawn = batch_lines(batch, found), None
       if batch.split and found:
         texts = watch(latest, found) or texts
         drawn = painter.submit(draw, batch.split, found)
-    finish(records)
+    finish(lines)
   return texts
 
 
@@ -201,15 +203,12 @@ def watch(latest: distribution_shift.Window, found: Inspection) -> list[str]:
   return latest.texts
 
 
-def batch_records(batch: image_stream.Batch, found: Inspection | None) -> list[dict[str, Any]]:
-  """The records of a batch, in the order of the files."""
-  records = [{'image': source.name, 'error': why} for source, why in batch.failures]
+def batch_lines(batch: image_stream.Batch, found: Inspection | None) -> list[Line]:
+  """Returns the lines of a batch, in the order of the files."""
+  lines: list[Line] = [Failure(source.name, why) for source, why in batch.failures]
   if batch.split and found:
-    records += [
-      predictions.record(name, found, index, batch.split.sizes[index])
-      for index, name in enumerate(batch.split.names)
-    ]
-  return sorted(records, key=lambda record: natural_key(record['image']))
+    lines += found.of_each(batch.split)
+  return sorted(lines, key=lambda line: natural_key(line.name))
 
 
 def batch_size(detector: Detector) -> int:

@@ -9,6 +9,7 @@ from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.detection import calibration, distribution_shift, regions
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.detection.regions import Region
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
@@ -50,6 +51,21 @@ class Inspection:
   regions: tuple[tuple[Region, ...], ...]
   warnings: tuple[tuple[str, ...], ...]
   statistics: Mapping[str, np.ndarray]
+
+  def of_each(self, split: Split) -> list[Prediction]:
+    """Returns what is found of each image of the split that was inspected."""
+    return [
+      Prediction(
+        name=split.names[i],
+        score=float(self.scores[i]),
+        p_value=float(self.p_values[i]),
+        alarm=bool(self.alarms[i]),
+        size=(int(split.sizes[i, 0]), int(split.sizes[i, 1])),
+        regions=self.regions[i],
+        warnings=self.warnings[i],
+      )
+      for i in range(len(split))
+    ]
 
   def first(self, count: int) -> 'Inspection':
     """What is found of the first images."""

@@ -9,13 +9,10 @@ import contextlib
 import csv
 import json
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from patch_svdd_jax.detection.inspection import Inspection
-from patch_svdd_jax.detection.regions import Region
+from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files
 
@@ -23,29 +20,18 @@ LINES, TABLE = 'results.jsonl', 'results.csv'
 COLUMNS = ('image', 'verdict', 'score', 'p_value', 'regions', 'area', 'warnings', 'error')
 
 
-def record(name: str, found: Inspection, index: int, size: np.ndarray) -> dict[str, Any]:
-  """What is known of one image of an inspection, as JSON has it.
+class Failure(NamedTuple):
+  """An image that could not be read, by its name, and why."""
 
-  Args:
-    name: of the image.
-    found: on all images of a batch.
-    index: which one it is.
-    size: i64[2], its (height, width) in pixels.
-  """
-  return {
-    'image': name,
-    'verdict': 'alarm' if found.alarms[index] else 'pass',
-    'score': float(found.scores[index]),
-    'p_value': float(found.p_values[index]),
-    'size': [int(size[1]), int(size[0])],
-    'regions': [region_record(region) for region in found.regions[index]],
-    'warnings': list(found.warnings[index]),
-  }
+  name: str
+  error: str
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns it as JSON has it."""
+    return {'image': self.name, 'error': self.error}
 
 
-def region_record(region: Region) -> dict[str, Any]:
-  """A region as JSON has it: box [left, top, width, height] and area in pixels of the file."""
-  return {'box': list(region.box), 'area': region.area, 'score': region.score}
+Line = Prediction | Failure
 
 
 class Predictions:
@@ -69,7 +55,7 @@ class Predictions:
       self._file = self._partial.open('a')
     if not self._partial.stat().st_size:
       try:
-        self.add([made_with])
+        self._write([made_with])
       except UserError:
         self._close()
         raise
@@ -91,34 +77,37 @@ class Predictions:
       return
     with self._partial.open('rb+') as file:
       first = file.readline()
-      if first.endswith(b'\n') and parse(first) != made_with:
+      if first.endswith(b'\n') and not says(first, made_with):
         raise UserError(
           f'{self._partial} was begun with another model or other rates: remove it, or give '
           'another --output'
         )
       end = len(first) if first.endswith(b'\n') else 0
       for line in file:
-        if not (line.endswith(b'\n') and isinstance(parse(line), dict)):
+        if not (line.endswith(b'\n') and parse(line)):
           break
         end += len(line)
       file.truncate(end)
 
-  def add(self, records: list[dict[str, Any]]) -> None:
+  def add(self, lines: Iterable[Line]) -> None:
     """Writes lines, which are on disk when this returns.
 
     Raises:
       UserError: the disk is full.
     """
+    self._write([line.to_json() for line in lines])
+
+  def _write(self, records: Iterable[dict[str, Any]]) -> None:
     with files.explained(self.folder):
       for each in records:
         self._file.write(json.dumps(each) + '\n')
       self._file.flush()
 
-  def read(self) -> Iterator[dict[str, Any]]:
-    """The lines that are there."""
+  def read(self) -> Iterator[Line]:
+    """Yields the lines that are there."""
     with self._partial.open() as file:
       next(file)
-      yield from map(json.loads, file)
+      yield from filter(None, map(parse, file))
 
   def finish(self) -> None:
     """Writes the table, and gives the lines their name."""
@@ -128,27 +117,39 @@ class Predictions:
         # A name on disk need not be UTF-8; as in the lines, it is escaped.
         table.open('w', newline='', encoding='utf-8', errors='backslashreplace') as sheet,
       ):
-        writer = csv.DictWriter(sheet, COLUMNS)
+        writer = csv.DictWriter(sheet, COLUMNS, extrasaction='ignore')
         writer.writeheader()
         writer.writerows(map(row, self.read()))
       with files.whole(self.folder / LINES) as lines, lines.open('w') as file:
-        file.writelines(json.dumps(each) + '\n' for each in self.read())
+        file.writelines(json.dumps(line.to_json()) + '\n' for line in self.read())
       self._partial.unlink()
 
 
-def parse(line: bytes) -> Any:
-  """What a line says; None where it is no JSON."""
+def says(line: bytes, contents: dict[str, Any]) -> bool:
+  """Returns whether a line is JSON of these contents."""
   try:
-    return json.loads(line)
+    return json.loads(line) == contents
   except ValueError:
+    return False
+
+
+def parse(line: str | bytes) -> Line | None:
+  """Returns what a line says; None where it says nothing of an image."""
+  try:
+    found = json.loads(line)
+    if 'error' in found:
+      return Failure(found['image'], found['error'])
+    return Prediction.from_json(found)
+  except (KeyError, TypeError, ValueError):
     return None
 
 
-def row(each: dict[str, Any]) -> dict[str, Any]:
-  """A line of the table: of regions their number and area, texts joined."""
-  regions = each.get('regions', [])
-  return {name: each.get(name, '') for name in COLUMNS} | {
-    'regions': len(regions) if 'regions' in each else '',
-    'area': sum(region['area'] for region in regions) if 'regions' in each else '',
-    'warnings': '; '.join(each.get('warnings', [])),
+def row(line: Line) -> dict[str, Any]:
+  """Returns a line of the table: of regions their number and area, texts joined."""
+  if isinstance(line, Failure):
+    return line.to_json()
+  return line.to_json() | {
+    'regions': len(line.regions),
+    'area': sum(region.area for region in line.regions),
+    'warnings': '; '.join(line.warnings),
   }

@@ -138,7 +138,7 @@ async def _answer(
 
   split, photo = await loop.run_in_executor(decoders, prepare)
   scored: Scored = await asyncio.wrap_future(app.state.batcher.submit(split))
-  answer = dict(scored.record)
+  answer = scored.prediction.to_json()
   if with_map:
     png = await loop.run_in_executor(decoders, _png, scored.map, scorer.scale)
     answer['map'] = {'png': png, 'scale': scorer.scale}

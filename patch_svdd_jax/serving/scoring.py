@@ -11,9 +11,8 @@ from patch_svdd_jax import data
 from patch_svdd_jax.data import Split, arrays
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.detection import distribution_shift, inspection
-from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.reporting import predictions
+from patch_svdd_jax.detection.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +25,11 @@ class Scored(NamedTuple):
   """What is found of one image.
 
   Attributes:
-    record: of `predictions.record`.
+    prediction: what is found.
     map: f32[H, W], its anomaly map, of the size that images are resized to.
   """
 
-  record: dict[str, Any]
+  prediction: Prediction
   map: np.ndarray
 
 
@@ -99,8 +98,8 @@ class DetectorScorer:
     if self._window.take(found.statistics) and self._window.texts and not known:
       logger.warning('%s', distribution_shift.warn(self._window.texts))
     return [
-      Scored(predictions.record(name, found, index, split.sizes[index]), found.maps[index])
-      for index, name in enumerate(split.names)
+      Scored(prediction, of_image)
+      for prediction, of_image in zip(found.of_each(split), found.maps, strict=True)
     ]
 
   def _inspect(self, split: Split, size: int) -> inspection.Inspection:
@@ -114,20 +113,10 @@ class DetectorScorer:
         'step': self._detector.origin.step,
         'images': self._detector.origin.images,
       },
-      'threshold': threshold_record(self._limit.image, self._rates[0]),
-      'pixel_threshold': threshold_record(self._limit.pixel, self._rates[1]),
+      'threshold': self._limit.image._asdict() | {'rate_asked': self._rates[0]},
+      'pixel_threshold': self._limit.pixel._asdict() | {'rate_asked': self._rates[1]},
       'calibration_images': inspection.calibrated(self._detector).images,
       'warnings': list(self.warnings),
       'shift': list(self._window.texts),
       'scored': self._scored,
     }
-
-
-def threshold_record(threshold: Threshold, asked: float) -> dict[str, Any]:
-  """A threshold, and the false-alarm rates that were asked for and that it is for."""
-  return {
-    'value': threshold.value,
-    'rate_asked': asked,
-    'rate': threshold.rate,
-    'ensured': threshold.ensured,
-  }

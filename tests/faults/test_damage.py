@@ -11,6 +11,7 @@ import pytest
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
+from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting import predictions
 from patch_svdd_jax.system import digests
@@ -166,14 +167,14 @@ def test_garbled_metrics_stop_no_training(root, finished, workdir):
 
 def test_garbled_results_are_scored_again(tmp_path):
   made_with, partial = {'model': 'm'}, tmp_path / f'{predictions.LINES}.partial'
-  records = [{'image': name, 'verdict': 'pass'} for name in 'abc']
+  found = [Prediction(name, 1.0, 0.5, False) for name in 'abc']
   with predictions.Predictions(tmp_path, made_with) as results:
-    results.add(records)
+    results.add(found)
   lines = partial.read_bytes().splitlines(keepends=True)
   for garbled in (lines[2][:5], lines[2][:5] + b'\n', b'\0\xff\n', b'3\n'):
     partial.write_bytes(lines[0] + lines[1] + garbled + lines[3])
     with predictions.Predictions(tmp_path, made_with) as results:
-      assert list(results.read()) == records[:1]
+      assert list(results.read()) == found[:1]
   partial.write_bytes(b'\0\xff\n' + lines[1])
   with pytest.raises(UserError, match='was begun with another model'):
     predictions.Predictions(tmp_path, made_with)

@@ -9,6 +9,7 @@ from PIL import Image
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.calibration import Threshold
+from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics
@@ -163,7 +164,8 @@ def test_another_evaluation_replaces_all_files(split, tmp_path):
 
 def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):
   evaluation = make_evaluation()
-  scores = evaluation.scores.images['product']
+  scores, maps = evaluation.scores.images['product'], evaluation.scores.maps['product']
+  found = Inspection(scores, maps, scores, scores > scores.min(), ((),) * 3, ((),) * 3, {})
   evaluation_files.write_evaluation(
     tmp_path,
     split,
@@ -173,6 +175,7 @@ def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):
     config=default.get_config(),
     history=[{'step': 10, 'loss': 2.0}, {'step': 20, 'loss': 1.0}],
     threshold=Threshold(float(scores.min()), 0.05, ensured=True),
+    found=found,
     warnings=['dark & light'],
   )
   page = (tmp_path / 'report.html').read_text()

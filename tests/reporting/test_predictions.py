@@ -5,24 +5,20 @@ import json
 
 import pytest
 
+from patch_svdd_jax.detection.prediction import Prediction
+from patch_svdd_jax.detection.regions import Region
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting import predictions
-from patch_svdd_jax.reporting.predictions import Predictions
+from patch_svdd_jax.reporting.predictions import Failure, Predictions
 
 MADE_WITH = {'model': 'abc', 'threshold': 1.5}
 
 
-def line(name, **others):
-  region = {'box': [1, 2, 3, 4], 'area': 9, 'score': 2.0}
-  return {
-    'image': name,
-    'verdict': 'alarm',
-    'score': 2.0,
-    'p_value': 0.01,
-    'size': [8, 6],
-    'regions': [region, region],
-    'warnings': ['dark', 'blurred'],
-  } | others
+REGION = Region((1, 2, 3, 4), 9, 2.0)
+
+
+def line(name):
+  return Prediction(name, 2.0, 0.01, True, (6, 8), (REGION, REGION), ('dark', 'blurred'))
 
 
 def lines(path):
@@ -30,17 +26,30 @@ def lines(path):
 
 
 def test_results_get_their_names_at_the_end(tmp_path):
-  records = [line('a, "b".png'), {'image': 'c.png', 'error': 'c.png: is damaged'}]
+  found = [line('a, "b".png'), Failure('c.png', 'c.png: is damaged')]
   with Predictions(tmp_path / 'found', MADE_WITH) as results:
-    results.add(records[:1])
-    results.add(records[1:])
+    results.add(found[:1])
+    results.add(found[1:])
+    assert list(results.read()) == found
     assert [path.name for path in (tmp_path / 'found').iterdir()] == ['results.jsonl.partial']
     results.finish()
   assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == [
     'results.csv',
     'results.jsonl',
   ]
-  assert lines(tmp_path / 'found' / 'results.jsonl') == records
+  region = {'box': [1, 2, 3, 4], 'area': 9, 'score': 2.0}
+  assert lines(tmp_path / 'found' / 'results.jsonl') == [
+    {
+      'image': 'a, "b".png',
+      'verdict': 'alarm',
+      'score': 2.0,
+      'p_value': 0.01,
+      'size': [8, 6],
+      'regions': [region, region],
+      'warnings': ['dark', 'blurred'],
+    },
+    {'image': 'c.png', 'error': 'c.png: is damaged'},
+  ]
   with (tmp_path / 'found' / 'results.csv').open(newline='') as file:
     good, bad = csv.DictReader(file)
   assert good['image'] == 'a, "b".png'
@@ -55,7 +64,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path, torn):
   with (tmp_path / 'results.jsonl.partial').open('a') as file:
     file.write(torn)  # no end of a line: it may be half of one
   with Predictions(tmp_path, MADE_WITH) as results:
-    assert [each['image'] for each in results.read()] == ['a.png']
+    assert [each.name for each in results.read()] == ['a.png']
     results.add([line('b.png')])
     results.finish()
   assert [each['image'] for each in lines(tmp_path / 'results.jsonl')] == ['a.png', 'b.png']

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from patch_svdd_jax.data import arrays
+from patch_svdd_jax.detection.prediction import Prediction
+from patch_svdd_jax.detection.regions import Region
 from patch_svdd_jax.serving.app import make_app
 from patch_svdd_jax.serving.scoring import Scored
 from patch_svdd_jax.serving.uploads import Bounds
@@ -45,17 +47,17 @@ class FakeScorer:
     level = float(split.images.mean())
     if level == 13:
       raise ZeroDivisionError('a secret of /root')
-    box = {'box': [0, 0, width // 2, height], 'area': width // 2 * height, 'score': level}
-    record = {
-      'image': split.names[0],
-      'verdict': 'alarm' if level > 100 else 'pass',
-      'score': level,
-      'p_value': 0.25,
-      'size': [width, height],
-      'regions': [box] if level > 100 else [],
-      'warnings': [f'brightness {level:g} is <b>strange</b>'] if level > 200 else [],
-    }
-    return Scored(record, np.linspace(0, 200, SIZE[0] * SIZE[1]).reshape(SIZE))
+    region = Region((0, 0, width // 2, height), width // 2 * height, level)
+    prediction = Prediction(
+      name=split.names[0],
+      score=level,
+      p_value=0.25,
+      alarm=level > 100,
+      size=(height, width),
+      regions=(region,) if level > 100 else (),
+      warnings=(f'brightness {level:g} is <b>strange</b>',) if level > 200 else (),
+    )
+    return Scored(prediction, np.linspace(0, 200, SIZE[0] * SIZE[1]).reshape(SIZE))
 
   def about(self):
     limit = {'value': 100.0, 'rate_asked': 0.01, 'rate': 0.02, 'ensured': False}

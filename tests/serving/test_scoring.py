@@ -82,9 +82,9 @@ def test_every_batch_has_one_of_the_sizes_that_are_compiled(padded):
     found = scorer.score(prepared(scorer, levels))
     assert padded[-1] in compiled
     assert padded[-1] >= count
-    assert [each.record['score'] for each in found] == levels.tolist()
-    assert [each.record['size'] for each in found] == [[8, 9]] * count
-    assert all((each.map == each.record['score']).all() for each in found)
+    assert [each.prediction.score for each in found] == levels.tolist()
+    assert [each.prediction.size for each in found] == [(9, 8)] * count
+    assert all((each.map == each.prediction.score).all() for each in found)
 
 
 def test_what_is_said_of_it():

@@ -10,6 +10,7 @@ import numpy as np
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.inspection import Inspection
+from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.reporting.html import measured_curves, pictures, run_facts
@@ -61,7 +62,7 @@ def make(
   by_truth = {NORMAL: scores[~labels], ANOMALOUS: scores[labels]}
   return Page(
     title=title,
-    items=items(split, evaluation, limits, threshold, found),
+    items=items(split, evaluation, limits, found),
     scores={kind: members for kind, members in by_truth.items() if len(members)},
     map_name=name,
     limits=limits,
@@ -80,24 +81,21 @@ def items(
   split: Split,
   evaluation: Evaluation,
   limits: tuple[float, float],
-  threshold: Threshold | None,
   found: Inspection | None,
 ) -> list[Item]:
   """All images with their truth, and with what else is known."""
   name = evaluation.main_map
   maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
+  if found:
+    predictions = found.of_each(split)
+  else:
+    predictions = [Prediction(*each) for each in zip(split.names, scores.tolist(), strict=True)]
   return [
     Item(
-      name=split.names[i],
-      score=float(scores[i]),
+      **vars(predictions[i]),
       views=functools.partial(pictures.views, split.images[i], truth(split, i), maps[i], limits),
       anomalous=bool(split.labels[i]),
       defect=split.defects[i],
-      p_value=float(found.p_values[i]) if found else None,
-      alarm=bool(scores[i] > threshold.value) if threshold else None,
-      regions=found.regions[i] if found else (),
-      size=(int(split.sizes[i, 0]), int(split.sizes[i, 1])),
-      warnings=found.warnings[i] if found else (),
     )
     for i in range(len(split))
   ]

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from patch_svdd_jax.detection.calibration import Threshold
-from patch_svdd_jax.detection.regions import Region
-from patch_svdd_jax.models.geometry import ImageSize
+from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.reporting.html.charts import Chart
 from patch_svdd_jax.reporting.html.pictures import View
 
@@ -16,38 +15,19 @@ MISSED, FALSE_ALARM = 'missed', 'false alarm'
 NORMAL, ANOMALOUS, UNKNOWN = 'normal', 'anomalous', 'images'
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Item:
-  """One image of the gallery, and what is known about it.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Item(Prediction):
+  """One image of the gallery: what is found of it, its pictures, and the truth.
 
   Attributes:
-    name: its path; any text.
-    score: of the image.
     views: makes its pictures, if it is shown.
     anomalous: the truth; None where it is unknown.
     defect: its type, 'good' for a normal image; '' where it is unknown.
-    p_value: the share of normal images that score so high.
-    alarm: the verdict; None where there is none.
-    regions: where it looks anomalous, in pixels of the file.
-    size: (height, width) of the file.
-    warnings: what shows that it looks otherwise than normal images.
   """
 
-  name: str
-  score: float
   views: Callable[[], Sequence[View]]
   anomalous: bool | None = None
   defect: str = ''
-  p_value: float | None = None
-  alarm: bool | None = None
-  regions: Sequence[Region] = ()
-  size: ImageSize = (1, 1)
-  warnings: Sequence[str] = ()
-
-  @property
-  def verdict(self) -> str:
-    """'alarm' or 'pass'; '' where there is none."""
-    return {None: '', True: 'alarm', False: 'pass'}[self.alarm]
 
   @property
   def error(self) -> str:

@@ -7,7 +7,6 @@ import array
 import functools
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import ml_collections
 import numpy as np
@@ -16,11 +15,12 @@ from patch_svdd_jax.data import Split, image_stream
 from patch_svdd_jax.data.image_stream import Source
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.inspection import Inspection
-from patch_svdd_jax.detection.regions import Region
+from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting.html import gallery, pictures, run_facts
 from patch_svdd_jax.reporting.html.page import UNKNOWN, Item, Page
 from patch_svdd_jax.reporting.html.pictures import View
+from patch_svdd_jax.reporting.predictions import Failure, Line
 
 
 class HighestScores:
@@ -51,7 +51,7 @@ class HighestScores:
 
 
 def make(
-  records: Iterable[Mapping[str, Any]],
+  lines: Iterable[Line],
   highest: HighestScores,
   sources: Sequence[Source],
   config: ml_collections.ConfigDict,
@@ -65,7 +65,7 @@ def make(
   """The page of `most` images at most, those of the highest scores.
 
   Args:
-    records: of all images, as `predictions.record` gives them, or with an 'error'.
+    lines: of all images.
     highest: pictures; an image that was scored before the run was stopped has none.
     sources: the files of all images.
     config: the detector's whole config.
@@ -77,15 +77,15 @@ def make(
   """
   scores, failures = array.array('d'), []
 
-  def scored() -> Iterator[Mapping[str, Any]]:
-    for record in records:
-      if 'error' in record:
-        failures.append(record['image'])
+  def scored() -> Iterator[Prediction]:
+    for line in lines:
+      if isinstance(line, Failure):
+        failures.append(line.name)
         continue
-      scores.append(record['score'])
-      yield record
+      scores.append(line.score)
+      yield line
 
-  shown = heapq.nlargest(most, scored(), key=lambda record: (record['score'], record['image']))
+  shown = heapq.nlargest(most, scored(), key=lambda found: (found.score, found.name))
   paths = {source.name: source for source in sources}
   if failures:
     files = 'file' if len(failures) == 1 else 'files'
@@ -94,7 +94,8 @@ def make(
   return Page(
     title=title,
     items=[
-      item(record, views_of(record['image'], highest, paths, config.data)) for record in shown
+      Item(**vars(found), views=views_of(found.name, highest, paths, config.data))
+      for found in shown
     ],
     scores={UNKNOWN: np.array(scores)} if scores else {},
     map_name=map_name,
@@ -102,21 +103,6 @@ def make(
     threshold=threshold,
     warnings=warnings,
     settings=run_facts.settings(config),
-  )
-
-
-def item(record: Mapping[str, Any], views: Callable[[], Sequence[View]]) -> Item:
-  """What is known of an image."""
-  width, height = record['size']
-  return Item(
-    name=record['image'],
-    score=record['score'],
-    views=views,
-    p_value=record['p_value'],
-    alarm=record['verdict'] == 'alarm',
-    regions=[Region(tuple(each['box']), each['area'], each['score']) for each in record['regions']],
-    size=(height, width),
-    warnings=record['warnings'],
   )
 
 

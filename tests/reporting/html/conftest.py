@@ -147,7 +147,8 @@ def without_truth(views):
 def untold(page):
   """The page of images of which nothing but scores is known."""
   items = [
-    Item(item.name, item.score, functools.partial(without_truth, item.views)) for item in page.items
+    Item(item.name, item.score, views=functools.partial(without_truth, item.views))
+    for item in page.items
   ]
   return dataclasses.replace(
     page,

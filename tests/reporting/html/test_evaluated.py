@@ -30,14 +30,6 @@ def test_truth_is_a_mask_or_a_word(split):
   np.testing.assert_array_equal(evaluated.truth(split, 5), split.masks[5])
 
 
-def test_a_score_at_the_threshold_is_no_alarm(split, evaluation):
-  threshold = Threshold(float(evaluation.scores.images['product'][7]), 0.1, ensured=True)
-  items = evaluated.items(split, evaluation, (0, 1), threshold, None)
-  assert not items[7].alarm
-  assert items[7].p_value is None
-  assert evaluated.items(split, evaluation, (0, 1), None, None)[7].alarm is None
-
-
 def test_figures_stand_beside_what_they_are_compared_with(page, evaluation, other):
   headline = page.headlines[0]
   assert headline.metric == 'image_auroc'

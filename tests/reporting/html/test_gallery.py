@@ -11,7 +11,7 @@ from patch_svdd_jax.reporting.html import Item, gallery
 
 def make(name, score, anomalous=None, alarm=None):
   defect = {None: '', False: 'good', True: 'hole'}[anomalous]
-  return Item(name, score, list, anomalous, defect, alarm=alarm)
+  return Item(name, score, alarm=alarm, views=list, anomalous=anomalous, defect=defect)
 
 
 ITEMS = [
