@@ -18,6 +18,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.reporting import checkpoint_table, evaluation_files
+from patch_svdd_jax.reporting.html.evaluated import ReportContext
 from patch_svdd_jax.system import distributed
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.digests import digest
@@ -157,12 +158,7 @@ def evaluate_run(
   if limit and found:
     warnings += what_to_mind(detector, limit, found)
   if distributed.is_first():
-    evaluation_files.write_evaluation(
-      workdir / 'eval',
-      dataset.test,
-      evaluation,
-      others,
-      rows,
+    context = ReportContext(
       title=f'{dataset.name}, {detector.origin.step} steps',
       config=config,
       history=monitoring.read(workdir),
@@ -170,6 +166,9 @@ def evaluate_run(
       found=found,
       warnings=warnings,
       copies=copies,
+    )
+    evaluation_files.write_evaluation(
+      workdir / 'eval', dataset.test, evaluation, others, context, rows
     )
   return Measured(detector, evaluation, others, rows, warnings)
 

@@ -5,16 +5,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.data.duplicates import Duplicate
-from patch_svdd_jax.detection.calibration import Threshold
-from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.reporting import checkpoint_table, html, overlays
 from patch_svdd_jax.reporting.html import evaluated
+from patch_svdd_jax.reporting.html.evaluated import ReportContext
 from patch_svdd_jax.search import coreset
 from patch_svdd_jax.system import figures, files, npz
 
@@ -63,15 +61,8 @@ def write_evaluation(
   split: Split,
   evaluation: Evaluation,
   others: Mapping[str, Evaluation],
+  context: ReportContext,
   checkpoints: Sequence[checkpoint_table.CheckpointRow] = (),
-  *,
-  title: str = 'Evaluation',
-  config: ml_collections.ConfigDict | None = None,
-  history: Sequence[Mapping[str, float]] = (),
-  threshold: Threshold | None = None,
-  found: Inspection | None = None,
-  warnings: Sequence[str] = (),
-  copies: Sequence[Duplicate] = (),
 ) -> None:
   """Writes everything into `folder`: report.html, metrics.json, maps.npz and the pictures.
 
@@ -85,52 +76,45 @@ def write_evaluation(
     split: the N images that were scored.
     evaluation: of them.
     others: what it is compared with, by name.
+    context: what else the report shows.
     checkpoints: that were compared.
-    title: of the report; so are all that follow, see `html_report.evaluated.make`.
-    config: the whole config.
-    history: of training.
-    threshold: above which an image is an alarm.
-    found: what else is known of the images where the detector is calibrated.
-    warnings: what a reader should know first.
-    copies: test images that are copies of normal ones.
 
   Raises:
     UserError: a file cannot be written.
   """
   with files.explained(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    # What an older evaluation left: its figures and pictures are not those of the new maps.
-    (folder / 'metrics.json').unlink(missing_ok=True)
-    (folder / 'report.html').unlink(missing_ok=True)
-    (folder / 'checkpoints.png').unlink(missing_ok=True)
-    shutil.rmtree(folder / 'overlays', ignore_errors=True)
+    _remove_older(folder)
     write_maps(folder / 'maps.npz', split, evaluation)
-    name = evaluation.main_map
-    maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
     if len(split):
-      limits = overlays.colour_limits(maps)
-      overlays.write_overlays(folder / 'overlays', split, maps, limits)
-      overview = overlays.draw_overview(split, maps, scores, limits)
-      overlays.write_overview(folder / 'overview.png', overview)
-      page = evaluated.make(
-        split,
-        evaluation,
-        others,
-        limits,
-        title=title,
-        config=config,
-        history=history,
-        threshold=threshold,
-        found=found,
-        warnings=warnings,
-      )
+      limits = overlays.colour_limits(evaluation.scores.maps[evaluation.main_map])
+      _write_pictures(folder, split, evaluation, limits)
+      page = evaluated.make(split, evaluation, others, limits, context)
       html.write(folder / 'report.html', page)
     if checkpoints:
       files.write(
         folder / 'checkpoints.png', figures.encode(checkpoint_table.draw(checkpoints), 'png')
       )
     # Last: where metrics.json is, the rest is whole.
-    files.write_json(folder / 'metrics.json', summary(evaluation, others, checkpoints, copies))
+    contents = summary(evaluation, others, checkpoints, context.copies)
+    files.write_json(folder / 'metrics.json', contents)
+
+
+def _remove_older(folder: pathlib.Path) -> None:
+  """Removes what an older evaluation left: its figures and pictures are not those of new maps."""
+  for name in ('metrics.json', 'report.html', 'checkpoints.png'):
+    (folder / name).unlink(missing_ok=True)
+  shutil.rmtree(folder / 'overlays', ignore_errors=True)
+
+
+def _write_pictures(
+  folder: pathlib.Path, split: Split, evaluation: Evaluation, limits: tuple[float, float]
+) -> None:
+  name = evaluation.main_map
+  maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
+  overlays.write_overlays(folder / 'overlays', split, maps, limits)
+  overview = overlays.draw_overview(split, maps, scores, limits)
+  overlays.write_overview(folder / 'overview.png', overview)
 
 
 def write_maps(path: pathlib.Path, split: Split, evaluation: Evaluation) -> None:

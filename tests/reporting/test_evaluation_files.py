@@ -15,6 +15,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.reporting import checkpoint_table, evaluation_files, html, overlays
+from patch_svdd_jax.reporting.html.evaluated import ReportContext
 
 NAMES = ('test/good/000.png', 'test/hole/000.png', 'test/hole/001.png')
 
@@ -50,6 +51,12 @@ def make_evaluation(seed=0):
   )
 
 
+def write(folder, split, evaluation, others=None, checkpoints=(), **context):
+  evaluation_files.write_evaluation(
+    folder, split, evaluation, others or {}, ReportContext(**context), checkpoints
+  )
+
+
 def read_json(path):
   def refuse(constant):
     raise AssertionError(f'{constant} is not JSON')
@@ -60,9 +67,7 @@ def read_json(path):
 def test_metrics(split, tmp_path):
   figures = {'image_auroc': 0.75, 'pixel_auroc': float('nan')}
   row = checkpoint_table.CheckpointRow(10, float('-inf'), figures, ('chosen', 'final'))
-  evaluation_files.write_evaluation(
-    tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)}, [row]
-  )
+  write(tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)}, [row])
   written = read_json(tmp_path / 'eval/metrics.json')
   figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': None, 'aupro_30': 1.0}
   of_maps = dict.fromkeys(('k64', 'k32', 'sum', 'product'), figures)
@@ -86,7 +91,7 @@ def test_metrics(split, tmp_path):
 
 
 def test_without_a_random_encoder(split, tmp_path):
-  evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
+  write(tmp_path, split, make_evaluation())
   assert read_json(tmp_path / 'metrics.json').keys() == {
     'main_map',
     'maps',
@@ -97,9 +102,7 @@ def test_without_a_random_encoder(split, tmp_path):
 
 def test_maps(split, tmp_path):
   evaluation = make_evaluation()
-  evaluation_files.write_evaluation(
-    tmp_path, split, evaluation, {'random_encoder': make_evaluation(1)}
-  )
+  write(tmp_path, split, evaluation, {'random_encoder': make_evaluation(1)})
   with np.load(tmp_path / 'maps.npz', allow_pickle=False) as arrays:
     assert arrays['names'].tolist() == list(NAMES)
     assert arrays['defects'].tolist() == ['good', 'hole', 'hole']
@@ -124,7 +127,7 @@ def test_pictures_show_the_main_map_on_one_scale(split, tmp_path, monkeypatch):
   for name in ('write_overlays', 'draw_overview'):
     monkeypatch.setattr(overlays, name, remember(getattr(overlays, name)))
   evaluation = make_evaluation()
-  evaluation_files.write_evaluation(tmp_path, split, evaluation, {})
+  write(tmp_path, split, evaluation)
   for name in (*(f'overlays/{name}' for name in NAMES), 'overview.png'):
     with Image.open(tmp_path / name) as picture:
       picture.load()
@@ -142,14 +145,12 @@ def files(folder):
 
 
 def test_another_evaluation_replaces_all_files(split, tmp_path):
-  evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
+  write(tmp_path, split, make_evaluation())
   fewer = split.take(np.arange(2))
   both = make_evaluation(1)
   of_two = {name: maps[:2] for name, maps in both.scores.maps.items()}
   scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {}, {}, {})
-  evaluation_files.write_evaluation(
-    tmp_path, fewer, Evaluation(both.maps, both.per_defect, both.timing, scores), {}
-  )
+  write(tmp_path, fewer, Evaluation(both.maps, both.per_defect, both.timing, scores))
   expected = [
     'maps.npz',
     'metrics.json',
@@ -166,7 +167,7 @@ def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):
   evaluation = make_evaluation()
   scores, maps = evaluation.scores.images['product'], evaluation.scores.maps['product']
   found = Inspection(scores, maps, scores, scores > scores.min(), ((),) * 3, ((),) * 3, {})
-  evaluation_files.write_evaluation(
+  write(
     tmp_path,
     split,
     evaluation,
@@ -193,14 +194,14 @@ def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):
 )
 def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, room, writer):
   """Also where an older evaluation was, whose figures must not stand beside newer maps."""
-  evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
+  write(tmp_path, split, make_evaluation())
 
   def full(*_):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(room, writer, full)
   with pytest.raises(UserError) as caught:
-    evaluation_files.write_evaluation(tmp_path, split, make_evaluation(1), {})
+    write(tmp_path, split, make_evaluation(1))
   assert f'no space left on the disk of {tmp_path}' in str(caught.value)
   assert not (tmp_path / 'metrics.json').exists()
   assert not (tmp_path / 'report.html').exists()
@@ -213,11 +214,11 @@ def test_maps_appear_whole_or_not_at_all(split, tmp_path, monkeypatch):
 
   monkeypatch.setattr(np, 'savez_compressed', fill_the_disk)
   with pytest.raises(UserError, match='no space left on the disk of'):
-    evaluation_files.write_evaluation(tmp_path, split, make_evaluation(), {})
+    write(tmp_path, split, make_evaluation())
   assert files(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_made(split, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match=r'cannot write .*file/eval: a file has the name of a folder'):
-    evaluation_files.write_evaluation(tmp_path / 'file/eval', split, make_evaluation(), {})
+    write(tmp_path / 'file/eval', split, make_evaluation())

@@ -1,5 +1,6 @@
 """The page of an evaluation: labels, masks and metrics are known."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax.data import Split
+from patch_svdd_jax.data.duplicates import Duplicate
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.detection.prediction import Prediction
@@ -29,51 +31,64 @@ HEADLINES = ('image_auroc', 'pixel_auroc', 'aupro_30')
 NOTE = 'F1 is at the threshold that is best for these test labels.'
 
 
-def make(
-  split: Split,
-  evaluation: Evaluation,
-  others: Mapping[str, Evaluation],
-  limits: tuple[float, float],
-  *,
-  title: str,
-  config: ml_collections.ConfigDict | None = None,
-  history: Sequence[Mapping[str, float]] = (),
-  threshold: Threshold | None = None,
-  found: Inspection | None = None,
-  warnings: Sequence[str] = (),
-) -> Page:
-  """The page of the main map of an evaluation.
+@dataclasses.dataclass(frozen=True)
+class ReportContext:
+  """What is known of an evaluation besides its scores; what is absent is not shown.
 
-  Args:
-    split: the N images that were scored.
-    evaluation: of them.
-    others: what it is compared with, by name.
-    limits: (low, high) of the colour scale.
+  Attributes:
     title: of the page.
     config: the whole config.
     history: of training, as `monitoring.read` gives it.
     threshold: of the main map's scores, above which an image is an alarm.
     found: what else is known of the images where the detector is calibrated.
     warnings: what a reader should know first.
+    copies: test images that are copies of normal ones.
+  """
+
+  title: str = 'Evaluation'
+  config: ml_collections.ConfigDict | None = None
+  history: Sequence[Mapping[str, float]] = ()
+  threshold: Threshold | None = None
+  found: Inspection | None = None
+  warnings: Sequence[str] = ()
+  copies: Sequence[Duplicate] = ()
+
+
+def make(
+  split: Split,
+  evaluation: Evaluation,
+  others: Mapping[str, Evaluation],
+  limits: tuple[float, float],
+  context: ReportContext,
+) -> Page:
+  """Makes the page of the main map of an evaluation.
+
+  Args:
+    split: the N images that were scored.
+    evaluation: of them.
+    others: what it is compared with, by name.
+    limits: (low, high) of the colour scale.
+    context: what else is shown.
   """
   name = evaluation.main_map
   scores, labels = evaluation.scores.images[name], split.labels
   compared = {words(other): each for other, each in others.items()}
+  measured = {name: evaluation} | compared
   by_truth = {NORMAL: scores[~labels], ANOMALOUS: scores[labels]}
   return Page(
-    title=title,
-    items=items(split, evaluation, limits, found),
+    title=context.title,
+    items=items(split, evaluation, limits, context.found),
     scores={kind: members for kind, members in by_truth.items() if len(members)},
     map_name=name,
     limits=limits,
-    threshold=threshold,
-    warnings=warnings,
+    threshold=context.threshold,
+    warnings=context.warnings,
     headlines=headlines(evaluation, compared),
     tables=tables(evaluation, compared),
-    curves=measured_curves.make_charts(split, {name: evaluation} | compared, name, threshold),
-    training=run_facts.training_charts(history),
+    curves=measured_curves.make_charts(split, measured, name, context.threshold),
+    training=run_facts.training_charts(context.history),
     timing=run_facts.timing(evaluation.timing),
-    settings=run_facts.settings(config) if config else (),
+    settings=run_facts.settings(context.config) if context.config else (),
   )
 
 

@@ -17,6 +17,7 @@ from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.reporting import overlays
 from patch_svdd_jax.reporting.html import Item, evaluated, pictures, render
+from patch_svdd_jax.reporting.html.evaluated import ReportContext
 
 # Some that a page has to withstand.
 NAMES = (
@@ -125,12 +126,14 @@ def page(split, evaluation, other, found):
     evaluation,
     {'random_encoder': other},
     overlays.colour_limits(evaluation.scores.maps['product']),
-    title='folder/<b>parts</b>',
-    config=config,
-    history=history(),
-    threshold=THRESHOLD,
-    found=found,
-    warnings=['It is <i>dark</i>.'],
+    ReportContext(
+      title='folder/<b>parts</b>',
+      config=config,
+      history=history(),
+      threshold=THRESHOLD,
+      found=found,
+      warnings=['It is <i>dark</i>.'],
+    ),
   )
 
 

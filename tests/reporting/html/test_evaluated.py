@@ -8,6 +8,7 @@ import pytest
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.reporting.html import evaluated, measured_curves
+from patch_svdd_jax.reporting.html.evaluated import ReportContext
 
 
 def test_items_know_the_truth_and_the_verdict(page, split, evaluation, found):
@@ -105,6 +106,6 @@ def test_without_anomalous_images_there_is_no_curve(split, evaluation):
     evaluation, maps={'product': nan}, per_defect={'product': {}}, scores=scores
   )
   threshold = Threshold(0.4, 0.05, ensured=True)
-  page = evaluated.make(good, of_good, {}, (0, 1), title='good', threshold=threshold)
+  page = evaluated.make(good, of_good, {}, (0, 1), ReportContext('good', threshold=threshold))
   assert (page.curves, page.headlines) == ([], [])
   assert [table.name for table in page.tables] == ['maps']
