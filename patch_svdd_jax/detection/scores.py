@@ -94,5 +94,5 @@ def in_batches(
   parts = []
   # No comprehension: where an error leaves it, its frame would keep the progress bar from closing.
   for first in progress(range(0, len(images), batch)):
-    parts.append(score(pad_images(images[first : first + batch], batch)))
+    parts.append(score(pad_images(images[first : first + batch], batch)))  # noqa: PERF401
   return Scores.concatenate(parts).first(len(images))

@@ -162,11 +162,9 @@ def train(
         state,
         normal,
         mean,
-        monitor=monitor,
-        saver=checkpoints,
-        validate=validate,
-        watch=CollapseWatch(config, monitoring.read(workdir)),
-        should_stop=stop,
+        loop.Callbacks(
+          monitor, checkpoints, validate, CollapseWatch(config, monitoring.read(workdir)), stop
+        ),
       )
     if not outcome.finished:
       raise StoppedError(workdir, int(outcome.state.step), stop.signal)

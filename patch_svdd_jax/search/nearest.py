@@ -39,9 +39,6 @@ NOTHING = jnp.iinfo(jnp.int32).max
 # Squared distances f64[Q, k], row numbers i32[Q, k], and how many passes they took, i32[Q].
 Found = tuple[jax.Array, jax.Array, jax.Array]
 
-# What changes from pass to pass: bounds f32[Q, groups], the least of each query's, and the above.
-State = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
-
 
 class Neighbours(NamedTuple):
   """The nearest rows of some queries.
@@ -55,6 +52,42 @@ class Neighbours(NamedTuple):
   distances: jax.Array
   indices: jax.Array
   fallback_fraction: jax.Array
+
+
+class Search(NamedTuple):
+  """What the nearest rows are searched for by.
+
+  Attributes:
+    queries: f32[Q, D].
+    bounds: f32[Q, groups], of the squared distances times scale^2.
+    rows: f32[groups, GROUP, D].
+    row_count: of the rows that there are, from the first on.
+    scale: f32[], the screen's.
+    k: how many rows have to be right.
+  """
+
+  queries: jax.Array
+  bounds: jax.Array
+  rows: jax.Array
+  row_count: jax.Array
+  scale: jax.Array
+  k: int
+
+
+class State(NamedTuple):
+  """What changes from pass to pass.
+
+  Attributes:
+    bounds: f32[Q, groups]; infinite of groups that were scanned.
+    upcoming: f32[Q], the least of each query's.
+    squared, indices, passes: what was found, as `Found`; squared distances are dtype[Q, kept].
+  """
+
+  bounds: jax.Array
+  upcoming: jax.Array
+  squared: jax.Array
+  indices: jax.Array
+  passes: jax.Array
 
 
 def search(
@@ -223,17 +256,15 @@ def _find(
   bounds = screening.lower_bounds(minima(query_vectors, vectors), squared)
   there = jnp.arange(len(rows)) * GROUP < count
   bounds = jnp.where(there[None], bounds, jnp.inf)
-
-  def scan(wanted: jax.Array, kept: int, dtype: jax.typing.DTypeLike) -> Found:
-    return _scan_groups(queries, bounds, wanted, rows, count, screen.scale, k, kept, dtype)
-
-  squared, indices, passes = scan(jnp.ones(len(queries), bool), k + SPARE, jnp.float32)
+  search = Search(queries, bounds, rows, count, screen.scale, k)
+  everyone = jnp.ones(len(queries), bool)
+  squared, indices, passes = _scan_groups(search, everyone, k + SPARE, jnp.float32)
   exact = _squared_distances(queries, rows, indices)
   certain = _certain(squared, indices, exact, k, queries.shape[1])
   found = (*_least(exact, indices, k), passes)
 
   def fall_back() -> Found:
-    squared, indices, more_passes = scan(~certain, k, jnp.float64)
+    squared, indices, more_passes = _scan_groups(search, ~certain, k, jnp.float64)
     with jax.enable_x64(True):
       kept = certain[:, None]
       squared, indices = jnp.where(kept, found[0], squared), jnp.where(kept, found[1], indices)
@@ -308,79 +339,76 @@ def _group_minima(
 
 
 def _scan_groups(
-  queries: jax.Array,
-  bounds: jax.Array,
-  wanted: jax.Array,
-  rows: jax.Array,
-  count: jax.Array,
-  scale: jax.Array,
-  k: int,
-  kept: int,
-  dtype: jax.typing.DTypeLike,
+  search: Search, wanted: jax.Array, kept: int, dtype: jax.typing.DTypeLike
 ) -> Found:
   """Scans groups until no other can hold one of the k nearest rows.
 
   Args:
-    queries: f32[Q, D].
-    bounds: f32[Q, groups], of the squared distances times scale^2.
+    search: by what.
     wanted: bool[Q], the queries to search for.
-    rows: f32[groups, GROUP, D].
-    count: the rows that there are, from the first on.
-    scale: f32[], the screen's.
-    k: how many rows have to be right.
-    kept: how many are kept.
+    kept: how many rows are kept.
     dtype: in which the distances are computed.
 
   Returns:
     Of the rows kept, with squared distances dtype[Q, kept].
   """
-  total, groups = bounds.shape
-  numbers = jnp.arange(groups, dtype=jnp.int32)[None]
+  queries, bounds = search.queries, search.bounds
+  numbers = jnp.arange(bounds.shape[1], dtype=jnp.int32)[None]
   with jax.enable_x64(True):
-    unit = scale.astype(jnp.float64) ** 2 * (1 + rounding(queries.shape[1]))
+    unit = search.scale.astype(jnp.float64) ** 2 * (1 + rounding(queries.shape[1]))
 
-    def pending(upcoming: jax.Array, best: jax.Array) -> jax.Array:
-      worst = best[:, k - 1].astype(jnp.float64)
+    def pending(state: State) -> jax.Array:
+      worst = state.squared[:, search.k - 1].astype(jnp.float64)
       # Nothing is nearer than 0, and of groups with bounds of 0 the first comes first.
-      return wanted & (upcoming <= worst * unit) & (worst > 0) & jnp.isfinite(upcoming)
+      bounded = state.upcoming <= worst * unit
+      return wanted & bounded & (worst > 0) & jnp.isfinite(state.upcoming)
 
-    def one_pass(state: State) -> State:
-      bounds, upcoming, best, index, passes = state
-      waiting = pending(upcoming, best)
-      with jax.enable_x64(False):
-        (who,) = jnp.nonzero(waiting, size=TOGETHER, fill_value=total)
-      mine = bounds.at[who].get(mode='fill', fill_value=jnp.inf)
-      least = upcoming.at[who].get(mode='fill', fill_value=jnp.inf)
-      # The first of those with the least bound; by argmin it would take three times as long.
-      group = jnp.where(mine == least[:, None], numbers, groups - 1).min(axis=1)
-      query = queries.at[who].get(mode='clip').astype(dtype)
-      squared = jnp.sum(jnp.square(query[:, None] - rows[group].astype(dtype)), axis=-1)
-      row = group[:, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)[None]
-      nearest, nearest_row = _least(
-        jnp.concatenate(
-          [best.at[who].get(mode='clip'), jnp.where(row < count, squared, jnp.inf)], axis=1
-        ),
-        jnp.concatenate([index.at[who].get(mode='clip'), row], axis=1),
-        kept,
-      )
-      others = jnp.where(numbers == group[:, None], jnp.inf, mine)
-      return (
-        bounds.at[who, group].set(jnp.inf, mode='drop'),
-        upcoming.at[who].set(others.min(axis=1), mode='drop'),
-        best.at[who].set(nearest, mode='drop'),
-        index.at[who].set(nearest_row, mode='drop'),
-        passes.at[who].add(1, mode='drop'),
-      )
-
-    state = (
+    start = State(
       bounds,
       bounds.min(axis=1),
-      jnp.full((total, kept), jnp.inf, dtype),
-      jnp.full((total, kept), NOTHING, jnp.int32),
-      jnp.zeros(total, jnp.int32),
+      jnp.full((len(queries), kept), jnp.inf, dtype),
+      jnp.full((len(queries), kept), NOTHING, jnp.int32),
+      jnp.zeros(len(queries), jnp.int32),
     )
-    state = lax.while_loop(lambda state: pending(state[1], state[2]).any(), one_pass, state)
-    return state[2:]
+    end = lax.while_loop(
+      lambda state: pending(state).any(),
+      lambda state: _one_pass(search, numbers, pending(state), state),
+      start,
+    )
+    return end.squared, end.indices, end.passes
+
+
+def _one_pass(search: Search, numbers: jax.Array, waiting: jax.Array, state: State) -> State:
+  """Lets some of the queries that wait, bool[Q], scan one group each.
+
+  The groups' numbers are i32[1, groups].
+  """
+  bounds, upcoming, best, index, passes = state
+  total, groups = bounds.shape
+  with jax.enable_x64(False):
+    (who,) = jnp.nonzero(waiting, size=TOGETHER, fill_value=total)
+  mine = bounds.at[who].get(mode='fill', fill_value=jnp.inf)
+  least = upcoming.at[who].get(mode='fill', fill_value=jnp.inf)
+  # The first of those with the least bound; by argmin it would take three times as long.
+  group = jnp.where(mine == least[:, None], numbers, groups - 1).min(axis=1)
+  query = search.queries.at[who].get(mode='clip').astype(best.dtype)
+  squared = jnp.sum(jnp.square(query[:, None] - search.rows[group].astype(best.dtype)), axis=-1)
+  row = group[:, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)[None]
+  best_here = best.at[who].get(mode='clip')
+  squared = jnp.where(row < search.row_count, squared, jnp.inf)
+  nearest, nearest_row = _least(
+    jnp.concatenate([best_here, squared], axis=1),
+    jnp.concatenate([index.at[who].get(mode='clip'), row], axis=1),
+    best.shape[1],
+  )
+  others = jnp.where(numbers == group[:, None], jnp.inf, mine)
+  return State(
+    bounds.at[who, group].set(jnp.inf, mode='drop'),
+    upcoming.at[who].set(others.min(axis=1), mode='drop'),
+    best.at[who].set(nearest, mode='drop'),
+    index.at[who].set(nearest_row, mode='drop'),
+    passes.at[who].add(1, mode='drop'),
+  )
 
 
 def _least(squared: jax.Array, rows: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -75,17 +75,32 @@ class Outcome:
   finished: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Callbacks:
+  """Who is told how training goes, keeps its states, and says when it stops.
+
+  Attributes:
+    monitor: is told the metrics of each call.
+    saver: keeps a state, with its statistics, where `config.checkpoint.every` divides the step (or
+      at the end of the call in which it does) and at the end; one without, when told to stop.
+    validate: the statistics of the held-out images; none where there are no such images.
+    watch: what to say of a collapse in the call that ended at a step, given its metrics.
+    should_stop: asked between calls; True saves and leaves.
+  """
+
+  monitor: Monitor
+  saver: Saver
+  validate: Callable[[Params], Mapping[str, float]] = lambda _: {}
+  watch: Callable[[int, Mapping[str, float]], str | None] = lambda *_: None
+  should_stop: Callable[[], bool] = lambda: False
+
+
 def fit(
   config: ml_collections.ConfigDict,
   state: TrainState,
   images: np.ndarray,
   mean: np.ndarray,
-  *,
-  monitor: Monitor,
-  saver: Saver,
-  validate: Callable[[Params], Mapping[str, float]] = lambda _: {},
-  watch: Callable[[int, Mapping[str, float]], str | None] = lambda *_: None,
-  should_stop: Callable[[], bool] = lambda: False,
+  callbacks: Callbacks,
 ) -> Outcome:
   """Trains from `state` to `config.train.steps`.
 
@@ -96,13 +111,8 @@ def fit(
     config: the whole config.
     state: the initial or a restored state; donated.
     images: u8[N, H, W, 3], normal images.
-    mean: of `standardisation.training_mean`.
-    monitor: is told the metrics of each call.
-    saver: keeps a state, with its statistics, where `config.checkpoint.every` divides the step (or
-      at the end of the call in which it does) and at the end; one without, when told to stop.
-    validate: the statistics of the held-out images; none where there are no such images.
-    watch: what to say of a collapse in the call that ended at a step, given its metrics.
-    should_stop: asked between calls; True saves and leaves.
+    mean: of `mean_image.training_mean`.
+    callbacks: who is told, keeps, and says when to stop.
 
   Raises:
     NonFiniteLossError: the state that was last finite has been saved.
@@ -116,6 +126,7 @@ def fit(
   state = sharding.place(state, mesh)
   step_function = train_step.make_train_step(config, len(images), mesh)
   train = step_function.lower(state, *on_mesh).compile()
+  monitor = callbacks.monitor
   monitor.start()
 
   def take(reached: np.ndarray, metrics: dict[str, np.ndarray], seconds: float) -> int:
@@ -124,7 +135,7 @@ def fit(
       raise NonFiniteLossError(step + 1, config.train)
     values = {name: float(value) for name, value in metrics.items()}
     monitor.record(step, values, seconds)
-    if collapsed := watch(step, values):
+    if collapsed := callbacks.watch(step, values):
       if config.train.on_collapse == 'stop':
         raise CollapseError(f'{collapsed}; the state is saved')
       monitor.warn(collapsed)
@@ -133,9 +144,9 @@ def fit(
   def keep(state: TrainState, choosable: bool) -> None:
     statistics: Mapping[str, float] = {}
     if choosable:
-      statistics = validate(state.params)
+      statistics = callbacks.validate(state.params)
       monitor.record_validation(int(jax.device_get(state.step)), statistics)
-    saver.save(state, statistics)
+    callbacks.saver.save(state, statistics)
 
   return loop(
     config,
@@ -144,7 +155,7 @@ def fit(
     int(state.step),
     take=take,
     keep=keep,
-    should_stop=should_stop,
+    should_stop=callbacks.should_stop,
   )
 
 

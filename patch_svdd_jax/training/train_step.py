@@ -1,5 +1,7 @@
 """The jitted train step: several steps in one scan, the batch divided over a mesh of devices."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -13,6 +15,12 @@ from patch_svdd_jax.system.sharding import DEVICES, REPLICATED
 from patch_svdd_jax.training import losses, objective, optimizer, windows
 from patch_svdd_jax.training.objective import Metrics
 from patch_svdd_jax.training.train_state import Hyperparams, TrainState
+
+# (params, key, images, mean, hyperparams) -> the gradient and the metrics of a step.
+Gradient = Callable[[Params, jax.Array, jax.Array, jax.Array, Hyperparams], tuple[Params, Metrics]]
+
+# (state, images, mean, hyperparams) -> the state after a step, or after several, and the metrics.
+Step = Callable[[TrainState, jax.Array, jax.Array, Hyperparams], tuple[TrainState, Metrics]]
 
 
 def check(config: ml_collections.ConfigDict, devices: int) -> None:
@@ -59,15 +67,33 @@ def make_train_step(
   """
   check(config, mesh.size)
   images_spec, crop = windows.placement(config.train.images)
-  loss = objective.make_loss(config, image_count, crop)
-  optimise = optimizer.from_config(config.train)
-  examples, parts = objective.examples(config), config.train.accumulate
-  share = examples // (parts * mesh.size)
+  gradient = make_gradient(config, objective.make_loss(config, image_count, crop), mesh.size)
+  train = make_call(config, make_step(config, gradient))
+  whole = jax.vmap(train, (0, None, None, 0)) if population else train
+  sharded = jax.shard_map(
+    whole,
+    mesh=mesh,
+    in_specs=(REPLICATED, images_spec, REPLICATED, REPLICATED),
+    out_specs=REPLICATED,
+    # What comes out is reduced, by hand; the check knows no custom gradients.
+    check_vma=False,
+  )
+  return jax.jit(sharded, donate_argnums=0)
 
-  def part_gradient(
+
+def make_gradient(
+  config: ml_collections.ConfigDict, loss: objective.Loss, devices: int
+) -> Gradient:
+  """Returns gradient(params, key, images, mean, hyperparams), the mean over all devices.
+
+  The batch is divided into `config.train.accumulate` parts, one after another.
+  """
+  examples, parts = objective.examples(config), config.train.accumulate
+  share = examples // (parts * devices)
+
+  def of_part(
     params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[Params, Metrics]:
-    """Of one of the parts into which the batch is divided, the mean over devices."""
     keys = lax.dynamic_slice_in_dim(keys, lax.axis_index(DEVICES) * share, share)
     gradient, (metrics, anchors) = jax.grad(loss, has_aux=True)(
       params, keys, images, mean, hyperparams
@@ -79,20 +105,36 @@ def make_train_step(
       metrics[f'effective_rank/{name}'] = losses.effective_rank(covariance)
     return gradient, metrics
 
-  batch_gradient = optax.microbatch(
-    part_gradient,
+  accumulated = optax.microbatch(
+    of_part,
     argnums=1,
     microbatch_size=None if parts == 1 else examples // parts,
     accumulator=optax.microbatching.AccumulationType.MEAN,
   )
 
+  def of_batch(
+    params: Params, key: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
+  ) -> tuple[Params, Metrics]:
+    # Part by part, as optax takes every n-th of them into a part.
+    keys = jax.random.split(key, examples).reshape(parts, -1).T.reshape(-1)
+    found: tuple[Params, Metrics] = accumulated(params, keys, images, mean, hyperparams)
+    return found
+
+  return of_batch
+
+
+def make_step(config: ml_collections.ConfigDict, gradient_of: Gradient) -> Step:
+  """Returns step(state, images, mean, hyperparams) -> (state, metrics), of one step.
+
+  Where the loss or the gradient is not finite, the state stays and the metrics are zeros.
+  """
+  optimise = optimizer.from_config(config.train)
+
   def step(
     state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[TrainState, Metrics]:
-    keys = jax.random.split(jax.random.fold_in(hyperparams.key, state.step), examples)
-    # Part by part, as optax takes every n-th of them into a part.
-    keys = keys.reshape(parts, -1).T.reshape(-1)
-    gradient, metrics = batch_gradient(state.params, keys, images, mean, hyperparams)
+    key = jax.random.fold_in(hyperparams.key, state.step)
+    gradient, metrics = gradient_of(state.params, key, images, mean, hyperparams)
     updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
     # The optimiser's schedule has its peak at 1: all of them are linear in the learning rate.
     updates = jax.tree.map(lambda update: hyperparams.learning_rate * update, updates)
@@ -101,6 +143,15 @@ def make_train_step(
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
     metrics = {name: jnp.where(finite, value, 0.0) for name, value in metrics.items()}
     return state, metrics | {'steps': jnp.float32(1), 'finite_steps': finite.astype(jnp.float32)}
+
+  return step
+
+
+def make_call(config: ml_collections.ConfigDict, step: Step) -> Step:
+  """Returns train(state, images, mean, hyperparams) -> (state, metrics), of the steps of a call.
+
+  Steps past `config.train.steps` do nothing; metrics are means over the finite ones.
+  """
 
   def train(
     state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
@@ -121,13 +172,4 @@ def make_train_step(
     means = {name: value / jnp.maximum(counts['finite_steps'], 1) for name, value in sums.items()}
     return state, means | counts
 
-  whole = jax.vmap(train, (0, None, None, 0)) if population else train
-  sharded = jax.shard_map(
-    whole,
-    mesh=mesh,
-    in_specs=(REPLICATED, images_spec, REPLICATED, REPLICATED),
-    out_specs=REPLICATED,
-    # What comes out is reduced, by hand; the check knows no custom gradients.
-    check_vma=False,
-  )
-  return jax.jit(sharded, donate_argnums=0)
+  return train

@@ -157,10 +157,12 @@ def run(workdir, calls=None, keep=9):
       checkpoints.restore(initial) or initial,
       images,
       mean,
-      monitor=notes,
-      saver=checkpoints,
-      validate=lambda params: known(first_number(params)),
-      should_stop=notes.should_stop,
+      loop.Callbacks(
+        notes,
+        checkpoints,
+        validate=lambda params: known(first_number(params)),
+        should_stop=notes.should_stop,
+      ),
     )
     assert outcome.finished == (calls is None)
     return notes, checkpoints.statistics, checkpoints.chosen

@@ -150,9 +150,7 @@ def train(config, workdir, calls=None):
       state,
       IMAGES,
       MEAN,
-      monitor=monitor,
-      saver=checkpoints,
-      should_stop=lambda: monitor.calls == calls,
+      loop.Callbacks(monitor, checkpoints, should_stop=lambda: monitor.calls == calls),
     )
     assert outcome.finished == (calls is None)
     return checkpoints.restore(like)

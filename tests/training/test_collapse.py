@@ -154,7 +154,7 @@ def test_a_real_collapse():
   config, notes = tiny_config(scales=(16,), on_collapse='stop'), Notes()
   state, watch = train_state.init_state(config), CollapseWatch(config)
   with pytest.raises(CollapseError, match=r'the embeddings have collapsed .*; the state is saved'):
-    loop.fit(config, state, images, mean, monitor=notes, saver=notes, watch=watch)
+    loop.fit(config, state, images, mean, loop.Callbacks(notes, notes, watch=watch))
   spreads = np.array([call['embedding_spread/k16'] for call in notes.metrics])
   assert (spreads[:-1] > 0.1 * spreads[0]).all()
   assert spreads[-1] < 0.1 * spreads[0]

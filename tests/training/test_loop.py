@@ -81,9 +81,9 @@ def fit(config, images=IMAGES, mean=MEAN, state=None, should_stop=None):
     train_state.init_state(config) if state is None else state,
     images,
     mean,
-    monitor=notes,
-    saver=notes,
-    should_stop=(lambda: should_stop(notes)) if should_stop else lambda: False,
+    loop.Callbacks(
+      notes, notes, should_stop=(lambda: should_stop(notes)) if should_stop else lambda: False
+    ),
   )
   return loop.Outcome(on_host(outcome.state), outcome.finished), notes
 
@@ -140,7 +140,7 @@ def reckless_run():
   before, notes = train_state.init_state(config), Notes()
   kept = on_host(before)
   with pytest.raises(loop.NonFiniteLossError) as raised:
-    loop.fit(config, before, IMAGES, MEAN, monitor=notes, saver=notes)
+    loop.fit(config, before, IMAGES, MEAN, loop.Callbacks(notes, notes))
   [saved] = notes.saved
   return kept, saved, str(raised.value)
 
@@ -160,7 +160,11 @@ def test_a_bad_pixel_stops_the_run_before_the_step_that_meets_it(single_steps):
   notes = Notes()
   with pytest.raises(loop.NonFiniteLossError) as raised:
     loop.fit(
-      tiny_config(), train_state.init_state(tiny_config()), IMAGES, bad, monitor=notes, saver=notes
+      tiny_config(),
+      train_state.init_state(tiny_config()),
+      IMAGES,
+      bad,
+      loop.Callbacks(notes, notes),
     )
   message = str(raised.value)
   good = int(re.search(r'at step (\d+);', message)[1]) - 1
@@ -184,7 +188,7 @@ def test_a_state_that_came_from_a_checkpoint_is_not_saved_again(single_steps):
   state, notes = jax.device_put(single_steps[0][2]), Notes()
   bad = np.full_like(MEAN, np.nan)
   with pytest.raises(loop.NonFiniteLossError, match='at step 3;'):
-    loop.fit(tiny_config(), state, IMAGES, bad, monitor=notes, saver=notes)
+    loop.fit(tiny_config(), state, IMAGES, bad, loop.Callbacks(notes, notes))
   assert not notes.saved
 
 
@@ -236,7 +240,7 @@ def test_steady_state(tmp_path):
     Checkpoints(tmp_path, keep=9) as checkpoints,
     SteadyState(tmp_path, 0, STEPS, loop.pairs_per_step(config)) as monitor,
   ):
-    loop.fit(config, state, IMAGES, MEAN, monitor=monitor, saver=checkpoints)
+    loop.fit(config, state, IMAGES, MEAN, loop.Callbacks(monitor, checkpoints))
     assert checkpoints.latest == STEPS
   assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 3
   assert monitor.compiled == []
