@@ -66,8 +66,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from patch_svdd_jax.serving import app, server
   except ImportError as error:
     raise UserError(f"{error.name} is missing: pip install 'patch_svdd_jax[serve]'") from error
+  from patch_svdd_jax.serving.schema import Bounds
   from patch_svdd_jax.serving.scoring import DetectorScorer
-  from patch_svdd_jax.serving.uploads import Bounds
 
   # Before the minutes that loading and compiling may take.
   with server.bind(options.host, options.port) as bound:
@@ -81,7 +81,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       print(f'warning: {text}', file=sys.stderr)
     for size in tqdm(scorer.sizes(), desc='Compiling', unit='batch size'):
       scorer.compile(size)
-    bounds = Bounds(options.max_upload_mb * 2**20, options.max_megapixels * 10**6)
+    bounds = Bounds(
+      request_bytes=options.max_upload_mb * 2**20, pixels=options.max_megapixels * 10**6
+    )
     application = app.make_app(scorer, bounds, places=options.queue, host=options.host)
     host, port = bound.getsockname()[:2]
     address = f'[{host}]' if ':' in host else host

@@ -128,7 +128,7 @@ class Predictions:
 def says(line: bytes, contents: dict[str, Any]) -> bool:
   """Returns whether a line is JSON of these contents."""
   try:
-    return json.loads(line) == contents
+    return bool(json.loads(line) == contents)
   except ValueError:
     return False
 

@@ -24,8 +24,9 @@ from patch_svdd_jax.data import Split, images
 from patch_svdd_jax.reporting import overlays
 from patch_svdd_jax.serving import page, schema, security, uploads
 from patch_svdd_jax.serving.batching import Batcher, FullError
+from patch_svdd_jax.serving.schema import Bounds
 from patch_svdd_jax.serving.scoring import Scored, Scorer
-from patch_svdd_jax.serving.uploads import Bounds, Upload
+from patch_svdd_jax.serving.uploads import Upload
 
 # Images that are decoded at a time: each takes several times its pixels.
 DECODERS = min(4, os.cpu_count() or 1)
@@ -101,7 +102,7 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
   async def health() -> dict[str, Any]:
     """Says that it is ready, and by what it judges."""
     queue = {'length': app.state.batcher.taken, 'bound': places}
-    return {'ready': True, 'queue': queue, 'bounds': bounds._asdict()} | scorer.about()
+    return {'ready': True, 'queue': queue, 'bounds': bounds} | scorer.about()
 
   @app.post(
     '/score',

@@ -71,8 +71,8 @@ class Queue(_Exact):
 class Bounds(_Exact):
   """What is accepted."""
 
-  request_bytes: int
-  pixels: int
+  request_bytes: int  # of a request's body
+  pixels: int  # of an image
 
 
 class Health(_Exact):

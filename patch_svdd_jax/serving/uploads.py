@@ -13,6 +13,7 @@ from starlette.types import Message, Receive
 
 from patch_svdd_jax.data import images
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.serving.schema import Bounds
 
 logger = logging.getLogger(__name__)
 
@@ -24,18 +25,6 @@ RAW = ('image/png', 'image/jpeg', 'image/bmp', 'image/x-ms-bmp', 'image/tiff')
 # Of a form, beside the image: browsers and libraries may send a few fields of their own.
 _FILES, _FIELDS, _FIELD_BYTES = 2, 8, 1024
 _NAME_LENGTH = 200
-
-
-class Bounds(NamedTuple):
-  """What is accepted.
-
-  Attributes:
-    request_bytes: of a request's body.
-    pixels: of an image.
-  """
-
-  request_bytes: int
-  pixels: int
 
 
 class Upload(NamedTuple):

@@ -23,7 +23,7 @@ def initial(
   Args:
     config: the whole config.
     images: u8[N, H, W, 3], normal images.
-    mean: of `standardisation.training_mean`.
+    mean: of `mean_image.training_mean`.
   """
   if config.train.svdd != 'centre':
     return {}

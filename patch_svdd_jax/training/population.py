@@ -134,14 +134,14 @@ def make_fit(config: ml_collections.ConfigDict, images: np.ndarray, mean: np.nda
   Each call trains as many members as it is given at once; calls with as many of them share one
   compilation, and all share the images, which are put on the devices here.
 
-  Each member takes the steps that `training.fit` would take with its config alone, up to the order
+  Each member takes the steps that `loop.fit` would take with its config alone, up to the order
   of sums. One whose loss or gradient becomes NaN or infinite stays where it last was finite, while
   the others go on. Members may start from different steps.
 
   Args:
     config: what the members have in common.
     images: u8[N, H, W, 3], normal images.
-    mean: of `standardisation.training_mean`.
+    mean: of `mean_image.training_mean`.
 
   Raises:
     UserError: a setting makes no sense for these images.

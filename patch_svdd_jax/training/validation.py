@@ -87,7 +87,7 @@ def make_validation(
     strides: of each receptive field, in pixels.
     images: u8[N, H, W, 3], the training images.
     held_out: u8[M, H, W, 3].
-    mean: of `standardisation.training_mean`.
+    mean: of `mean_image.training_mean`.
 
   Returns:
     A function of the train state's parameters, which are replicated on any mesh.

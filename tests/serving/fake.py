@@ -14,8 +14,8 @@ from patch_svdd_jax.data import arrays
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.detection.regions import Region
 from patch_svdd_jax.serving.app import make_app
+from patch_svdd_jax.serving.schema import Bounds
 from patch_svdd_jax.serving.scoring import Scored
-from patch_svdd_jax.serving.uploads import Bounds
 
 SIZE = (8, 10)
 BOUNDS = Bounds(request_bytes=200_000, pixels=100_000)

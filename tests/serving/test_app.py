@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from patch_svdd_jax.serving import schema, security
-from patch_svdd_jax.serving.uploads import Bounds
+from patch_svdd_jax.serving.schema import Bounds
 from tests.serving import malformed
 from tests.serving.fake import BOUNDS, SIZE, FakeScorer, client_of, file_of, post
 
@@ -90,7 +90,7 @@ def test_the_map_and_the_photo_on_demand():
     assert not {'map', 'photo'} & (await post(client, file_of(140))).json().keys()
     assert_refused(await post(client, file_of(140), query='?map=perhaps'), 422, words='map: ')
 
-  with_client(test, bounds=Bounds(10**6, 10**6))
+  with_client(test, bounds=Bounds(request_bytes=10**6, pixels=10**6))
 
 
 def test_requests_that_wait_are_scored_together_each_with_its_own_result():
@@ -278,7 +278,7 @@ def test_health_and_the_schema():
     schema.Health.model_validate(health)
     assert health['ready'] is True
     assert health['scored'] == 1
-    assert health['bounds'] == BOUNDS._asdict()
+    assert health['bounds'] == BOUNDS.model_dump()
     described = (await client.get('/openapi.json')).json()
     assert described['paths'].keys() == {'/score', '/health'}
     score = described['paths']['/score']['post']
