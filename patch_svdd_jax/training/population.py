@@ -123,7 +123,7 @@ class Fit(Protocol):
       configs: of the members; they differ in seed, svdd_weight and learning_rate alone.
       states: their initial or restored states.
       monitor: is told the metrics of each call.
-      savers: one for each, which keep its states as `training.fit` would.
+      savers: one for each, which keep its states as `loop.fit` would.
       should_stop: asked between calls; True saves and leaves.
     """
 
