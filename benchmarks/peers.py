@@ -12,15 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from benchmarks import hardware
+from patch_svdd_jax.search import plain
 
 # Queries f32[Q, D] to distances f32[Q, k], ascending.
 Search = Callable[[np.ndarray], np.ndarray]
 
 PLAIN = 'plain scan'
-PLAIN_BLOCK = 1024
 # The distances that PyTorch has in memory at a time: 256 MiB.
 TORCH_DISTANCES = 1 << 26
 
@@ -46,32 +45,15 @@ class Peer(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames='k')
-def _plain_scan(queries: jax.Array, blocks: jax.Array, norms: jax.Array, k: int) -> jax.Array:
-  """Distances f32[Q, k] to rows f32[blocks, block, D] of squared norms f32[blocks, block]."""
-
-  def visit(best: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-    rows, norms = part
-    products = lax.dot_general(
-      queries, rows, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST
-    )
-    less_own = norms[None] - 2 * products
-    if k == 1:
-      return jnp.minimum(best, less_own.min(axis=1, keepdims=True)), None
-    return -lax.top_k(-jnp.concatenate([best, less_own], axis=1), k)[0], None
-
-  none_yet = jnp.full((len(queries), k), jnp.inf)
-  less_own, _ = lax.scan(visit, none_yet, (blocks, norms))
-  own = jnp.sum(queries**2, axis=1, keepdims=True)
-  return jnp.sqrt(jnp.maximum(less_own + own, 0))
+def _plain_distances(queries: jax.Array, blocks: plain.Blocks, k: int) -> jax.Array:
+  less_own, _ = plain.nearest(queries, blocks, k)
+  return jnp.sqrt(jnp.maximum(less_own + jnp.sum(queries**2, axis=1, keepdims=True), 0))
 
 
 def prepare_plain_scan(rows: np.ndarray, k: int) -> Search:
   """The plain float32 `lax.scan` over blocks of rows on one device, the yardstick."""
-  padding = -len(rows) % PLAIN_BLOCK
-  blocks = jnp.pad(rows, ((0, padding), (0, 0)))
-  norms = jnp.where(jnp.arange(len(blocks)) < len(rows), jnp.sum(blocks**2, axis=1), jnp.inf)
-  blocks, norms = blocks.reshape(-1, PLAIN_BLOCK, rows.shape[1]), norms.reshape(-1, PLAIN_BLOCK)
-  return lambda queries: np.asarray(_plain_scan(queries, blocks, norms, k=k))
+  blocks = plain.divide(jnp.asarray(rows))
+  return lambda queries: np.asarray(_plain_distances(queries, blocks, k=k))
 
 
 def prepare_faiss(rows: np.ndarray, k: int) -> Search:

@@ -25,8 +25,8 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, geometry
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import Params
+from patch_svdd_jax.search import plain
 from patch_svdd_jax.system.batching import evenly_spaced
-from patch_svdd_jax.system.sharding import PRECISION
 from patch_svdd_jax.training import losses, objective
 from patch_svdd_jax.training.train_state import hyperparams
 
@@ -174,21 +174,21 @@ def centre(rows: jax.Array) -> jax.Array:
 
 
 def nearest_distances(queries: jax.Array, rows: jax.Array) -> jax.Array:
-  """The distance of each query f32[Q, D] to its nearest row, f32[Q].
+  """Returns the distance of each query f32[Q, D] to the nearest of rows f32[N, D], f32[Q].
 
-  Args:
-    queries: f32[Q, D].
-    rows: f32[N, D]. The nearest is found by |r|^2 - 2 q r in float32, so the origin should lie
-      among them; the distance to it is by differences. So a distance is exact, though of rows that
-      are equally near up to rounding another one may be found.
+  The row is found by a product in float32, so the origin should lie among the rows; the distance to
+  it is by differences. So a distance is exact, though of rows that are equally near up to rounding
+  another one may be found.
   """
-  squares = jnp.sum(rows**2, axis=1)
+  blocks = plain.divide(rows)
 
-  def block(queries: jax.Array) -> jax.Array:
-    products = jnp.dot(queries, rows.T, precision=PRECISION)
-    return losses.distance(queries, rows[jnp.argmin(squares[None] - 2 * products, axis=1)])
+  # The differences within the loop, too: outside, the CPU's compiler fuses them with the mean's
+  # subtraction, which changes their last digits.
+  def distances(queries: jax.Array) -> jax.Array:
+    _, numbers = plain.nearest(queries, blocks)
+    return losses.distance(queries, rows[numbers[:, 0]])
 
   padded = jnp.pad(queries, ((0, -len(queries) % QUERIES_TOGETHER), (0, 0)))
-  blocks = padded.reshape(-1, QUERIES_TOGETHER, queries.shape[1])
-  distances: jax.Array = lax.map(block, blocks).reshape(-1)[: len(queries)]
-  return distances
+  together = padded.reshape(-1, QUERIES_TOGETHER, queries.shape[1])
+  found: jax.Array = lax.map(distances, together).reshape(-1)[: len(queries)]
+  return found
