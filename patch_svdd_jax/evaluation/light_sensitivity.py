@@ -11,6 +11,7 @@ import numpy as np
 from patch_svdd_jax.data.lighting import change, standardise
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation import metrics
+from patch_svdd_jax.evaluation.ranking import rank_elements
 from patch_svdd_jax.system.batching import Progress
 
 
@@ -48,7 +49,7 @@ class Sensitivity(NamedTuple):
 def compare(lighting: Lighting, scores: np.ndarray, relit: np.ndarray) -> Sensitivity:
   """The sensitivity by the scores f32[N] of images as they are, and relit."""
   labels = np.repeat([False, True], [len(scores), len(relit)])
-  auroc = metrics.auroc(labels, np.concatenate([scores, relit]))
+  auroc = metrics.auroc(rank_elements(labels, np.concatenate([scores, relit])))
   return Sensitivity(lighting, auroc, float(np.median(relit) / np.median(scores)))
 
 

@@ -34,86 +34,6 @@ TITLES = {
 }
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-  """Area under the receiver operating characteristic.
-
-  The probability that an anomalous element scores above a normal one, ties counting one half. The
-  value is the true fraction, correctly rounded.
-
-  Args:
-    labels: bool[...], True where anomalous.
-    scores: f32 or f64[...], of the same shape.
-
-  Returns:
-    A value in [0, 1], or NaN where a class is absent.
-
-  Raises:
-    UserError: a score is NaN.
-  """
-  return _auroc(rank_elements(labels, scores))
-
-
-def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-  """Area under the precision-recall steps, sum_n (R_n - R_{n-1}) P_n, without interpolation.
-
-  This is the definition of scikit-learn's average_precision_score; thresholds are the distinct
-  scores.
-
-  Args:
-    labels: bool[...], True where anomalous.
-    scores: f32 or f64[...], of the same shape.
-
-  Returns:
-    A value in [0, 1], or NaN where a class is absent.
-
-  Raises:
-    UserError: a score is NaN.
-  """
-  return _average_precision(rank_elements(labels, scores))
-
-
-def f1_max(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-  """The best F1 that any threshold reaches, and the highest threshold that reaches it.
-
-  The threshold is chosen on the very labels it is judged by: a test-best figure, an upper bound for
-  comparing with publications, and no threshold to use.
-
-  Args:
-    labels: bool[...], True where anomalous.
-    scores: f32 or f64[...], of the same shape.
-
-  Returns:
-    (F1 in [0, 1], threshold), both NaN where a class is absent.
-
-  Raises:
-    UserError: a score is NaN.
-  """
-  return _f1_max(rank_elements(labels, scores))
-
-
-def aupro(masks: np.ndarray, maps: np.ndarray, max_fpr: float) -> float:
-  """Area under the per-region overlap, up to a false positive rate (Bergmann et al. 2020).
-
-  The overlap of a threshold is the share of a region's pixels that are called anomalous, averaged
-  over all 8-connected regions of all images; the false positive rate is that of all normal pixels
-  of all images. The trapezoids pass through every distinct score, start at (0, 0), are
-  interpolated at `max_fpr`, and their area is divided by `max_fpr`.
-
-  Args:
-    masks: bool[N, H, W], True where anomalous; all False for normal images, which belong here too.
-    maps: f32 or f64[N, H, W], anomaly maps.
-    max_fpr: the limit of integration, in (0, 1].
-
-  Returns:
-    A value in [0, 1], or NaN where there is no region or no normal pixel.
-
-  Raises:
-    UserError: a score is NaN.
-  """
-  masks, maps = check_scores(masks, maps)
-  return _aupro(rank_pixels([take_pixels(masks, maps)]), max_fpr)
-
-
 def evaluate(
   labels: np.ndarray,
   defects: Sequence[str],
@@ -171,18 +91,23 @@ def _measure(labels: np.ndarray, scores: np.ndarray, pixels: Sequence[Pixels]) -
   image = rank_elements(labels, scores)
   pixel = rank_pixels(pixels)
   return {
-    'image_auroc': _auroc(image),
-    'image_ap': _average_precision(image),
-    'image_f1_max': _f1_max(image)[0],
-    'pixel_auroc': _auroc(pixel),
-    'pixel_ap': _average_precision(pixel),
-    'pixel_f1_max': _f1_max(pixel)[0],
-    'aupro_30': _aupro(pixel, 0.3),
-    'aupro_5': _aupro(pixel, 0.05),
+    'image_auroc': auroc(image),
+    'image_ap': average_precision(image),
+    'image_f1_max': f1_max(image)[0],
+    'pixel_auroc': auroc(pixel),
+    'pixel_ap': average_precision(pixel),
+    'pixel_f1_max': f1_max(pixel)[0],
+    'aupro_30': aupro(pixel, 0.3),
+    'aupro_5': aupro(pixel, 0.05),
   }
 
 
-def _auroc(ranking: Ranking) -> float:
+def auroc(ranking: Ranking) -> float:
+  """Returns the area under the receiver operating characteristic, in [0, 1].
+
+  The probability that an anomalous element scores above a normal one, ties counting one half. The
+  value is the true fraction, correctly rounded.
+  """
   if ranking.one_class:
     return float('nan')
   pairs = ranking.scores.size * ranking.normals
@@ -190,14 +115,24 @@ def _auroc(ranking: Ranking) -> float:
   return (2 * pairs - lost_halves) / (2 * pairs)
 
 
-def _average_precision(ranking: Ranking) -> float:
+def average_precision(ranking: Ranking) -> float:
+  """Returns the area under the precision-recall steps, sum_n (R_n - R_{n-1}) P_n, in [0, 1].
+
+  There is no interpolation: it is scikit-learn's average_precision_score. Thresholds are the
+  distinct scores.
+  """
   if ranking.one_class:
     return float('nan')
   found = ranking.true_positives
   return float(np.mean(found / (found + ranking.false_positives)))
 
 
-def _f1_max(ranking: Ranking) -> tuple[float, float]:
+def f1_max(ranking: Ranking) -> tuple[float, float]:
+  """Returns the best F1 that any threshold reaches, and the highest threshold that reaches it.
+
+  The threshold is chosen on the very labels it is judged by: a test-best figure, an upper bound for
+  comparing with publications, and no threshold to use. Both are NaN where a class is absent.
+  """
   # Between two anomalous scores a lower threshold only adds false positives: none is best there.
   if ranking.one_class:
     return float('nan'), float('nan')
@@ -207,12 +142,22 @@ def _f1_max(ranking: Ranking) -> tuple[float, float]:
   return float(f1[best]), float(ranking.scores[best])
 
 
-def _aupro(ranking: Ranking, max_fpr: float) -> float:
-  """Sums, over the anomalous pixels, the area that each adds to the curve.
+def aupro(ranking: Ranking, max_fpr: float) -> float:
+  """Returns the area under the per-region overlap, up to a false positive rate, in [0, 1].
 
-  While the threshold passes the score of a pixel, the false positives rise from `above` to
-  `false_positives` and the overlap by the pixel's weight: a ramp, then a step of that height. The
-  weights are normalised by their own sum, which rounds as the upper sum does: never above 1.
+  The overlap of a threshold is the share of a region's pixels that are called anomalous, averaged
+  over all 8-connected regions of all images; the false positive rate is that of all normal pixels
+  of all images (Bergmann et al. 2020). The trapezoids pass through every distinct score, start at
+  (0, 0), are interpolated at `max_fpr`, and their area is divided by `max_fpr`.
+
+  The areas that each anomalous pixel adds are summed: while the threshold passes its score, the
+  false positives rise from `above` to `false_positives` and the overlap by the pixel's weight: a
+  ramp, then a step of that height. The weights are normalised by their own sum, which rounds as the
+  upper sum does: never above 1.
+
+  Args:
+    ranking: of pixels.
+    max_fpr: the limit of integration, in (0, 1].
   """
   if not 0 < max_fpr <= 1:
     raise ValueError(f'max_fpr is {max_fpr}: it must lie in (0, 1]')

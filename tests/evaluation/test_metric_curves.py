@@ -6,6 +6,8 @@ from sklearn import metrics as sklearn_metrics
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metric_curves, metrics
+from patch_svdd_jax.evaluation.ranking import rank_elements as rank
+from patch_svdd_jax.evaluation.ranking import rank_pixels, take_pixels
 
 
 def sets_of_scores():
@@ -41,7 +43,9 @@ def test_roc_is_the_curve_of_scikit_learn():
     vertices = np.stack(curve, axis=1)
     assert np.abs(vertices[:, None] - points).max(-1).min(1).max() < 1e-12, name
     assert len(vertices) <= 2 * np.count_nonzero(labels) + 2, name
-    assert np.trapezoid(curve.y, curve.x) == pytest.approx(metrics.auroc(labels, scores)), name
+    assert np.trapezoid(curve.y, curve.x) == pytest.approx(metrics.auroc(rank(labels, scores))), (
+      name
+    )
 
 
 def test_precision_recall_has_the_points_of_scikit_learn():
@@ -72,7 +76,9 @@ def test_the_area_of_pro_is_aupro(levels, limit):
   curve = metric_curves.up_to(whole, limit)
   assert curve.x[-1] == limit
   area = np.trapezoid(curve.y, curve.x) / limit
-  assert area == pytest.approx(metrics.aupro(masks, maps, limit), abs=1e-12)
+  assert area == pytest.approx(
+    metrics.aupro(rank_pixels([take_pixels(masks, maps)]), limit), abs=1e-12
+  )
   assert (whole.x[0], whole.y[0], whole.x[-1], whole.y[-1]) == (0, 0, 1, 1)
 
 

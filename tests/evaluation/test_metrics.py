@@ -13,11 +13,17 @@ from sklearn import metrics as sklearn_metrics
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics
+from patch_svdd_jax.evaluation.ranking import rank_elements as rank
+from patch_svdd_jax.evaluation.ranking import rank_pixels, take_pixels
 
 KEYS = [
   *('image_auroc', 'image_ap', 'image_f1_max'),
   *('pixel_auroc', 'pixel_ap', 'pixel_f1_max', 'aupro_30', 'aupro_5'),
 ]
+
+
+def rank_maps(masks, maps):
+  return rank_pixels([take_pixels(masks, maps)])
 
 
 def pair_counting_auroc(labels, scores):
@@ -80,41 +86,44 @@ def sets_of_scores(dtype):
 def test_agree_with_scikit_learn(dtype):
   for name, labels, scores in sets_of_scores(dtype):
     np.testing.assert_allclose(
-      metrics.auroc(labels, scores),
+      metrics.auroc(rank(labels, scores)),
       sklearn_metrics.roc_auc_score(labels, scores),
       rtol=1e-12,
       err_msg=name,
     )
     np.testing.assert_allclose(
-      metrics.average_precision(labels, scores),
+      metrics.average_precision(rank(labels, scores)),
       sklearn_metrics.average_precision_score(labels, scores),
       rtol=1e-12,
       err_msg=name,
     )
-    f1, threshold = metrics.f1_max(labels, scores)
+    f1, threshold = metrics.f1_max(rank(labels, scores))
     assert f1 == pytest.approx(sklearn_metrics.f1_score(labels, scores >= threshold)), name
 
 
 def test_auroc_counts_pairs():
   for name, labels, scores in sets_of_scores(np.float32):
-    assert metrics.auroc(labels, scores) == float(pair_counting_auroc(labels, scores)), name
+    assert metrics.auroc(rank(labels, scores)) == float(pair_counting_auroc(labels, scores)), name
 
 
 def test_f1_max_is_the_best_of_all_thresholds():
   for name, labels, scores in sets_of_scores(np.float32):
     best, threshold = max(f1_by_definition(labels, scores))
-    assert metrics.f1_max(labels, scores) == (float(best), threshold), name
+    assert metrics.f1_max(rank(labels, scores)) == (float(best), threshold), name
 
 
 def test_infinite_scores_are_ordered_like_any_other():
   labels = np.array([1, 0, 1, 0, 1, 0, 0, 1], bool)
   scores = np.array([np.inf, np.inf, np.inf, 2, 2, 1, -np.inf, -np.inf])
   finite = np.clip(scores, -9, 9)
-  assert metrics.auroc(labels, scores) == metrics.auroc(labels, finite)
-  assert metrics.average_precision(labels, scores) == metrics.average_precision(labels, finite)
-  assert metrics.f1_max(labels, scores)[0] == metrics.f1_max(labels, finite)[0]
-  image, maps = labels.reshape(2, 2, 2), scores.reshape(2, 2, 2)
-  assert metrics.aupro(image, maps, 0.3) == metrics.aupro(image, np.clip(maps, -9, 9), 0.3)
+  found, clipped = rank(labels, scores), rank(labels, finite)
+  assert metrics.auroc(found) == metrics.auroc(clipped)
+  assert metrics.average_precision(found) == metrics.average_precision(clipped)
+  assert metrics.f1_max(found)[0] == metrics.f1_max(clipped)[0]
+  found, clipped = (
+    rank_maps(labels.reshape(2, 2, 2), x.reshape(2, 2, 2)) for x in (scores, finite)
+  )
+  assert metrics.aupro(found, 0.3) == metrics.aupro(clipped, 0.3)
 
 
 def defective_maps(seed, levels=None):
@@ -134,13 +143,13 @@ def test_aupro_is_the_area_under_all_thresholds(levels, max_fpr):
   for seed in range(3):
     masks, maps = defective_maps(seed, levels)
     expected = aupro_by_definition(masks, maps, max_fpr)
-    assert metrics.aupro(masks, maps, max_fpr) == pytest.approx(expected, rel=1e-12)
+    assert metrics.aupro(rank_maps(masks, maps), max_fpr) == pytest.approx(expected, rel=1e-12)
 
 
 def test_aupro_of_a_constant_map_is_that_of_chance():
   masks, _ = defective_maps(0)
   for max_fpr in (1, 0.3, 0.05):
-    value = metrics.aupro(masks, np.full(masks.shape, 0.7, np.float32), max_fpr)
+    value = metrics.aupro(rank_maps(masks, np.full(masks.shape, 0.7, np.float32)), max_fpr)
     assert value == pytest.approx(max_fpr / 2, rel=1e-12)
 
 
@@ -149,20 +158,22 @@ def test_aupro_never_exceeds_one():
   for _ in range(200):
     masks = rng.random((2, 9, 11)) < 0.3
     for max_fpr in (1, 0.3, 0.05, 1e-9):
-      assert metrics.aupro(masks, masks + 0.5 * rng.random(masks.shape), max_fpr) == 1
+      assert metrics.aupro(rank_maps(masks, masks + 0.5 * rng.random(masks.shape)), max_fpr) == 1
 
 
 def test_aupro_with_one_region_to_the_end_is_auroc():
   masks = np.zeros((2, 8, 8), bool)
   masks[1, 2:6, 2:6] = True
   maps = np.random.default_rng(1).integers(0, 9, masks.shape).astype(np.float32)
-  assert metrics.aupro(masks, maps, 1) == pytest.approx(metrics.auroc(masks, maps), rel=1e-12)
+  assert metrics.aupro(rank_maps(masks, maps), 1) == pytest.approx(
+    metrics.auroc(rank(masks, maps)), rel=1e-12
+  )
 
 
 @pytest.mark.parametrize('max_fpr', [0, -0.1, 1.1, math.nan])
 def test_aupro_refuses_a_limit_outside_its_range(max_fpr):
   with pytest.raises(ValueError, match='max_fpr'):
-    metrics.aupro(*defective_maps(0), max_fpr)
+    metrics.aupro(rank_maps(*defective_maps(0)), max_fpr)
 
 
 labelled_scores = st.lists(
@@ -176,15 +187,15 @@ def test_only_the_order_of_scores_matters(case):
   labels, scores = case
   image, maps = labels.reshape(1, 1, -1), scores.reshape(1, 1, -1)
   for monotone in (np.exp, lambda x: x**3 - 5, lambda x: x.astype(np.float32) / 7):
-    np.testing.assert_equal(metrics.auroc(labels, monotone(scores)), metrics.auroc(labels, scores))
-    np.testing.assert_equal(
-      metrics.average_precision(labels, monotone(scores)), metrics.average_precision(labels, scores)
-    )
-    f1, threshold = metrics.f1_max(labels, scores)
+    ranking, mapped = rank(labels, scores), rank(labels, monotone(scores))
+    np.testing.assert_equal(metrics.auroc(mapped), metrics.auroc(ranking))
+    np.testing.assert_equal(metrics.average_precision(mapped), metrics.average_precision(ranking))
+    f1, threshold = metrics.f1_max(ranking)
     expected = f1, float(monotone(np.array(threshold)))
-    np.testing.assert_equal(metrics.f1_max(labels, monotone(scores)), expected)
+    np.testing.assert_equal(metrics.f1_max(mapped), expected)
     np.testing.assert_equal(
-      metrics.aupro(image, monotone(maps), 0.3), metrics.aupro(image, maps, 0.3)
+      metrics.aupro(rank_maps(image, monotone(maps)), 0.3),
+      metrics.aupro(rank_maps(image, maps), 0.3),
     )
 
 
@@ -194,16 +205,16 @@ def test_values_are_shares_and_negation_mirrors_auroc(case):
   labels, scores = case
   if labels.all() or not labels.any():
     return
-  auroc = metrics.auroc(labels, scores)
+  auroc = metrics.auroc(rank(labels, scores))
   assert auroc == float(pair_counting_auroc(labels, scores))
-  assert metrics.auroc(labels, -scores) == pytest.approx(1 - auroc, abs=1e-15)
-  assert metrics.auroc(~labels, scores) == pytest.approx(1 - auroc, abs=1e-15)
+  assert metrics.auroc(rank(labels, -scores)) == pytest.approx(1 - auroc, abs=1e-15)
+  assert metrics.auroc(rank(~labels, scores)) == pytest.approx(1 - auroc, abs=1e-15)
   best, threshold = max(f1_by_definition(labels, scores))
-  assert metrics.f1_max(labels, scores) == (float(best), threshold)
+  assert metrics.f1_max(rank(labels, scores)) == (float(best), threshold)
   image, maps = labels.reshape(1, 1, -1), scores.reshape(1, 1, -1)
   for value in (
-    metrics.average_precision(labels, scores),
-    *(metrics.aupro(image, maps, limit) for limit in (1, 0.3, 0.05)),
+    metrics.average_precision(rank(labels, scores)),
+    *(metrics.aupro(rank_maps(image, maps), limit) for limit in (1, 0.3, 0.05)),
   ):
     assert 0 <= value <= 1
 
@@ -214,13 +225,14 @@ def test_one_hot_pixel_among_ten_million():
   masks = np.zeros(scores.shape, bool)
   hot = 9_876_543
   masks.ravel()[hot] = True
+  elements, pixels = rank(masks, scores), rank_maps(masks, scores)
   higher, normals = 10_000_000 - 1 - hot, 10_000_000 - 1
-  assert metrics.auroc(masks, scores) == hot / normals
-  assert metrics.average_precision(masks, scores) == 1 / (higher + 1)
-  assert metrics.f1_max(masks, scores) == (2 / (higher + 2), hot)
+  assert metrics.auroc(elements) == hot / normals
+  assert metrics.average_precision(elements) == 1 / (higher + 1)
+  assert metrics.f1_max(elements) == (2 / (higher + 2), hot)
   for max_fpr in (0.3, 0.05):
     expected = 1 - Fraction(higher, normals) / Fraction(max_fpr)
-    assert metrics.aupro(masks, scores, max_fpr) == pytest.approx(float(expected), rel=1e-15)
+    assert metrics.aupro(pixels, max_fpr) == pytest.approx(float(expected), rel=1e-15)
 
 
 def test_heavy_ties_beyond_the_last_float32_count():
@@ -231,6 +243,7 @@ def test_heavy_ties_beyond_the_last_float32_count():
   masks = np.zeros(shape, bool)
   masks[:, :256, :512] = True
   scores[masks] += scores[masks] < 3
+  elements, pixels = rank(masks, scores), rank_maps(masks, scores)
   positives, negatives = (
     np.bincount(scores[part].astype(int), minlength=7).tolist() for part in (masks, ~masks)
   )
@@ -238,44 +251,43 @@ def test_heavy_ties_beyond_the_last_float32_count():
   hits, alarms = ([sum(counts[v:]) for v in range(8)] for counts in (positives, negatives))
 
   won_halves = sum(positives[v] * (2 * (N - alarms[v]) + negatives[v]) for v in range(7))
-  assert metrics.auroc(masks, scores) == won_halves / (2 * P * N)
+  assert metrics.auroc(elements) == won_halves / (2 * P * N)
 
   precision = sum(Fraction(positives[v] * hits[v], P * (hits[v] + alarms[v])) for v in range(7))
-  assert metrics.average_precision(masks, scores) == pytest.approx(float(precision), rel=1e-14)
+  assert metrics.average_precision(elements) == pytest.approx(float(precision), rel=1e-14)
 
   best = max((Fraction(2 * hits[v], hits[v] + alarms[v] + P), v) for v in range(7))
-  assert metrics.f1_max(masks, scores) == (float(best[0]), best[1])
+  assert metrics.f1_max(elements) == (float(best[0]), best[1])
 
   fpr, tpr = np.array(alarms[::-1]) / N, np.array(hits[::-1]) / P
   for max_fpr in (0.3, 0.05):
     inside = fpr < max_fpr
     x, y = np.append(fpr[inside], max_fpr), np.append(tpr[inside], np.interp(max_fpr, fpr, tpr))
     expected = np.trapezoid(y, x) / max_fpr
-    assert metrics.aupro(masks, scores, max_fpr) == pytest.approx(expected, rel=1e-12)
+    assert metrics.aupro(pixels, max_fpr) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize('label', [False, True])
 def test_one_class_alone_has_no_metric(label):
   labels, scores = np.full((2, 3, 3), label), np.random.default_rng(0).random((2, 3, 3))
-  assert math.isnan(metrics.auroc(labels, scores))
-  assert math.isnan(metrics.average_precision(labels, scores))
-  assert all(map(math.isnan, metrics.f1_max(labels, scores)))
-  assert math.isnan(metrics.aupro(labels, scores, 0.3))
+  assert math.isnan(metrics.auroc(rank(labels, scores)))
+  assert math.isnan(metrics.average_precision(rank(labels, scores)))
+  assert all(map(math.isnan, metrics.f1_max(rank(labels, scores))))
+  assert math.isnan(metrics.aupro(rank_maps(labels, scores), 0.3))
 
 
 def test_nan_scores_are_refused_with_their_count_and_place():
   masks, maps = defective_maps(0)
   maps[1, 2, 3] = maps[3, 0, 0] = np.nan
-  for metric in (metrics.auroc, metrics.average_precision, metrics.f1_max):
-    with pytest.raises(UserError, match=r'2 of 480 .* NaN, the first at index \(1, 2, 3\)'):
-      metric(masks, maps)
+  with pytest.raises(UserError, match=r'2 of 480 .* NaN, the first at index \(1, 2, 3\)'):
+    rank(masks, maps)
   with pytest.raises(UserError, match='NaN'):
-    metrics.aupro(masks, maps, 0.3)
+    metrics.evaluate(np.zeros(4, bool), ['good'] * 4, masks, np.ones(4, bool), np.zeros(4), maps)
 
 
 def test_shapes_must_agree():
   with pytest.raises(ValueError, match='shapes must agree'):
-    metrics.auroc(np.zeros(3, bool), np.zeros(4))
+    rank(np.zeros(3, bool), np.zeros(4))
   masks, maps = defective_maps(0)
   with pytest.raises(ValueError, match='images'):
     metrics.evaluate(np.zeros(4, bool), ['good'] * 3, masks, np.ones(4, bool), np.zeros(4), maps)

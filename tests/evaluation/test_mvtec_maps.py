@@ -8,6 +8,7 @@ from skimage import measure, transform
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics, mvtec_maps
+from patch_svdd_jax.evaluation.ranking import rank_pixels, take_pixels
 from tests.support.categories import save
 
 SIZE = (24, 30)
@@ -72,7 +73,7 @@ def test_the_folder_has_the_aupro_of_the_maps(tmp_path):
   count, areas = aupro_of_folder(tmp_path / 'tile', tmp_path / 'maps/tile', limits)
   assert count == 3
   for limit, expected in zip(limits, areas, strict=True):
-    found = metrics.aupro(masks, resized(maps, SIZE), limit)
+    found = metrics.aupro(rank_pixels([take_pixels(masks, resized(maps, SIZE))]), limit)
     assert found == pytest.approx(expected, rel=1e-4)
     assert 0.1 < found < 1
 
