@@ -140,7 +140,7 @@ def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress:
     valid=valid,
     progress=progress,
   )
-  rows = embeddings.rows.reshape(-1, dim)[jnp.asarray(np.sort(kept.indices))]
+  rows = embeddings.rows.reshape(-1, dim)[jnp.asarray(np.sort(kept))]
   return memory_bank.from_rows(np.asarray(rows), dtype=screen_type(config))
 
 
@@ -177,7 +177,7 @@ def reduce_rows(
     kept = coreset.select(
       rows, count, seed=config.seed, at_once=chunk_size(rows.shape[1]), progress=progress
     )
-    rows = rows[np.sort(kept.indices)]
+    rows = rows[np.sort(kept)]
   return Reduced(rows, inliers)
 
 

@@ -63,13 +63,6 @@ class Calibration:
     below = np.searchsorted(self.scores, np.asarray(scores, np.float64))
     return (1 + self.images - below) / (self.images + 1)
 
-  def pixel_p_values(self, maps: np.ndarray) -> np.ndarray:
-    """The p-value of each value of maps f[...], f64[...]; between levels the lower one counts."""
-    place = np.searchsorted(self.levels, np.asarray(maps, np.float64), 'right') - 1
-    shares = np.where(place < 0, 1.0, self.shares[np.maximum(place, 0)])
-    shares = np.where(maps > self.levels[-1], 0.0, shares)
-    return (1 + self.images * shares) / (self.images + 1)
-
   def threshold(self, rate: float) -> Threshold:
     """The lowest one above which p is at most `rate`; that of the lowest rate if there is none.
 

@@ -49,20 +49,6 @@ BLOCK, GROUP, TOGETHER = 512, 256, 64
 LARGEST = 1e37
 
 
-class Selection(NamedTuple):
-  """The rows to keep.
-
-  Attributes:
-    indices: i32[count], in the order chosen; fewer where the bank has fewer distinct rows.
-    radii: f32[count], the covering radius of the first, the first two, ... rows: the largest
-      distance of any row to the nearest of them. Any other choice of as many rows has at least half
-      of it.
-  """
-
-  indices: np.ndarray
-  radii: np.ndarray
-
-
 class Farthest(NamedTuple):
   """The rows farthest from those chosen, on all devices; the last of them is the bar.
 
@@ -82,13 +68,11 @@ class Chosen(NamedTuple):
 
   Attributes:
     number: i32[], how many.
-    squared: f32[CHOICES], their squared distances to the rows chosen before each.
     indices: i32[CHOICES].
     rows: f32[CHOICES, D].
   """
 
   number: jax.Array
-  squared: jax.Array
   indices: jax.Array
   rows: jax.Array
 
@@ -290,23 +274,17 @@ def choose(farthest: Farthest, wanted: jax.Array, size: int) -> Chosen:
 
   def choose(state: tuple[Chosen, jax.Array]) -> tuple[Chosen, jax.Array]:
     chosen, squared = state
-    largest, place = best(squared)
+    _, place = best(squared)
     row = columns[:, place]
     squared = jnp.minimum(squared, jnp.sum((columns - row[:, None]) ** 2, axis=0))
     at = chosen.number
     return Chosen(
       at + 1,
-      chosen.squared.at[at].set(largest),
       chosen.indices.at[at].set(indices[place]),
       chosen.rows.at[at].set(row),
     ), squared
 
-  none = Chosen(
-    jnp.int32(0),
-    jnp.zeros(size),
-    jnp.zeros(size, jnp.int32),
-    jnp.zeros((size, len(columns))),
-  )
+  none = Chosen(jnp.int32(0), jnp.zeros(size, jnp.int32), jnp.zeros((size, len(columns))))
   return lax.while_loop(goes_on, choose, (none, farthest.squared[:-1]))[0]
 
 
@@ -362,12 +340,12 @@ def select(
   valid: np.ndarray | None = None,
   at_once: int | None = None,
   progress: Progress = iter,
-) -> Selection:
+) -> np.ndarray:
   """Chooses the rows to keep by k-center greedy.
 
   The same rows are chosen on any number of devices, and for any `at_once`. Of rows equally far the
   first is chosen. A copy of a row that is kept is not: where rows run out, fewer than `count` are
-  returned, and the radius is 0. (Distances below 1e-18 are 0.)
+  returned. (Distances below 1e-18 are 0.)
 
   Args:
     rows: f32[N, D] on the host, a memory map perhaps; or on devices f32[..., D], sharded over them
@@ -381,7 +359,7 @@ def select(
     progress: wraps the iterable of choices. Choices come in bursts of up to `CHOICES`.
 
   Returns:
-    The rows' numbers and their covering radii.
+    The rows' numbers i32[count], in the order chosen.
 
   Raises:
     UserError: count is not between 1 and the number of rows; a row is NaN, infinite or beyond 1e18.
@@ -405,7 +383,7 @@ def select(
   farthest = _over_all(_begin, source, state, first_row)
   _check_finite(int(farthest.indices[0]), float(farthest.squared[0]), LARGEST)
 
-  indices, squared = [start], []
+  indices = [start]
   for choice in progress(range(count)):
     if choice < len(indices):
       continue
@@ -413,10 +391,8 @@ def select(
     if chosen.number == 0:
       break
     indices += chosen.indices[: chosen.number].tolist()
-    squared += chosen.squared[: chosen.number].tolist()
     farthest = _over_all(pass_over, source, state, chosen)
-  squared.append(max(float(farthest.squared[0]), 0.0))
-  return Selection(np.array(indices, np.int32), np.sqrt(np.array(squared, np.float32)))
+  return np.array(indices, np.int32)
 
 
 def _over_all(

@@ -70,7 +70,7 @@ def test_a_share_of_them_is_what_coreset_selects(where, rows):
   expected = {}
   for k, of_scale in rows.items():
     count = round(0.1 * len(of_scale))
-    kept = coreset.select(of_scale, count, seed=tiny_config().seed).indices
+    kept = coreset.select(of_scale, count, seed=tiny_config().seed)
     assert len(kept) == count
     expected[k] = of_scale[np.sort(kept)]
   check_rows(banks, expected)
@@ -82,7 +82,7 @@ def test_the_seed_draws_the_first():
   kept = []
   for config.seed in range(8):
     kept.append(bank_building.reduce_rows(rows, 1, config, iter).rows.item())
-  expected = [rows[coreset.select(rows, 1, seed=seed).indices].item() for seed in range(8)]
+  expected = [rows[coreset.select(rows, 1, seed=seed)].item() for seed in range(8)]
   assert kept == expected
   assert len(set(kept)) > 4
 
