@@ -1,14 +1,14 @@
 """What Patch SVDD is compared with (Yi & Yoon 2020, table 1), on the detector's interface.
 
 Each system is fitted on normal images alone, gives maps and image scores of any images, and is
-saved and loaded. Those of `TRAINED` are the package's own trainer and detector under another
-config, those of `FITTED` are fitted at once.
+saved; its class loads it. Those of `TRAINED` are the package's own trainer and detector under
+another config, those of `FITTED` are fitted at once.
 """
 
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import ml_collections
 import numpy as np
@@ -30,18 +30,6 @@ class System(Scorer, Protocol):
     """Saves it in `workdir`/model."""
 
 
-class Family(NamedTuple):
-  """How a system is made and read.
-
-  Attributes:
-    fit: of the config and normal images u8[N, H, W, 3].
-    load: of the workdir in which it was saved.
-  """
-
-  fit: Callable[[ml_collections.ConfigDict, np.ndarray, Progress], System]
-  load: Callable[[pathlib.Path], System]
-
-
 def fit_random_encoder(
   config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress
 ) -> Detector:
@@ -50,14 +38,15 @@ def fit_random_encoder(
   return Detector.fit(config, params, images, step=0, progress=progress)
 
 
-FITTED = {
-  'ocsvm_image': Family(functools.partial(PixelBoundary.fit, 'ocsvm_image'), PixelBoundary.load),
-  'ocsvm_patch': Family(functools.partial(PixelBoundary.fit, 'ocsvm_patch'), PixelBoundary.load),
-  'svdd_image': Family(functools.partial(PixelBoundary.fit, 'svdd_image'), PixelBoundary.load),
-  'svdd_patch': Family(functools.partial(PixelBoundary.fit, 'svdd_patch'), PixelBoundary.load),
-  'deep_svdd': Family(DeepSvdd.fit, DeepSvdd.load),
-  'raw_patch': Family(RawPatches.fit, RawPatches.load),
-  'random_encoder': Family(fit_random_encoder, Detector.load),
+# Of the config and normal images u8[N, H, W, 3].
+FITTED: dict[str, Callable[[ml_collections.ConfigDict, np.ndarray, Progress], System]] = {
+  **{
+    name: functools.partial(PixelBoundary.fit, name)
+    for name in ('ocsvm_image', 'ocsvm_patch', 'svdd_image', 'svdd_patch')
+  },
+  'deep_svdd': DeepSvdd.fit,
+  'raw_patch': RawPatches.fit,
+  'random_encoder': fit_random_encoder,
 }
 
 # The config that each is trained with, of the config that is given.
@@ -80,12 +69,3 @@ SYSTEMS = (
 )
 
 check = settings.check
-
-
-def load(name: str, workdir: pathlib.Path) -> System:
-  """The system that was saved in a workdir.
-
-  Raises:
-    UserError: there is none.
-  """
-  return FITTED[name].load(workdir) if name in FITTED else Detector.load(workdir)

@@ -93,7 +93,7 @@ def fit(
       baselines.TRAINED[name](config), workdir, dataset, progress=console.progress
     )
     return detector
-  system = baselines.FITTED[name].fit(config, dataset.train.images, console.progress('Fitting'))
+  system = baselines.FITTED[name](config, dataset.train.images, console.progress('Fitting'))
   system.save(workdir)
   return system
 

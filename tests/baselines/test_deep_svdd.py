@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from patch_svdd_jax import baselines
 from patch_svdd_jax.baselines import deep_svdd
 from patch_svdd_jax.baselines.deep_svdd import DeepSvdd
 from patch_svdd_jax.configs import default
@@ -119,7 +118,7 @@ def test_fit_score_save_load(objective, tmp_path):
   else:
     np.testing.assert_allclose(system.radius, np.quantile(squared**0.5, 0.6), rtol=1e-3)
   system.save(tmp_path)
-  for each in (system, baselines.load('deep_svdd', tmp_path)):
+  for each in (system, DeepSvdd.load(tmp_path)):
     scores = each.score(IMAGES)
     expected = squared - system.radius**2
     np.testing.assert_allclose(scores.images['image'], expected, rtol=1e-3, atol=1e-4)

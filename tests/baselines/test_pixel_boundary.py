@@ -5,7 +5,6 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.svm import OneClassSVM
 
-from patch_svdd_jax import baselines
 from patch_svdd_jax.baselines import patches
 from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.configs import default
@@ -55,7 +54,7 @@ def test_ocsvm_image(kernel, tmp_path):
   rows, queries = (images.reshape(len(images), -1) / 255 for images in (IMAGES, QUERIES))
   expected = decisions(rows, queries, kernel)
   system.save(tmp_path)
-  for each in (system, baselines.load('ocsvm_image', tmp_path)):
+  for each in (system, PixelBoundary.load(tmp_path)):
     scores = each.score(QUERIES)
     np.testing.assert_allclose(scores.images['image'], expected, rtol=2e-3, atol=2e-3)
     # Constant over an image.
@@ -68,7 +67,7 @@ def test_ocsvm_patch(tmp_path):
   grid = geometry.grid_shape(SIZE, K, STRIDE)
   expected = decisions(patch_rows(IMAGES), patch_rows(QUERIES), 'rbf').reshape(5, *grid)
   system.save(tmp_path)
-  for each in (system, baselines.load('ocsvm_patch', tmp_path)):
+  for each in (system, PixelBoundary.load(tmp_path)):
     scores = each.score(QUERIES)
     np.testing.assert_allclose(scores.distances['k8'], expected, rtol=2e-2, atol=2e-2)
     weights = [geometry.coverage_weights(extent, K, STRIDE) for extent in SIZE]
@@ -83,7 +82,7 @@ def test_svdd_with_rbf_orders_as_ocsvm(name, tmp_path):
   system = PixelBoundary.fit(name, tiny_config(), IMAGES)
   other = PixelBoundary.fit(name.replace('svdd', 'ocsvm'), tiny_config(), IMAGES)
   system.save(tmp_path)
-  found = next(iter(baselines.load(name, tmp_path).score(QUERIES).distances.values()))
+  found = next(iter(PixelBoundary.load(tmp_path).score(QUERIES).distances.values()))
   expected = next(iter(other.score(QUERIES).distances.values()))
   scale = 2 / other.boundary.coefficients.sum()
   np.testing.assert_allclose(found, scale * expected, rtol=1e-4, atol=1e-6)
@@ -99,14 +98,14 @@ def test_nothing_that_is_saved_is_code(tmp_path):
 
 def test_errors(tmp_path):
   with pytest.raises(UserError, match=r'no fitted baseline in .*model: run'):
-    baselines.load('ocsvm_image', tmp_path)
+    PixelBoundary.load(tmp_path)
   system = PixelBoundary.fit('ocsvm_image', tiny_config(), IMAGES)
   with pytest.raises(UserError, match='images of 20x20 pixels are not of the size'):
     system.score(QUERIES[:, :, :20])
   system.save(tmp_path)
   (tmp_path / 'model/arrays.npz').write_bytes(b'PK\x03\x04 cut short')
   with pytest.raises(UserError, match=r'arrays\.npz cannot be read'):
-    baselines.load('ocsvm_image', tmp_path)
+    PixelBoundary.load(tmp_path)
 
 
 @pytest.mark.parametrize(

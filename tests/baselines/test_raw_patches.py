@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from patch_svdd_jax import baselines
 from patch_svdd_jax.baselines.raw_patches import RawPatches
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.models import geometry
@@ -42,7 +41,7 @@ def test_all_components_give_the_distances_of_pixels(config, tmp_path):
   grid = geometry.grid_shape(SIZE, K, STRIDE)
   expected = nearest(rows_of(QUERIES), rows_of(IMAGES)).reshape(3, *grid)
   system.save(tmp_path)
-  for each in (system, baselines.load('raw_patch', tmp_path)):
+  for each in (system, RawPatches.load(tmp_path)):
     scores = each.score(QUERIES)
     np.testing.assert_allclose(scores.distances['k4'], expected, rtol=1e-5)
     weights = [geometry.coverage_weights(extent, K, STRIDE) for extent in SIZE]

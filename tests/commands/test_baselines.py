@@ -9,15 +9,26 @@ import pytest
 from PIL import Image
 
 from patch_svdd_jax import baselines, data
+from patch_svdd_jax.baselines.deep_svdd import DeepSvdd
+from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
+from patch_svdd_jax.baselines.raw_patches import RawPatches
 from patch_svdd_jax.commands import baselines as command
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset
+from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import training_run
 from tests.support import small_deep_svdd
 
 pytestmark = pytest.mark.usefixtures('only_quick_compilation')
+
+CLASSES = {
+  **dict.fromkeys(baselines.SYSTEMS, Detector),
+  **dict.fromkeys(('ocsvm_image', 'ocsvm_patch', 'svdd_image', 'svdd_patch'), PixelBoundary),
+  'deep_svdd': DeepSvdd,
+  'raw_patch': RawPatches,
+}
 
 CONFIG = """
 from patch_svdd_jax.configs import default
@@ -92,7 +103,7 @@ def test_every_system_is_fitted_saved_and_measured(finished):
 
 @pytest.mark.parametrize('name', baselines.SYSTEMS)
 def test_what_was_saved_scores_the_same(name, finished, config):
-  system = baselines.load(name, finished[0] / name)
+  system = CLASSES[name].load(finished[0] / name)
   dataset = data.load(system.config.data)
   scores = list(system.score(dataset.test.images).images.values())[-1]
   good, bad = scores[~dataset.test.labels], scores[dataset.test.labels]
