@@ -26,7 +26,7 @@ from benchmarks.command_line import positive
 from benchmarks.contenders import TORCH, Contenders
 from benchmarks.hardware import Product
 from patch_svdd_jax import commands, configuration
-from patch_svdd_jax.commands import console, outputs, plan_tables
+from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.system import figures
 from patch_svdd_jax.system.batching import Progress
@@ -243,7 +243,7 @@ def share(value: float | None) -> str:
 
 def size(count: int | None) -> str:
   """Bytes in MB."""
-  return '-' if count is None else plan_tables.megabytes(count)
+  return '-' if count is None else console.megabytes(count)
 
 
 def times(ratio: float | None) -> str:

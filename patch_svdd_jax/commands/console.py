@@ -140,3 +140,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
   rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
   return '\n'.join([render(lines[0]), render(rule), *map(render, lines[1:])])
+
+
+def megabytes(count: int) -> str:
+  """Returns bytes as MB, with decimals where there are few."""
+  return f'{count / 1e6:,.0f} MB' if count >= 1e7 else f'{count / 1e6:.2f} MB'

@@ -1,4 +1,4 @@
-"""What a program takes on TPUs that are not here: compiled for them, ahead of time.
+"""Compiles programs for TPUs ahead of time, and estimates their memory and their time.
 
 No TPU is needed, only its compiler, the package `libtpu`. The programs are those that run; their
 arguments have shapes and no values. Figures of memory and collectives are those of the compiled
@@ -62,6 +62,7 @@ ENVIRONMENT = {
 # fewer in the chip's vector memory: they are an upper bound.
 QUICK = {'exec_time_optimization_effort': -1.0}
 
+KERNEL = 'custom_call_target="tpu_custom_call"'
 COLLECTIVE = re.compile(
   r'^\s*(?:ROOT )?\S+ = (.*?) '
   r'(all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter)'
@@ -85,18 +86,20 @@ class Program:
   Attributes:
     topology: as 'v5e:2x2'.
     chips: how many it has.
+    each: pairs, images or rows of the memory bank on each chip.
     memory: None if the program does not fit.
     chip_memory: what there is, bytes.
     flops: that the task asks for, on all chips together.
     peak_seconds: what they take at the published peak, in the passes that their precision needs.
-    compiler_seconds: what the compiler expects of the whole program, which knows of no passes; None
-      if it does not say.
+    compiler_seconds: what the compiler expects, which knows of no passes; None if it does not say.
     utilisation: flops over what the chips could do at their peak in the longer of both times.
     collectives: by kind.
+    kernels: how many Pallas kernels are in it.
   """
 
   topology: str
   chips: int
+  each: int
   memory: Memory | None
   chip_memory: int
   flops: float
@@ -104,19 +107,25 @@ class Program:
   compiler_seconds: float | None
   utilisation: float
   collectives: dict[str, Collectives]
+  kernels: int = 0
 
   @property
   def bytes(self) -> int | None:
     """On each chip, all together."""
     return sum(self.memory) if self.memory else None
 
+  def to_json(self) -> dict[str, Any]:
+    """Returns the fields, without `each`, as JSON has them."""
+    fields = dataclasses.asdict(self) | {
+      'memory': self.memory and self.memory._asdict(),
+      'collectives': {kind: found._asdict() for kind, found in self.collectives.items()},
+    }
+    del fields['each']
+    return fields
+
 
 def check_topology(topology: str) -> None:
-  """Refuses what is no name of a topology.
-
-  Raises:
-    UserError: names it.
-  """
+  """Raises UserError for what is no name of a topology."""
   name, _, shape = topology.partition(':')
   if name not in CHIPS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}', shape):
     raise UserError(
@@ -126,12 +135,12 @@ def check_topology(topology: str) -> None:
 
 
 def chip_of(topology: str) -> Chip:
-  """What the topology consists of."""
+  """Returns what the topology consists of."""
   return CHIPS[topology.partition(':')[0]]
 
 
 def mesh_of(topology: str) -> Mesh:
-  """The chips of a topology in a row.
+  """Returns the chips of a topology in a row.
 
   Raises:
     UserError: libtpu is not installed, or it knows no such topology.
@@ -150,7 +159,7 @@ def mesh_of(topology: str) -> Mesh:
 
 
 def described(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
-  """A tree of shapes and types, laid out on a mesh."""
+  """Returns a tree of shapes and types, laid out on a mesh."""
   sharding = NamedSharding(mesh, spec)
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
@@ -158,11 +167,11 @@ def described(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
 
 
 def compile_fitting(
-  lowered: jax.stages.Lowered, options: Mapping[str, Any] | None = None
+  lowered: jax.stages.Lowered, options: Mapping[str, Any]
 ) -> jax.stages.Compiled | None:
-  """The compiled program; None if it does not fit into the chips' memory."""
+  """Returns the compiled program; None if it does not fit into the chips' memory."""
   try:
-    return lowered.compile(dict(options) if options else None)
+    return lowered.compile(dict(options))
   except jax.errors.JaxRuntimeError as error:
     if not is_out_of_memory(error):
       raise
@@ -172,43 +181,52 @@ def compile_fitting(
 def compile_program(
   topology: str,
   chips: int,
+  each: int,
   lowered: jax.stages.Lowered,
   *,
   flops: float,
   compute: str,
-  parts: int = 1,
+  timed: jax.stages.Lowered | None = None,
+  parts: float = 1,
+  options: Mapping[str, Any] = QUICK,
 ) -> Program:
-  """Compiles a program, quickly.
+  """Compiles a program.
 
   Args:
     topology: it was lowered for.
     chips: of the topology.
+    each: pairs, images or rows of the memory bank on each chip.
     lowered: the program.
     flops: that the task asks for, on all chips together.
     compute: the type in which they are done, as `PASSES` has it.
+    timed: what the compiler is asked the time of, where it is not the program.
     parts: turns of the loop that holds the work; the compiler counts its body once.
+    options: of the compiler.
   """
   chip = chip_of(topology)
-  compiled = compile_fitting(lowered, QUICK)
-  seconds = positive(compiled.cost_analysis()) if compiled else None
-  if seconds:
-    seconds *= parts
+  compiled = compile_fitting(lowered, options)
+  text = (compiled.as_text() if compiled else None) or ''
+  asked = timed.compile() if timed else compiled
+  seconds = positive(asked.cost_analysis()) if asked else None
+  seconds = seconds and seconds * parts
   at_peak = PASSES[compute] * flops / (chip.peak * chips)
   return Program(
     topology=topology,
     chips=chips,
+    each=each,
     memory=memory_of(compiled) if compiled else None,
     chip_memory=chip.memory,
     flops=flops,
     peak_seconds=at_peak,
     compiler_seconds=seconds,
     utilisation=flops / (chip.peak * chips * max(at_peak, seconds or 0)),
-    collectives=collectives_of((compiled.as_text() if compiled else None) or ''),
+    collectives=collectives_of(text),
+    kernels=text.count(KERNEL),
   )
 
 
 def collectives_of(program: str) -> dict[str, Collectives]:
-  """The collectives in a program's text; those inside of a loop stand there once."""
+  """Counts the collectives in a program's text; those inside of a loop stand there once."""
   found: dict[str, Collectives] = {}
   for result, kind, start in COLLECTIVE.findall(program):
     arrays = [array_bytes(*array) for array in ARRAY.findall(result)]
@@ -221,39 +239,38 @@ def collectives_of(program: str) -> dict[str, Collectives]:
 
 
 def array_bytes(_: str, bits: str, shape: str) -> int:
-  """Of an array as the compiler writes it: f32[4,128]; a truth value has no bits in its name."""
+  """Returns those of an array as f32[4,128]; a truth value has no bits in its name."""
   values = math.prod(int(extent) for extent in shape.split(',') if extent)
   return values * int(bits or 8) // 8
 
 
 def positive(analysis: Mapping[str, float] | None) -> float | None:
-  """The compiler's estimate in seconds; it counts -1 for each part that it cannot estimate."""
+  """Returns the compiler's estimate in seconds; it counts -1 for each part it cannot estimate."""
   seconds = (analysis or {}).get('optimal_seconds', 0.0)
   return seconds if seconds > 0 else None
 
 
 def largest(
-  compile_at: Callable[[int], Program], first: Program, start: int, compilations: int
+  compile_at: Callable[[int], Program], first: Program, compilations: int
 ) -> tuple[int, int | None]:
-  """The largest number a chip that fits, and the smallest that does not, of those compiled.
+  """Finds the most on a chip that fits, and the least that does not, of what is compiled.
 
   What a program holds grows linearly with the work, so two numbers tell where it is full.
 
   Args:
-    compile_at: compiles the program with so many on each chip, a multiple of `start`.
-    first: the program with `start`.
-    start: the smallest number.
+    compile_at: compiles the program with so many on each chip, a multiple of `first.each`.
+    first: the program with the fewest.
     compilations: at most so many.
 
   Returns:
-    0 if not even `start` fits; no upper number if none was tried in vain.
+    0 if not even the first fits; no upper number if none was tried in vain.
   """
   if first.bytes is None:
-    return 0, start
+    return 0, first.each
   fitting, too_many = {0: 0, 1: first.bytes}, math.inf
   multiple = 8
   for _ in range(compilations):
-    found = compile_at(multiple * start)
+    found = compile_at(multiple * first.each)
     if found.bytes is None:
       too_many = multiple
     else:
@@ -265,4 +282,4 @@ def largest(
       multiple = int((most + too_many) // 2)
     if multiple <= most:
       break
-  return max(fitting) * start, None if math.isinf(too_many) else int(too_many) * start
+  return max(fitting) * first.each, None if math.isinf(too_many) else int(too_many) * first.each

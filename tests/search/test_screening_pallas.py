@@ -26,17 +26,18 @@ SHAPES = [(1, 1), (100, 3), (256, TILE), (300, TILE + 5), (513, 2 * TILE - 1)]
 COMPILE = """
 import json, jax, jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
-from patch_svdd_jax import screen_kernel, search_plan, tpu_plan
+from patch_svdd_jax.search import screening_pallas
+from patch_svdd_jax.tpu_planning import aot
 
 compiled = {}
 for topology in ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'):
-  here = SingleDeviceSharding(tpu_plan.mesh_of(topology).devices.flat[0])
-  program = screen_kernel.group_minima.lower(
+  here = SingleDeviceSharding(aot.mesh_of(topology).devices.flat[0])
+  program = screening_pallas.group_minima.lower(
     jax.ShapeDtypeStruct((300, 128), jnp.bfloat16, sharding=here),
     jax.ShapeDtypeStruct((1029, 256, 128), jnp.bfloat16, sharding=here),
   ).compile()
   memory = program.memory_analysis()
-  compiled[topology] = program.as_text().count(search_plan.KERNEL), memory.temp_size_in_bytes
+  compiled[topology] = program.as_text().count(aot.KERNEL), memory.temp_size_in_bytes
 print(json.dumps(compiled))
 """
 

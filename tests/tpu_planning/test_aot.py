@@ -68,9 +68,9 @@ def test_a_program_that_does_not_fit_is_none_and_other_errors_are_not_hidden():
     def compile(self, options):
       raise jax.errors.JaxRuntimeError(self.message)
 
-  assert aot.compile_fitting(Lowered('RESOURCE_EXHAUSTED: 17 GB')) is None
+  assert aot.compile_fitting(Lowered('RESOURCE_EXHAUSTED: 17 GB'), {}) is None
   with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
-    aot.compile_fitting(Lowered('INTERNAL: broken'))
+    aot.compile_fitting(Lowered('INTERNAL: broken'), {})
 
 
 class Compiled:
@@ -102,7 +102,7 @@ class Compiled:
 )
 def test_utilisation_is_of_the_longer_time(monkeypatch, compute, parts, peak, longest):
   monkeypatch.setattr(aot, 'compile_fitting', lambda *_: Compiled())
-  found = aot.compile_program('v5e:2x2', 4, None, flops=0.788e12, compute=compute, parts=parts)
+  found = aot.compile_program('v5e:2x2', 4, 1, None, flops=0.788e12, compute=compute, parts=parts)
   assert found.memory == Memory(100, 20, 5)
   assert found.bytes == 125
   assert found.peak_seconds == pytest.approx(peak)
@@ -111,10 +111,10 @@ def test_utilisation_is_of_the_longer_time(monkeypatch, compute, parts, peak, lo
   assert found.collectives == {'all-reduce': Collectives(1, 8)}
 
 
-def program(held):
+def program(held, each=1):
   """A program on a chip of 1000 bytes."""
   memory = None if held > 1000 else Memory(held, 0, 0)
-  return Program('v5e:2x2', 4, memory, 1000, 1.0, 1.0, None, 1.0, {})
+  return Program('v5e:2x2', 4, each, memory, 1000, 1.0, 1.0, None, 1.0, {})
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_the_largest_batch_is_found_in_few_compilations(held, found):
     compiled.append(number)
     return program(held(number))
 
-  assert aot.largest(compile_at, program(held(1)), 1, 5) == found
+  assert aot.largest(compile_at, program(held(1)), 5) == found
   assert len(compiled) <= 5
 
 
 def test_what_grows_faster_than_in_proportion_is_narrowed_down():
-  most, too_many = aot.largest(lambda n: program(n * n), program(1), 1, 6)
+  most, too_many = aot.largest(lambda n: program(n * n), program(1), 6)
   assert 20 <= most <= 31 < too_many <= 60
 
 
@@ -148,6 +148,6 @@ def test_batches_are_multiples_of_the_first():
     compiled.append(number)
     return program(number)
 
-  most, _ = aot.largest(compile_at, program(64), 64, 5)
+  most, _ = aot.largest(compile_at, program(64, each=64), 5)
   assert most == 960
   assert all(number % 64 == 0 for number in compiled)

@@ -1,4 +1,4 @@
-"""`plan train` and `plan embed`: what they print and write, and what they refuse."""
+"""`plan`: what it prints and writes, and what it refuses before it compiles."""
 
 import json
 
@@ -6,8 +6,9 @@ import pytest
 
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.system.compiled_memory import Memory
-from patch_svdd_jax.tpu_planning import embedding_plan, training_plan
+from patch_svdd_jax.tpu_planning import programs
 from patch_svdd_jax.tpu_planning.aot import Collectives, Program
+from patch_svdd_jax.tpu_planning.programs import Work
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ def asked(monkeypatch):
     return Program(
       topology=topology,
       chips=4,
+      each=each,
       memory=Memory(2**20, each * 16_000_000, 7168) if fits else None,
       chip_memory=2**34,
       flops=1e12,
@@ -37,8 +39,25 @@ def asked(monkeypatch):
     calls.append((topology, images))
     return program(topology, images)
 
-  monkeypatch.setattr(training_plan, 'compile_for', train)
-  monkeypatch.setattr(embedding_plan, 'compile_for', embed)
+  def search(topology, work):
+    calls.append((topology, work))
+    fits = topology != 'v5e:2x2'
+    return Program(
+      topology=topology,
+      chips=4,
+      each=-(-work.bank_rows // 4),
+      memory=Memory(2**30, 2**29, 56_832) if fits else None,
+      chip_memory=2**34,
+      flops=work.flops,
+      peak_seconds=0.00137,
+      compiler_seconds=0.00165 if fits else None,
+      utilisation=0.83,
+      collectives={'all-gather': Collectives(3, 250_000)} if fits else {},
+      kernels=1 if fits else 0,
+    )
+
+  for function in (train, embed, search):
+    monkeypatch.setattr(programs, function.__name__, function)
   return calls
 
 
@@ -110,6 +129,59 @@ def test_by_default_as_many_images_are_embedded_as_by_the_config(capsys, asked):
   assert asked == [('v5e:2x2', 3)]
 
 
+def test_figures_of_the_search_are_printed_and_written(capsys, tmp_path, asked):
+  file = tmp_path / 'new' / 'plan.json'
+  status, out, err = run(
+    capsys,
+    *('search', '--topology', 'v6e:2x2', 'v5e:2x2', 'v6e:2x2', '--bank-rows', 1_300_000),
+    *('--json', file),
+  )
+  assert status == 0, err
+  work = Work(1_300_000, 3249, 64, 1, 41)
+  assert asked == [('v6e:2x2', work), ('v5e:2x2', work)]
+  header, _, first, second, *notes = out.splitlines()
+  cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in (header, first, second)]
+  assert dict(zip(cells[0], cells[1], strict=True)) == {
+    'topology': 'v6e:2x2',
+    'chips': '4',
+    'rows a chip': '325,000',
+    'arguments': '1,074 MB',
+    'temporaries': '537 MB',
+    'output': '0.06 MB',
+    'of memory': '9.4%',
+    'at peak': '1.37 ms',
+    'compiler, without kernel': '1.65 ms',
+    'utilisation': '83.0%',
+    'kernels': '1',
+    'collectives': '3 all-gather (0.25 MB)',
+  }
+  assert cells[2] == [
+    *('v5e:2x2', '4', '325,000', 'does not fit', '-', '-', '-', '1.37 ms', '-', '-', '-', '-')
+  ]
+  assert '= 1.08e+12 FLOPs an image' in ''.join(notes)
+  assert 'copied to every chip' not in out
+  assert out.endswith(f'written: {file}\n')
+  written = json.loads(file.read_text())
+  assert [row['topology'] for row in written['rows']] == ['v6e:2x2', 'v5e:2x2']
+  assert (written['bank_rows'], written['width']) == (1_300_000, 128)
+  assert written['rows'][0]['memory'] == {
+    'arguments': 2**30, 'temporaries': 2**29, 'output': 56_832,
+  }  # fmt: skip
+  assert (written['rows'][0]['rows_on_chip'], written['rows'][0]['sharded']) == (325_000, True)
+  assert written['rows'][1]['memory'] is None
+  assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'components'),
+  [((), 41), (('--dim', 8), 8), (('--dim', 200, '--components', 84), 84)],
+)
+def test_components(capsys, asked, arguments, components):
+  status, _, err = run(capsys, 'search', '--topology', 'v4:2x2x1', '--bank-rows', 100, *arguments)
+  assert status == 0, err
+  assert asked[0][1].components == components
+
+
 @pytest.mark.parametrize(
   ('arguments', 'named'),
   [
@@ -121,22 +193,48 @@ def test_by_default_as_many_images_are_embedded_as_by_the_config(capsys, asked):
     (('train', '--config.nonsense=1'), 'no such key: config.nonsense'),
     (('embed', '--nonsense'), ''),
     (('embed', '--json', '.'), 'cannot write .: it is a folder'),
+    (('search', '--topology', 'v6e:2x2', 'nonsense'), "no TPU topology 'nonsense'"),
+    (('search', '--bank-rows', 0), 'bank_rows=0'),
+    (('search', '--components', 65), 'components=65'),
+    (('search', '--k', 101), 'k=101'),
+    (('search', '--config.seed=1'), 'unexpected argument'),
+    (('search', '--json', '.'), 'cannot write .: it is a folder'),
   ],
 )
 def test_nonsense_is_refused_before_it_compiles(capsys, asked, arguments, named):
   program, *rest = arguments
   topology = () if '--topology' in rest else ('--topology', 'v6e:2x2')
-  status, out, err = run(capsys, program, *topology, '--config', 'default', *rest)
+  needed = ('--bank-rows', 100) if program == 'search' else ('--config', 'default')
+  status, out, err = run(capsys, program, *topology, *needed, *rest)
   assert (status, out, asked) == (2, '', [])
   assert err.startswith(f'error: {named}')
   assert err.count('\n') == 1
 
 
-@pytest.mark.parametrize('program', ['train', 'embed'])
-def test_help(capsys, program):
+@pytest.mark.parametrize(
+  ('program', 'options'),
+  [
+    ('search', ('topology', 'bank-rows', 'queries', 'dim', 'k', 'components', 'json')),
+    ('train', ('topology', 'config', 'pairs-per-chip', 'images', 'largest', 'json')),
+    ('embed', ('topology', 'config', 'images-per-chip', 'largest', 'json')),
+  ],
+)
+def test_help(capsys, program, options):
   with pytest.raises(SystemExit) as caught:
     main(['plan', program, '--help'])
   assert caught.value.code == 0
   shown = capsys.readouterr().out
-  for option in ('topology', 'config', 'largest', 'json'):
-    assert f'--{option}' in shown
+  for option in options:
+    assert f'--{option} ' in shown or f'--{option}]' in shown
+  assert program != 'search' or all(len(line) <= 100 for line in shown.splitlines())
+
+
+def test_a_program_must_be_named(capsys):
+  for arguments, line in (
+    (['plan'], 'the following arguments are required: PROGRAM'),
+    (['plan', '--topology', 'v5e:2x2'], "invalid choice: 'v5e:2x2'"),
+  ):
+    with pytest.raises(SystemExit) as caught:
+      main(arguments)
+    assert caught.value.code == 2
+    assert line in capsys.readouterr().err
