@@ -128,14 +128,21 @@ def plan_search(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
   found = compile_all(options, compile_for)
   about = [
-    f'{work.queries:,} queries (one image) x {work.bank_rows:,} rows x {work.dim} dimensions, '
-    f'k = {work.k}; screening vectors of {work.width} bfloat16 ({work.components} components). '
-    f'Blocks of {programs.SIZES.queries:,} queries and {programs.SIZES.rows:,} rows.',
-    f'The screening product takes 2 x queries x rows x {work.width} = {work.flops:.3g} FLOPs an '
-    'image, on all chips together; all times are of it alone. "Compiler, without kernel" is what '
-    'the compiler expects of it as a plain scan, one turn times the number of turns.',
-    'The passes over single groups are in none of these figures: their number depends on the data. '
-    'The compiler names no time for the whole program, nor for the Pallas kernel that it calls.',
+    (
+      f'{work.queries:,} queries (one image) x {work.bank_rows:,} rows x {work.dim} dimensions, '
+      f'k = {work.k}; screening vectors of {work.width} bfloat16 ({work.components} components). '
+      f'Blocks of {programs.SIZES.queries:,} queries and {programs.SIZES.rows:,} rows.'
+    ),
+    (
+      f'The screening product takes 2 x queries x rows x {work.width} = {work.flops:.3g} FLOPs an '
+      'image, on all chips together; all times are of it alone. "Compiler, without kernel" is what '
+      'the compiler expects of it as a plain scan, one turn times the number of turns.'
+    ),
+    (
+      'The passes over single groups are in none of these figures: their number depends on the '
+      'data. The compiler names no time for the whole program, nor for the Pallas kernel that it '
+      'calls.'
+    ),
   ]
   if not all(more['sharded'] for _, more in found):
     about.append('A bank this small is copied to every chip; the queries are sharded.')

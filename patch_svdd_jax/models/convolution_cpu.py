@@ -65,7 +65,8 @@ def of_channels(conv: Binary) -> Binary:
     by_channel, taps = lax.optimization_barrier(
       (by_position.transpose(3, 0, 1, 2), kernel.transpose(1, 2, 0, 3))
     )
-    return lax.optimization_barrier(conv(by_channel, taps)).transpose(1, 2, 0, 3)
+    found: jax.Array = lax.optimization_barrier(conv(by_channel, taps))
+    return found.transpose(1, 2, 0, 3)
 
   return transposed
 

@@ -199,7 +199,8 @@ def _screening_scan(device: jax.Device, queries: int, width: int) -> jax.stages.
       # In this order the compiler keeps the products out of HBM; negated first, they go there.
       return -products.reshape(-1, GROUP, len(queries)).max(axis=1)
 
-    return lax.map(visit, vectors)
+    bounds: jax.Array = lax.map(visit, vectors)
+    return bounds
 
   here = SingleDeviceSharding(device)
   arguments = (
