@@ -29,11 +29,10 @@ def test_a_peer_finds_the_nearest_rows(monkeypatch, name, k):
 
 
 @pytest.mark.parametrize('k', [1, 4])
-@pytest.mark.parametrize('count', [5, 1024, 2500])
 @pytest.mark.usefixtures('quick_compilation')
-def test_the_plain_scan_finds_the_nearest_rows(count, k):
+def test_the_plain_scan_finds_the_nearest_rows(k):
   rng = np.random.default_rng(0)
-  queries, rows = (rng.standard_normal((n, 16), dtype=np.float32) for n in (30, count))
+  queries, rows = (rng.standard_normal((n, 16), dtype=np.float32) for n in (30, 2500))
   found = peers.prepare_plain_scan(rows, k)(queries)
   expected = np.sort(distance.cdist(queries, rows), axis=1)[:, :k]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
