@@ -6,7 +6,77 @@ as `--config.train.steps=2000`; a key that is not here is refused.
   python train.py --config configs/default.py --workdir runs/default
 """
 
+import math
+
 import ml_collections
+
+# What the values of keys may be. What must fit together besides, `config_rules` checks.
+CHOICES = {
+  'data.resize': ('nearest', 'box', 'bilinear', 'bicubic', 'lanczos'),
+  'data.light': ('kept', 'standardised'),
+  'train.pairs': ('patches', 'crops'),
+  'train.images': ('replicated', 'sharded'),
+  'train.compute': ('float32', 'bfloat16'),
+  'train.svdd': ('neighbour', 'centre'),
+  'train.position_pairs': ('clip', 'valid'),
+  'train.mean': ('image', 'channel'),
+  'train.optimizer': ('adam', 'lamb', 'lars'),
+  'train.learning_rate_scaling': ('none', 'sqrt', 'linear'),
+  'train.decay': ('none', 'cosine'),
+  'train.on_collapse': ('warn', 'stop'),
+  'score.compare': ('patches', 'centre'),
+  'score.screen': ('', 'float32', 'bfloat16'),
+  'score.bank': ('', 'device', 'host'),
+}
+RANGES = {
+  'at least 0': (
+    lambda value: 0 <= value < math.inf,
+    (
+      'data.normal_images',
+      'encoder.strided_layers',
+      'train.svdd_weight',
+      'train.position_weight',
+      'train.learning_rate',
+      'train.warmup_steps',
+      'train.clip_norm',
+      'train.augment.rgb_shift',
+      'train.augment.pixel_noise',
+      'train.augment.brightness',
+      'train.augment.gain',
+      'calibration.images',
+    ),
+  ),
+  'at least 1': (
+    lambda value: value >= 1,
+    (
+      'encoder.receptive_field',
+      'encoder.depth',
+      'encoder.embed_dim',
+      'encoder.channels',
+      'encoder.merge_features',
+      'encoder.strided_kernel',
+      'train.steps',
+      'train.steps_per_call',
+      'train.batch_size',
+      'train.crops',
+      'train.crop_size',
+      'train.accumulate',
+      'checkpoint.every',
+      'checkpoint.keep',
+      'checkpoint.validation_images',
+      'score.strides',
+      'score.neighbours',
+      'score.batch_size',
+    ),
+  ),
+  'at least 2': (lambda value: value >= 2, ('calibration.folds',)),
+  'above 0': (lambda value: 0 < value < math.inf, ('encoder.width',)),
+  'a share, 0 to below 1': (
+    lambda value: 0 <= value < 1,
+    ('data.held_out', 'data.contamination', 'score.outliers'),
+  ),
+  'a share, above 0, at most 1': (lambda value: 0 < value <= 1, ('score.coreset',)),
+}
 
 
 def get_config() -> ml_collections.ConfigDict:

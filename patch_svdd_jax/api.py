@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import arrays
 from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.detector import Detector
@@ -61,7 +61,7 @@ class PatchSVDD:
       config = configuration.read(config)
     config = config.copy_and_resolve_references()
     config.data.update(name='arrays', category='', root='')
-    training_run.check(config)
+    config_rules.validate(config)
     dataset = arrays.dataset(list(images), config.data)
     with tempfile.TemporaryDirectory() as temporary:
       folder = pathlib.Path(workdir or temporary)

@@ -26,7 +26,6 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from patch_svdd_jax.commands import console, every_category
-from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.evaluation import metrics, mvtec_maps
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.experiments.evaluation_run import (
@@ -145,7 +144,6 @@ def evaluate(
   options: argparse.Namespace, config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> Measured:
   """Evaluates one detector, prints, writes."""
-  bank_building.check(config.score)
   dataset = load_labelled(config.data)
   measured = evaluate_run(
     config,

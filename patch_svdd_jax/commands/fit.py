@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from patch_svdd_jax import data
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detection import bank_building, calibration_scores
 from patch_svdd_jax.experiments.evaluation_run import read_config, restore_encoder
 from patch_svdd_jax.experiments.training_run import fit_detector
 from patch_svdd_jax.system import distributed
@@ -37,8 +36,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Fits, calibrates, saves."""
   workdir = options.workdir
   config = read_config(options.config, rest, workdir)
-  bank_building.check(config.score)
-  calibration_scores.check(config.calibration)
   dataset = data.load(config.data)
   console.warn_of_duplicates(dataset)
   distributed.meet()

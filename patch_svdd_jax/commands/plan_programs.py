@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import configuration
+from patch_svdd_jax import config_rules
 from patch_svdd_jax.commands import console, outputs, plan_tables
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
@@ -130,11 +130,8 @@ def run_embed(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def read(options: argparse.Namespace, rest: Sequence[str]) -> ml_collections.ConfigDict:
   """The config, of which all is refused that no run can use."""
-  from patch_svdd_jax.training import loop
-
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   image_size.check_given(config.data.image_size)
-  loop.check(config)
   return config
 
 

@@ -26,17 +26,15 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import configuration
+from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.import_authors import import_weights
 from patch_svdd_jax.commands.reproduce_record import FILE, Record, read, render, write
 from patch_svdd_jax.data import mvtec
-from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import paper_results, reproduction
 from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, load_labelled
-from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
-from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 
@@ -102,7 +100,7 @@ def authors_config(category: str, root: str, rest: Sequence[str]) -> ml_collecti
   config.data.update(changed.data)
   config.score.update(changed.score)
   config.data.update(name='mvtec', category=category, root=root)
-  bank_building.check(config.score)
+  config_rules.validate(config, training=False)
   return config
 
 
@@ -114,14 +112,13 @@ def trained_config(
   Raises:
     UserError: it is a config of other data, or cannot be trained.
   """
-  config = configuration.override(configuration.read(f'{name}:{category}'), rest)
+  config = config_rules.read(f'{name}:{category}', rest)
   if (config.data.name, config.data.category) != ('mvtec', category):
     raise UserError(
       f'--train {name}: {name}:{category} is of {config.data.name}/{config.data.category}; give a '
       'config that takes a category of MVTec AD, as mvtec or laptop:mvtec'
     )
   config.data.root = root
-  check(config)
   return config
 
 
@@ -134,8 +131,6 @@ def configs_for(
     configs['authors'] = authors_config(category, root, rest)
   if options.train:
     configs['trained'] = trained_config(options.train, category, root, rest)
-  for config in configs.values():
-    strides_of(config)
   return configs
 
 

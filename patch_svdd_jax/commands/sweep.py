@@ -28,7 +28,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
@@ -283,7 +283,7 @@ def output_folder(options: argparse.Namespace) -> pathlib.Path:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, evaluates, writes."""
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   workdir = options.workdir
   groups = sweep_plan.plan(
     config,

@@ -22,10 +22,10 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, data
 from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
-from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,11 +42,10 @@ def output_folder(options: argparse.Namespace) -> pathlib.Path:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, fits, saves."""
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   workdir = options.workdir
   if sources.names_every(config.data):
     return every_category.train_all(options, rest, config)
-  check(config)
   check_resumable(config, workdir)
   dataset = data.load(config.data)
   console.warn_of_duplicates(dataset)

@@ -9,7 +9,6 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax.detection import outliers
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, geometry
 from patch_svdd_jax.models.embedding import Embeddings
 from patch_svdd_jax.models.encoder import Params
@@ -59,7 +58,6 @@ def build(
   Raises:
     UserError: config.score asks for what there is not.
   """
-  check(config.score)
   arch = architecture.from_config(config.encoder)
   options = {
     'batch_size': config.score.batch_size,
@@ -84,33 +82,6 @@ def build(
     # Popped: while one scale is arranged, the other scales' raw embeddings are the only copies.
     banks[k] = arrange(embeddings.pop(k), config, progress)
   return Built(banks)
-
-
-def check(score: ml_collections.ConfigDict) -> None:
-  """Refuses settings of the bank that mean nothing.
-
-  Raises:
-    UserError: names the key.
-  """
-  if not 0 < score.coreset <= 1:
-    raise UserError(
-      f'config.score.coreset={score.coreset}: a share of the bank, above 0, at most 1'
-    )
-  if not 0 <= score.outliers < 1:
-    raise UserError(f'config.score.outliers={score.outliers}: a share of the bank, 0 to below 1')
-  if score.neighbours < 1:
-    raise UserError(f'config.score.neighbours={score.neighbours}: give at least 1')
-  if score.compare not in ('patches', 'centre'):
-    raise UserError(f"config.score.compare={score.compare!r}: must be 'patches' or 'centre'")
-  if score.compare == 'centre' and (score.neighbours > 1 or score.coreset < 1 or score.outliers):
-    raise UserError(
-      "config.score.compare='centre' has one row: leave config.score.neighbours and coreset at 1, "
-      'outliers at 0'
-    )
-  if score.screen not in ('', 'float32', 'bfloat16'):
-    raise UserError(f"config.score.screen={score.screen!r}: must be '', 'float32' or 'bfloat16'")
-  if score.bank not in ('', 'device', 'host'):
-    raise UserError(f"config.score.bank={score.bank!r}: must be '', 'device' or 'host'")
 
 
 def lies_on_host(

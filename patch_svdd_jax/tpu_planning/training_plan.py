@@ -28,7 +28,7 @@ def compile_for(
   """
   mesh = aot.mesh_of(topology)
   config = batches.resize(config, pairs * mesh.size)
-  spec, _ = windows.placement(config.train.images)
+  spec, _ = windows.PLACEMENTS[config.train.images]
   padded = windows.padded_count(images, spec, mesh)
   size = tuple(config.data.image_size)
   mean = size if config.train.mean == 'image' else (1, 1)

@@ -35,16 +35,6 @@ class CollapseError(UserError):
   """The embeddings of a scale collapsed, and config.train.on_collapse is 'stop'."""
 
 
-def check(train: ml_collections.ConfigDict) -> None:
-  """Refuses an unknown `config.train.on_collapse`.
-
-  Raises:
-    UserError: names the key.
-  """
-  if train.on_collapse not in ('warn', 'stop'):
-    raise UserError(f"config.train.on_collapse={train.on_collapse!r}: give 'warn' or 'stop'")
-
-
 class CollapseWatch:
   """Looks at the metrics of every call of a run.
 

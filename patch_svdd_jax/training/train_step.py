@@ -67,7 +67,7 @@ def make_train_step(
     UserError: the batch cannot be divided among the devices.
   """
   check(config, mesh.size)
-  images_spec, crop = windows.placement(config.train.images)
+  images_spec, crop = windows.PLACEMENTS[config.train.images]
   loss = objective.make_loss(config, image_count, crop)
   optimise = optimizer.from_config(config.train)
   parts = config.train.accumulate

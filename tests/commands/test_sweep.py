@@ -387,7 +387,6 @@ def test_parts_are_small_enough_and_of_like_sizes(count, at_once, sizes):
     (['--vary', 'seed=1,2'], '--vary seed=1,2: give --seeds instead'),
     (['--vary', 'train.svdd_weight=1,2'], 'give --svdd-weights instead'),
     (['--config.data.image_size=(40,0)'], 'config.data.image_size=(40, 0): give both sides'),
-    (['--config.score.strides=(8,4)'], 'config.score.strides=(8, 4): give one for each'),
   ],
   ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
 )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.detection import bank_building
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
 from patch_svdd_jax.search import block_sizes, coreset, memory_bank
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
@@ -149,33 +148,6 @@ def test_the_screen_s_type(bank, screen, dtype):
   assert (placed.dtype if bank == 'host' else placed.vectors.dtype) == dtype
 
 
-@pytest.mark.parametrize(
-  ('name', 'value', 'allowed'),
-  [
-    ('coreset', 0.0, 'above 0, at most 1'),
-    ('coreset', -0.5, 'above 0, at most 1'),
-    ('coreset', 1.5, 'above 0, at most 1'),
-    ('coreset', float('nan'), 'above 0, at most 1'),
-    ('outliers', -0.1, 'share of the bank, 0 to below 1'),
-    ('outliers', 1.0, 'share of the bank, 0 to below 1'),
-    ('outliers', float('nan'), 'share of the bank, 0 to below 1'),
-    ('screen', 'float16', "must be '', 'float32' or 'bfloat16'"),
-    ('bank', 'disk', "must be '', 'device' or 'host'"),
-    ('neighbours', 0, 'at least 1'),
-    ('compare', 'median', "must be 'patches' or 'centre'"),
-  ],
-)
-def test_what_means_nothing_is_refused(name, value, allowed):
-  message = rf'^config\.score\.{name}={value!r}: [^\n]*{allowed}[^\n]*$'
-  with pytest.raises(UserError, match=message):
-    build(**{name: value})
-
-
-def test_a_centre_has_no_outliers():
-  with pytest.raises(UserError, match=r'has one row: leave [^\n]* outliers at 0'):
-    build(compare='centre', outliers=0.1)
-
-
 def test_outliers_are_dropped_at_each_scale(rows):
   config = score_config(outliers=0.2)
   params, mean = replicate((random_params(config), MEAN))
@@ -188,15 +160,6 @@ def test_outliers_are_dropped_at_each_scale(rows):
     assert all(row.tobytes() in everywhere for row in memory_bank.to_rows(bank))
   assert built.dropped.shape == (5,)
   np.testing.assert_allclose(built.dropped.sum() * (6 + 63), 6 + 63)
-
-
-def test_a_centre_has_no_neighbours():
-  with pytest.raises(UserError, match=r"compare='centre' has one row: leave [^\n]*neighbours"):
-    build(compare='centre', neighbours=2)
-
-
-def test_what_is_set_by_default_is_allowed():
-  bank_building.check(tiny_config().score)
 
 
 def test_progress_is_of_batches_and_then_of_choices():
