@@ -25,10 +25,11 @@ import ml_collections
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.architecture import scale_name
+from patch_svdd_jax.models.encoder import CHANCE
 from patch_svdd_jax.training import optimizer
 
 FRACTION = 0.1
-CHANCE, MARGIN = 1 / 8, 0.04
+MARGIN = 0.04
 
 
 class CollapseError(UserError):
