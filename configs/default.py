@@ -25,8 +25,6 @@ CHOICES = {
   'train.decay': ('none', 'cosine'),
   'train.on_collapse': ('warn', 'stop'),
   'score.compare': ('patches', 'centre'),
-  'score.screen': ('', 'float32', 'bfloat16'),
-  'score.bank': ('', 'device', 'host'),
 }
 RANGES = {
   'at least 0': (
@@ -152,10 +150,6 @@ def get_config() -> ml_collections.ConfigDict:
   score.tile = 1024  # larger images are embedded in tiles of so many pixels at most; 0: whole
   score.outliers = 0.0  # share of the memory bank that is dropped, that farthest from other images
   score.coreset = 1.0  # share of the memory bank that is kept, by k-center greedy; 1 keeps all
-  score.bank = ''  # where the memory bank lies: 'device' or 'host'; '': on the devices if it fits
-  score.screen = ''  # finds the nearest rows: 'float32', 'bfloat16'; '': what suits the devices
-  score.query_block = 0  # queries and bank rows that are compared
-  score.bank_block = 0  # at a time; 0: as the devices' memory and caches allow
 
   config.calibration = calibration = ml_collections.ConfigDict()  # of train, fit: scores to rates
   calibration.images = 200  # normal images that say which scores are normal, at most; 0: none

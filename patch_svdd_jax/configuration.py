@@ -31,6 +31,15 @@ WITHOUT_EFFECT = (
 # Values of older runs, by key, and what they are called now.
 RENAMED_VALUES: dict[str, dict[Any, Any]] = {'config.train.images': {'divided': 'sharded'}}
 
+# Keys of earlier versions that workdirs and detectors have: where and in what blocks the search
+# works, which is chosen now and changes nothing that it finds.
+RETIRED = (
+  'config.score.bank',
+  'config.score.bank_block',
+  'config.score.query_block',
+  'config.score.screen',
+)
+
 # The types of settings in words, for errors.
 KINDS = {
   bool: 'true or false',
@@ -254,7 +263,7 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str, source: str) -> ml_collections.ConfigDict:
-  """The config of JSON text: the defaults, updated by it, so that unknown keys are refused.
+  """The config of JSON text: the defaults, updated by it.
 
   Raises:
     UserError: it is no JSON, or does not fit the keys and types there are.
@@ -265,7 +274,9 @@ def from_json(text: str, source: str) -> ml_collections.ConfigDict:
     if not isinstance(saved, dict):
       raise UserError(f'it holds {type(saved).__name__}, not keys')
     values = {
-      key: tuple(value) if isinstance(value, list) else value for key, value in flatten(saved)
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in flatten(saved)
+      if key not in RETIRED
     }
     if wrong := mistakes(values):
       raise UserError('; '.join(wrong))

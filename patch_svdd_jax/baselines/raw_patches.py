@@ -69,7 +69,7 @@ class RawPatches:
       for first in progress(range(0, len(images), batch))
     ]
     rows = np.concatenate(parts).reshape(-1, len(found.components))
-    return cls(config, found, bank_building.place(rows, config))
+    return cls(config, found, bank_building.place(rows))
 
   def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
     """Scores images u8[N, H, W, 3] of any size by the distances to the nearest normal patches."""
@@ -77,12 +77,7 @@ class RawPatches:
 
     def distances(part: np.ndarray) -> np.ndarray:
       queries = embed(self.pca, part, k, stride)
-      found = nearest.search(
-        jnp.asarray(queries.reshape(-1, queries.shape[-1])),
-        self.bank,
-        query_block=self.config.score.query_block,
-        bank_block=self.config.score.bank_block,
-      )
+      found = nearest.search(jnp.asarray(queries.reshape(-1, queries.shape[-1])), self.bank)
       return np.asarray(found.distances).reshape(queries.shape[:3])
 
     return scoring.score_patches(
@@ -106,5 +101,5 @@ class RawPatches:
       UserError: there is none.
     """
     config, arrays = saved.read(workdir)
-    bank = bank_building.place(arrays['rows'], config)
+    bank = bank_building.place(arrays['rows'])
     return cls(config, Pca(arrays['mean'], arrays['components']), bank)

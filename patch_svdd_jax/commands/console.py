@@ -88,7 +88,7 @@ def print_banks(detector: Detector) -> None:
   score = detector.config.score
   without = f', without the {score.outliers:.3g} that was most outlying' if score.outliers else ''
   for k, bank in detector.banks.items():
-    sizes = nearest.sizes_for(bank, score.query_block, score.bank_block)
+    sizes = nearest.sizes_for(bank)
     print(
       f'K={k}: {memory_bank.bank_summary(bank)}{without}; {sizes.queries:,} queries x '
       f'{sizes.rows:,} rows at a time'

@@ -73,7 +73,7 @@ def build(
     reduced = {k: reduce_rows(rows, len(images), config, progress) for k, rows in on_host.items()}
     inliers = [each.inliers for each in reduced.values()]
     return Built(
-      {k: place(each.rows, config) for k, each in reduced.items()},
+      {k: place(each.rows) for k, each in reduced.items()},
       dropped_shares(inliers) if config.score.outliers else None,
     )
   embeddings = embedding.embed(arch, params, mean, images, strides, **options)
@@ -88,8 +88,6 @@ def lies_on_host(
   config: ml_collections.ConfigDict, shape: tuple[int, ...], strides: Mapping[int, int]
 ) -> bool:
   """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
-  if config.score.bank:
-    return config.score.bank == 'host'
   patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
   needed = COPIES * shape[0] * patches * config.encoder.embed_dim * 4
   free = (
@@ -101,7 +99,7 @@ def lies_on_host(
 def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
   """The bank of one scale's embeddings, or of those that are kept, on the devices."""
   if config.score.coreset == 1:
-    return from_embeddings(embeddings, screen_type(config))
+    return from_embeddings(embeddings)
   devices, images, patches, dim = embeddings.rows.shape
   valid = np.arange(devices * images * patches) < embeddings.images * patches
   kept = coreset.select(
@@ -112,16 +110,14 @@ def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress:
     progress=progress,
   )
   rows = embeddings.rows.reshape(-1, dim)[jnp.asarray(np.sort(kept.indices))]
-  return memory_bank.from_rows(np.asarray(rows), dtype=screen_type(config))
+  return memory_bank.from_rows(np.asarray(rows))
 
 
-def from_embeddings(
-  embeddings: Embeddings, dtype: jax.typing.DTypeLike | None = None
-) -> MemoryBank:
+def from_embeddings(embeddings: Embeddings) -> MemoryBank:
   """Returns the bank of all embeddings of one scale, on the devices that made them."""
   devices, images, patches, dim = embeddings.rows.shape
   rows = embeddings.rows.reshape(devices, images * patches, dim)
-  return memory_bank.from_device_rows(rows, embeddings.images * patches, dtype)
+  return memory_bank.from_device_rows(rows, embeddings.images * patches)
 
 
 class Reduced(NamedTuple):
@@ -136,9 +132,7 @@ def reduce_rows(
 ) -> Reduced:
   """The rows f32[N * P, D], on the host, of so many images that are kept."""
   of_image = rows.reshape(images, -1, rows.shape[-1])
-  inliers = outliers.inliers(
-    of_image, config.score.outliers, lambda part, screen: place(part, config, screen), progress
-  )
+  inliers = outliers.inliers(of_image, config.score.outliers, place, progress)
   if not inliers.all():
     rows = of_image[inliers]
   if config.score.compare == 'centre':
@@ -157,19 +151,15 @@ def dropped_shares(inliers: Sequence[np.ndarray]) -> np.ndarray:
   return 1 - np.concatenate(inliers, axis=1).mean(axis=1)
 
 
-def place(
-  rows: np.ndarray, config: ml_collections.ConfigDict, screen: Screen | None = None
-) -> Bank:
-  """The bank of rows f32[N, D]: on the host if it was to lie there, or does not fit elsewhere.
+def place(rows: np.ndarray, screen: Screen | None = None) -> Bank:
+  """Returns the bank of rows f32[N, D]: on the devices, or on the host where it does not fit there.
 
   With the `screen` of another bank of such rows, it is searched by the program of that one.
   """
-  if config.score.bank != 'device' and (
-    config.score.bank == 'host' or len(rows) > chunk_size(rows.shape[1])
-  ):
-    chunk = chunk_size(rows.shape[1])
-    return memory_bank.on_host(rows, chunk, dtype=screen_type(config), screen=screen)
-  return memory_bank.from_rows(rows, dtype=screen_type(config), screen=screen)
+  chunk = chunk_size(rows.shape[1])
+  if len(rows) > chunk:
+    return memory_bank.on_host(rows, chunk, screen=screen)
+  return memory_bank.from_rows(rows, screen=screen)
 
 
 def chunk_size(dim: int) -> int:
@@ -182,8 +172,3 @@ def chunk_size(dim: int) -> int:
 def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:
   """How many of that many rows."""
   return max(1, round(count * config.score.coreset))
-
-
-def screen_type(config: ml_collections.ConfigDict) -> jax.typing.DTypeLike | None:
-  """The type of the screening vectors, None if it is left to the devices."""
-  return jnp.dtype(config.score.screen) if config.score.screen else None

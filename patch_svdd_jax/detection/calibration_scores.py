@@ -114,5 +114,5 @@ def refit(
     reduced = bank_building.reduce_rows(
       of_image[kept].reshape(-1, of_image.shape[-1]), len(kept), detector.config, iter
     )
-    banks[k] = bank_building.place(reduced.rows, detector.config, bank.screen)
+    banks[k] = bank_building.place(reduced.rows, bank.screen)
   return dataclasses.replace(detector, banks=banks)

@@ -225,8 +225,6 @@ class Detector:
       queries,
       self.banks[receptive_field],
       self.config.score.neighbours,
-      query_block=self.config.score.query_block,
-      bank_block=self.config.score.bank_block,
     )
     shape = (-1, *grid.shape[2:4], self.config.score.neighbours)
     return found._replace(
@@ -266,8 +264,7 @@ class Detector:
       raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
     arrays = restore(workdir, arrays=ocp.args.StandardRestore())
     banks = {
-      k: bank_building.place(arrays['banks'][scale_name(k)], origin.config)
-      for k in origin.config.encoder.scales
+      k: bank_building.place(arrays['banks'][scale_name(k)]) for k in origin.config.encoder.scales
     }
     params, mean = replicate((arrays['params'], arrays['mean']))
     saved = arrays.get('calibration')
