@@ -16,6 +16,7 @@ of their maps is constant.
 
 import argparse
 import json
+import operator
 import pathlib
 import sys
 import time
@@ -36,6 +37,9 @@ from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 
 FILE, TABLE, SHEET, BARS = 'baselines.json', 'baselines.md', 'baselines.csv', 'baselines.png'
+
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,11 +147,6 @@ def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
   files.write(workdir / SHEET, comparison.to_csv(entries).encode())
   files.write(workdir / BARS, comparison.draw(entries, 'png'))
   return text
-
-
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return options.workdir
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

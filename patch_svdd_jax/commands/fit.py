@@ -9,7 +9,7 @@ come without images. The detector that was there is replaced once the new one is
 """
 
 import argparse
-import pathlib
+import operator
 from collections.abc import Sequence
 
 from patch_svdd_jax import data
@@ -19,17 +19,15 @@ from patch_svdd_jax.experiments.training_run import fit_detector
 from patch_svdd_jax.system import distributed
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `fit`."""
   console.add_config_argument(parser, required=False)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
   console.add_distributed_argument(parser)
-
-
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return options.workdir
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace, *rest: Sequence[str]) -> int:
   """Plans the program that was chosen."""
   # JAX itself must not look for a TPU: it would wait for one.
   jax.config.update('jax_platforms', 'cpu')
-  return options.plan(options, rest)
+  return options.plan(options, *rest)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from patch_svdd_jax.commands import console, outputs, plan_tables
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files
 
 if TYPE_CHECKING:
@@ -41,12 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   outputs.add_json_argument(parser)
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
   """Compiles, prints, writes."""
   from patch_svdd_jax.tpu_planning import search_plan
 
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   components = min(41, options.dim) if options.components is None else options.components
   work = search_plan.Work(options.bank_rows, options.queries, options.dim, options.k, components)
   for topology in options.topology:

@@ -18,6 +18,7 @@ sections for what is trained.
 
 import argparse
 import hashlib
+import operator
 import pathlib
 import shutil
 import sys
@@ -52,6 +53,10 @@ class Job(NamedTuple):
   weights: pathlib.Path
 
 
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `reproduce`."""
   parser.add_argument(
@@ -77,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="train and measure with a config that takes a category: mvtec (the authors' settings), "
     'laptop:mvtec, or a FILE',
   )
-  parser.epilog = console.config_help()
+  console.take_config_keys(parser)
 
 
 def chosen(names: Sequence[str] | None) -> list[str]:
@@ -270,11 +275,6 @@ def pending(
     else:
       ready.append(job)
   return ready
-
-
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return options.workdir
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ import functools
 import itertools
 import json
 import math
+import operator
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,9 @@ from patch_svdd_jax.training.checkpoints import Checkpoints
 
 FILE, TABLE, VALUES = 'sweep.json', 'sweep.md', 'sweep.csv'
 CURVE, GROUPS = 'lambda.png', 'groups.png'
+
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -274,11 +278,6 @@ def complete(
     of_group['members'][member.name] = about | found
     save()
   return 0
-
-
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return options.workdir
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

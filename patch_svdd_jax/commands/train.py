@@ -19,7 +19,7 @@ trains one model for all of them.
 """
 
 import argparse
-import pathlib
+import operator
 from collections.abc import Sequence
 
 from patch_svdd_jax import config_rules, data
@@ -27,17 +27,15 @@ from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `train`."""
   console.add_config_argument(parser, required=True)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of this run')
   console.add_distributed_argument(parser)
-
-
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return options.workdir
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

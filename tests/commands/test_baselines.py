@@ -120,7 +120,7 @@ def test_the_tables_and_the_bars(finished):
 
 def test_eval_accepts_a_trained_system(finished, capsys):
   workdir = finished[0] / 'patch_svdd'
-  assert main(['eval', '--workdir', str(workdir), '--random_encoder=false']) == 0
+  assert main(['eval', '--workdir', str(workdir), '--no-random-encoder']) == 0
   expected = read(finished[0])['patch_svdd']['maps']
   assert json.loads((workdir / 'eval/metrics.json').read_text())['maps'] == expected
 

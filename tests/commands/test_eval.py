@@ -90,7 +90,7 @@ import json, sys
 from patch_svdd_jax.commands import main
 config, workdir, report = sys.argv[1:]
 train = main(['train', '--config', config, '--workdir', workdir])
-measure = main(['eval', '--workdir', workdir, '--mvtec_maps', workdir + '_maps'])
+measure = main(['eval', '--workdir', workdir, '--mvtec-maps', workdir + '_maps'])
 with open(report, 'w') as file:
   json.dump({'status': [train, measure], 'modules': [*sys.modules]}, file)
 """
@@ -230,7 +230,7 @@ def test_the_page_has_the_figures_the_training_and_the_settings(place, first):
 
 def test_the_saved_bank_is_used(capsys, place, first, workdir):
   before = json.loads((place / 'run/eval/metrics.json').read_text())
-  status, out, err, metrics = run(capsys, '--workdir', workdir, '--random_encoder=false')
+  status, out, err, metrics = run(capsys, '--workdir', workdir, '--no-random-encoder')
   assert status == 0
   assert 'Embedding normal images' not in err
   assert 'random' not in out
@@ -243,7 +243,7 @@ def test_other_strides_have_a_bank_of_their_own(capsys, place, workdir, tmp_path
   # One test image is a copy: to evaluate twice takes seconds.
   parts = shutil.copytree(place / 'parts', tmp_path / 'parts')
   shutil.copy(parts / 'train/good/2.png', parts / 'test/good/1.png')
-  overrides = ['--config.score.strides=(16,8)', '--random_encoder=False']
+  overrides = ['--config.score.strides=(16,8)', '--no-random-encoder']
   overrides += [f'--config.data.root={parts}', f'--config.data.prepared={tmp_path / "prepared"}']
   status, _, err, metrics = run(capsys, '--workdir', workdir, *overrides)
   assert status == 0
@@ -285,7 +285,7 @@ def known(accuracy):
 def test_the_chosen_checkpoint_is_measured_and_with_every_checkpoint_all(capsys, workdir):
   choose_third(workdir)
   status, out, err, metrics = run(
-    capsys, '--workdir', workdir, '--random_encoder=false', '--every_checkpoint'
+    capsys, '--workdir', workdir, '--no-random-encoder', '--every-checkpoint'
   )
   assert status == 0
   assert 'folder/parts, 3 steps, 5 test images' in out.splitlines()
@@ -308,13 +308,13 @@ def test_the_chosen_checkpoint_is_measured_and_with_every_checkpoint_all(capsys,
       assert row['figures'] == pytest.approx(product, abs=1e-6)
   assert (workdir / 'eval/checkpoints.png').read_bytes().startswith(b'\x89PNG')
   # An evaluation of one leaves no picture of several.
-  status, out, _, metrics = run(capsys, '--workdir', workdir, '--random_encoder=false')
+  status, out, _, metrics = run(capsys, '--workdir', workdir, '--no-random-encoder')
   assert (status, 'checkpoints' in metrics, '| step' in out) == (0, False, False)
   assert not (workdir / 'eval/checkpoints.png').exists()
 
 
 def test_a_smaller_bank_is_measured_beside_the_full_one(capsys, place, first, workdir):
-  overrides = ['--config.score.coreset=0.25', '--random_encoder=false']
+  overrides = ['--config.score.coreset=0.25', '--no-random-encoder']
   status, out, _, metrics = run(capsys, '--workdir', workdir, *overrides)
   assert status == 0
   # A quarter of 4 images' 6 and 63 patches, at two scales.
@@ -331,7 +331,7 @@ def test_a_smaller_bank_is_measured_beside_the_full_one(capsys, place, first, wo
 
 def test_a_bank_on_the_host_gives_the_same(capsys, place, first, workdir, monkeypatch):
   monkeypatch.setattr(bank_building, 'place', lambda rows: memory_bank.on_host(rows, 64))
-  status, out, _, metrics = run(capsys, '--workdir', workdir, '--random_encoder=false')
+  status, out, _, metrics = run(capsys, '--workdir', workdir, '--no-random-encoder')
   assert status == 0
   assert 'K=16: memory bank of 252 patches x 8 numbers on the host, ' in out
   for name, figures in json.loads((place / 'run/eval/metrics.json').read_text())['maps'].items():

@@ -142,7 +142,7 @@ def test_eval_works_in_a_categorys_folder(finished, column, capsys):
   assert (config.data.category, config.data.resize) == ('screw', 'nearest')
   path = workdir / 'eval/metrics.json'
   before = json.loads(path.read_text())['maps']
-  assert main(['eval', '--workdir', str(workdir), '--random_encoder=false']) == 0
+  assert main(['eval', '--workdir', str(workdir), '--no-random-encoder']) == 0
   assert 'mvtec/screw' in capsys.readouterr().out
   assert json.loads(path.read_text())['maps'] == before
 
