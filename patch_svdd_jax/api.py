@@ -26,7 +26,7 @@ class PatchSVDD:
   """An anomaly detector that learns from normal images.
 
     detector = PatchSVDD.fit(normal_images)
-    found = detector.score(images, false_alarm_rate=0.05)
+    found = detector.predict(images, false_alarm_rate=0.05)
     found.scores, found.p_values, found.alarms, found.maps
 
   Attributes:
@@ -74,7 +74,7 @@ class PatchSVDD:
     """The config it was made with."""
     return self.detector.config
 
-  def score(
+  def predict(
     self,
     images: Iterable[np.ndarray] | np.ndarray,
     *,
@@ -82,7 +82,7 @@ class PatchSVDD:
     pixel_false_alarm_rate: float = 0.01,
     names: Sequence[str] | None = None,
   ) -> Inspection:
-    """Scores images and judges them.
+    """Scores images and judges them, as `patch-svdd predict` does.
 
     Args:
       images: as of `fit`.

@@ -20,7 +20,7 @@ COMMANDS = {
   'export': 'write a detector as one file that runs without this package',
   'predict': 'say of images whether they are anomalous, and where',
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
-  'fit': 'fit and calibrate the detector of a run anew, or with other settings',
+  'build-bank': 'fit and calibrate the detector of a run anew, or with other settings',
   'sweep': 'train many seeds and settings at once, and compare them',
   'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',
   'baselines': 'compare with one-class SVM, SVDD, Deep SVDD and others',

@@ -299,8 +299,8 @@ def restore(workdir: pathlib.Path, **item: Any) -> Any:
     place = workdir / FOLDER / str(models.latest_step())
     if found := digests.damage(place):
       raise UserError(
-        f'{place} is damaged ({found}): remove {workdir / FOLDER}, and `patch-svdd fit` makes it '
-        'anew'
+        f'{place} is damaged ({found}): remove {workdir / FOLDER}, and `patch-svdd build-bank` '
+        'makes it anew'
       )
     return models.restore(models.latest_step(), args=ocp.args.Composite(**item))[name]
 

@@ -4,8 +4,8 @@
 other normal images of the same parts (a new lamp, a new camera), and for imported weights, which
 come without images. The detector that was there is replaced once the new one is whole.
 
-  patch-svdd fit --workdir runs/parts --config.score.strides='(8,4)' --config.calibration.images=500
-  patch-svdd fit --workdir runs/authors --config mvtec:screw --config.data.root=DATA
+  patch-svdd build-bank --workdir runs/parts --config.score.strides='(8,4)'
+  patch-svdd build-bank --workdir runs/authors --config mvtec:screw --config.data.root=DATA
 """
 
 import argparse
@@ -24,7 +24,7 @@ output_folder = operator.attrgetter('workdir')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of `fit`."""
+  """Adds the options of `build-bank`."""
   console.add_config_argument(parser, required=False)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
   console.add_distributed_argument(parser)
