@@ -25,6 +25,8 @@ CHOICES = {
   'train.decay': ('none', 'cosine'),
   'train.on_collapse': ('warn', 'stop'),
   'score.compare': ('patches', 'centre'),
+  'baseline.kernel': ('rbf', 'linear', 'polynomial'),
+  'baseline.objective': ('one_class', 'soft_boundary'),
 }
 RANGES = {
   'at least 0': (
@@ -42,6 +44,7 @@ RANGES = {
       'train.augment.brightness',
       'train.augment.gain',
       'calibration.images',
+      'baseline.gamma',
     ),
   ),
   'at least 1': (
@@ -65,15 +68,25 @@ RANGES = {
       'score.strides',
       'score.neighbours',
       'score.batch_size',
+      'baseline.stride',
+      'baseline.fitted_patches',
+      'baseline.steps',
     ),
   ),
   'at least 2': (lambda value: value >= 2, ('calibration.folds',)),
-  'above 0': (lambda value: 0 < value < math.inf, ('encoder.width',)),
+  'at least 1, at most 1024': (
+    lambda value: 1 <= value <= 1024,  # the dimensions that the search takes
+    ('baseline.components',),
+  ),
+  'above 0': (lambda value: 0 < value < math.inf, ('encoder.width', 'baseline.learning_rate')),
   'a share, 0 to below 1': (
     lambda value: 0 <= value < 1,
     ('data.held_out', 'data.contamination', 'score.outliers'),
   ),
-  'a share, above 0, at most 1': (lambda value: 0 < value <= 1, ('score.coreset',)),
+  'a share, above 0, at most 1': (
+    lambda value: 0 < value <= 1,
+    ('score.coreset', 'baseline.nu'),
+  ),
 }
 
 

@@ -71,6 +71,7 @@ def test_what_can_be_chosen_is_what_there_is():
 OUTSIDE = {
   'at least 0': [-1],
   'at least 1': [0, -4],
+  'at least 1, at most 1024': [0, 1025],
   'at least 2': [1],
   'above 0': [0.0, -0.5, NAN, INFINITY],
   'a share, 0 to below 1': [-0.1, 1.0, 1.5, NAN],

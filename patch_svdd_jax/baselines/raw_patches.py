@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.baselines import patches, pca, saved, scoring, settings
+from patch_svdd_jax.baselines import patches, pca, saved, scoring
 from patch_svdd_jax.baselines.pca import Pca
 from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.detection.bank_building import Bank
@@ -56,10 +56,9 @@ class RawPatches:
     """Remembers the patches of normal images u8[N, H, W, 3].
 
     Raises:
-      UserError: config.baseline is at fault, images are smaller than a patch, or scikit-learn is
+      UserError: images are smaller than a patch, or scikit-learn is
         not installed.
     """
-    settings.check(config.baseline)
     k, stride = config.encoder.receptive_field, config.baseline.stride
     sample = patches.sample_rows(images, k, stride, config.baseline.fitted_patches, config.seed)
     found = pca.fit(sample, config.baseline.components, config.seed)

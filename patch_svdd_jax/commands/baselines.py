@@ -70,7 +70,6 @@ def check(config: ml_collections.ConfigDict, names: Sequence[str], workdir: path
   Raises:
     UserError: names the key.
   """
-  baselines.check(config.baseline)
   for name in names:
     if name in baselines.TRAINED:
       own = baselines.TRAINED[name](config)
