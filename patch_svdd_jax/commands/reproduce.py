@@ -117,13 +117,14 @@ def trained_config(
   Raises:
     UserError: it is a config of other data, or cannot be trained.
   """
-  config = config_rules.read(f'{name}:{category}', rest)
+  config = configuration.override(configuration.read(f'{name}:{category}'), rest)
   if (config.data.name, config.data.category) != ('mvtec', category):
     raise UserError(
       f'--train {name}: {name}:{category} is of {config.data.name}/{config.data.category}; give a '
       'config that takes a category of MVTec AD, as mvtec or laptop:mvtec'
     )
   config.data.root = root
+  config_rules.validate(config)
   return config
 
 
