@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from benchmarks import torch_encoder
+from patch_svdd_jax import config_rules
 from patch_svdd_jax.models import architecture, embedding, encoder, flops, mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import POSITIONS
@@ -229,7 +230,7 @@ def step_contenders(
     chosen = config.copy_and_resolve_references()
     chosen.train.pairs = kind
     chosen = batches.resize(chosen, batch)
-    loop.check(chosen)
+    config_rules.validate(chosen)
     return lambda: prepare_one(chosen)
 
   found = {kind: prepare(prepare_step, kind) for kind in kinds}

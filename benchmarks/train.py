@@ -25,7 +25,7 @@ from benchmarks import command_line, contenders, hardware, peers, timing
 from benchmarks.command_line import positive
 from benchmarks.contenders import TORCH, Contenders
 from benchmarks.hardware import Product
-from patch_svdd_jax import commands, configuration
+from patch_svdd_jax import commands, config_rules
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.system import figures
@@ -162,7 +162,7 @@ def torch_takes_part() -> bool:
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Measures, prints, writes."""
   outputs.check(options)
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   image_size.check_given(config.data.image_size)
   with_torch = torch_takes_part()
   kinds = list(dict.fromkeys(options.pairs))

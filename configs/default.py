@@ -6,7 +6,88 @@ as `--config.train.steps=2000`; a key that is not here is refused.
   python train.py --config configs/default.py --workdir runs/default
 """
 
+import math
+
 import ml_collections
+
+# What the values of keys may be. What must fit together besides, `config_rules` checks.
+CHOICES = {
+  'data.resize': ('nearest', 'box', 'bilinear', 'bicubic', 'lanczos'),
+  'data.light': ('kept', 'standardised'),
+  'train.pairs': ('patches', 'crops'),
+  'train.images': ('replicated', 'sharded'),
+  'train.compute': ('float32', 'bfloat16'),
+  'train.svdd': ('neighbour', 'centre'),
+  'train.position_pairs': ('clip', 'valid'),
+  'train.mean': ('image', 'channel'),
+  'train.optimizer': ('adam', 'lamb', 'lars'),
+  'train.learning_rate_scaling': ('none', 'sqrt', 'linear'),
+  'train.decay': ('none', 'cosine'),
+  'train.on_collapse': ('warn', 'stop'),
+  'score.compare': ('patches', 'centre'),
+  'baseline.kernel': ('rbf', 'linear', 'polynomial'),
+  'baseline.objective': ('one_class', 'soft_boundary'),
+}
+RANGES = {
+  'at least 0': (
+    lambda value: 0 <= value < math.inf,
+    (
+      'data.normal_images',
+      'encoder.strided_layers',
+      'train.svdd_weight',
+      'train.position_weight',
+      'train.learning_rate',
+      'train.warmup_steps',
+      'train.clip_norm',
+      'train.augment.rgb_shift',
+      'train.augment.pixel_noise',
+      'train.augment.brightness',
+      'train.augment.gain',
+      'calibration.images',
+      'baseline.gamma',
+    ),
+  ),
+  'at least 1': (
+    lambda value: value >= 1,
+    (
+      'encoder.receptive_field',
+      'encoder.depth',
+      'encoder.embed_dim',
+      'encoder.channels',
+      'encoder.merge_features',
+      'encoder.strided_kernel',
+      'train.steps',
+      'train.steps_per_call',
+      'train.batch_size',
+      'train.crops',
+      'train.crop_size',
+      'train.accumulate',
+      'checkpoint.every',
+      'checkpoint.keep',
+      'checkpoint.validation_images',
+      'score.strides',
+      'score.neighbours',
+      'score.batch_size',
+      'baseline.stride',
+      'baseline.fitted_patches',
+      'baseline.steps',
+    ),
+  ),
+  'at least 2': (lambda value: value >= 2, ('calibration.folds',)),
+  'at least 1, at most 1024': (
+    lambda value: 1 <= value <= 1024,  # the dimensions that the search takes
+    ('baseline.components',),
+  ),
+  'above 0': (lambda value: 0 < value < math.inf, ('encoder.width', 'baseline.learning_rate')),
+  'a share, 0 to below 1': (
+    lambda value: 0 <= value < 1,
+    ('data.held_out', 'data.contamination', 'score.outliers'),
+  ),
+  'a share, above 0, at most 1': (
+    lambda value: 0 < value <= 1,
+    ('score.coreset', 'baseline.nu'),
+  ),
+}
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -82,10 +163,6 @@ def get_config() -> ml_collections.ConfigDict:
   score.tile = 1024  # larger images are embedded in tiles of so many pixels at most; 0: whole
   score.outliers = 0.0  # share of the memory bank that is dropped, that farthest from other images
   score.coreset = 1.0  # share of the memory bank that is kept, by k-center greedy; 1 keeps all
-  score.bank = ''  # where the memory bank lies: 'device' or 'host'; '': on the devices if it fits
-  score.screen = ''  # finds the nearest rows: 'float32', 'bfloat16'; '': what suits the devices
-  score.query_block = 0  # queries and bank rows that are compared
-  score.bank_block = 0  # at a time; 0: as the devices' memory and caches allow
 
   config.calibration = calibration = ml_collections.ConfigDict()  # of train, fit: scores to rates
   calibration.images = 200  # normal images that say which scores are normal, at most; 0: none

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import arrays
 from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.detector import Detector
@@ -26,7 +26,7 @@ class PatchSVDD:
   """An anomaly detector that learns from normal images.
 
     detector = PatchSVDD.fit(normal_images)
-    found = detector.score(images, false_alarm_rate=0.05)
+    found = detector.predict(images, false_alarm_rate=0.05)
     found.scores, found.p_values, found.alarms, found.maps
 
   Attributes:
@@ -61,7 +61,7 @@ class PatchSVDD:
       config = configuration.read(config)
     config = config.copy_and_resolve_references()
     config.data.update(name='arrays', category='', root='')
-    training_run.check(config)
+    config_rules.validate(config)
     dataset = arrays.dataset(list(images), config.data)
     with tempfile.TemporaryDirectory() as temporary:
       folder = pathlib.Path(workdir or temporary)
@@ -74,7 +74,7 @@ class PatchSVDD:
     """The config it was made with."""
     return self.detector.config
 
-  def score(
+  def predict(
     self,
     images: Iterable[np.ndarray] | np.ndarray,
     *,
@@ -82,7 +82,7 @@ class PatchSVDD:
     pixel_false_alarm_rate: float = 0.01,
     names: Sequence[str] | None = None,
   ) -> Inspection:
-    """Scores images and judges them.
+    """Scores images and judges them, as `patch-svdd predict` does.
 
     Args:
       images: as of `fit`.

@@ -31,6 +31,15 @@ WITHOUT_EFFECT = (
 # Values of older runs, by key, and what they are called now.
 RENAMED_VALUES: dict[str, dict[Any, Any]] = {'config.train.images': {'divided': 'sharded'}}
 
+# Keys of earlier versions that workdirs and detectors have: where and in what blocks the search
+# works, which is chosen now and changes nothing that it finds.
+RETIRED = (
+  'config.score.bank',
+  'config.score.bank_block',
+  'config.score.query_block',
+  'config.score.screen',
+)
+
 # The types of settings in words, for errors.
 KINDS = {
   bool: 'true or false',
@@ -141,32 +150,32 @@ def kind(value: Any) -> str:
   return KINDS.get(type(value), type(value).__name__)
 
 
-def check_value(key: str, value: Any, like: Any) -> None:
-  """Refuses a value of another type than the default's; a whole number may stand for any number.
+def mistakes(values: Mapping[str, Any]) -> list[str]:
+  """Says of values by full key which keys do not exist, and which have the wrong type.
 
-  Raises:
-    UserError: names the key.
+  A whole number may stand for any number.
   """
-  if kind(value) != kind(like) and (type(value), type(like)) != (int, float):
-    raise UserError(f'{key}={value!r}: must be {kind(like)}')
+  known = dict(flatten(default.get_config()))
+  return [
+    f'{key}={value!r}: must be {kind(known[key])}' if key in known else no_such_key(key)
+    for key, value in values.items()
+    if key not in known
+    or (kind(value) != kind(known[key]) and (type(value), type(known[key])) != (int, float))
+  ]
 
 
 def check(config: ml_collections.ConfigDict, source: str) -> None:
   """Refuses a config whose keys or types are not those of the defaults.
 
   Raises:
-    UserError: names the source and the key.
+    UserError: names the source and the keys.
   """
-  expected, found = dict(flatten(default.get_config())), dict(flatten(config))
-  if unknown := [key for key in found if key not in expected]:
-    raise UserError(f'{source}: {no_such_key(unknown[0])}')
-  if missing := [key for key in expected if key not in found]:
-    raise UserError(f'{source}: lacks {missing[0]}; start from patch_svdd_jax.configs.default')
-  try:
-    for key, value in found.items():
-      check_value(key, value, expected[key])
-  except UserError as error:
-    raise UserError(f'{source}: {error}') from error
+  found = dict(flatten(config))
+  missing = [key for key, _ in flatten(default.get_config()) if key not in found]
+  wrong = mistakes(found)
+  wrong += [f'lacks {key}; start from patch_svdd_jax.configs.default' for key in missing]
+  if wrong:
+    raise UserError(f'{source}: {"; ".join(wrong)}')
 
 
 def override(
@@ -254,26 +263,31 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str, source: str) -> ml_collections.ConfigDict:
-  """The config of JSON text: the defaults, updated by it, so that unknown keys are refused.
+  """The config of JSON text: the defaults, updated by it.
 
   Raises:
     UserError: it is no JSON, or does not fit the keys and types there are.
   """
   config = default.get_config()
-  known = dict(flatten(config))
   try:
-    values = json.loads(text)
-    if not isinstance(values, dict):
-      raise UserError(f'it holds {type(values).__name__}, not keys')
-    for key, value in flatten(values):
-      if key not in known:
-        raise UserError(no_such_key(key))
-      value = tuple(value) if isinstance(value, list) else value
-      check_value(key, value, known[key])
-      value = RENAMED_VALUES.get(key, {}).get(value, value)
-      config.update_from_flattened_dict({key.removeprefix('config.'): value})
+    saved = json.loads(text)
+    if not isinstance(saved, dict):
+      raise UserError(f'it holds {type(saved).__name__}, not keys')
+    values = {
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in flatten(saved)
+      if key not in RETIRED
+    }
+    if wrong := mistakes(values):
+      raise UserError('; '.join(wrong))
   except (json.JSONDecodeError, UserError) as error:
     raise UserError(f'{source} is no config of this version: {error}') from error
+  config.update_from_flattened_dict(
+    {
+      key.removeprefix('config.'): RENAMED_VALUES.get(key, {}).get(value, value)
+      for key, value in values.items()
+    }
+  )
   return config
 
 

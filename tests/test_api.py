@@ -70,7 +70,7 @@ def test_regions_are_where_the_map_is_high_and_only_of_alarms(example):
 def test_darker_images_are_warned_of_by_name(example):
   detector = example['detector']
   normal_image = example['normal'][5]
-  found = detector.score([normal_image, (normal_image * 0.5).astype(np.uint8)])
+  found = detector.predict([normal_image, (normal_image * 0.5).astype(np.uint8)])
   assert found.warnings[0] == ()
   assert found.warnings[1][0].startswith('brightness')
   normal = detector.detector.calibration.statistics
@@ -80,7 +80,7 @@ def test_darker_images_are_warned_of_by_name(example):
 def test_a_batch_of_any_sizes_is_scored_as_its_images_are_alone(example):
   detector, bad = example['detector'], example['bad']
   large = np.kron(bad, np.ones((2, 3), np.uint8))
-  together = detector.score([bad, large])
+  together = detector.predict([bad, large])
   np.testing.assert_allclose(together.scores, together.scores[0], rtol=1e-4)
   box, wide = together.regions[0][:1], together.regions[1][:1]
   for one, other in zip(box, wide, strict=True):
@@ -99,16 +99,16 @@ def test_the_same_call_goes_on_in_its_workdir(example):
   thread.start()
   thread.join()
   np.testing.assert_array_equal(
-    again[0].score([example['bad']]).scores, example['found'].scores[1:]
+    again[0].predict([example['bad']]).scores, example['found'].scores[1:]
   )
 
 
 def test_what_it_refuses(example, tmp_path):
   detector = example['detector']
   with pytest.raises(UserError, match=r'image 0 is float64\[5, 5\]'):
-    detector.score([np.zeros((5, 5))])
+    detector.predict([np.zeros((5, 5))])
   with pytest.raises(UserError, match=r'false-alarm rate 1'):
-    detector.score([example['bad']], false_alarm_rate=1.0)
+    detector.predict([example['bad']], false_alarm_rate=1.0)
   with pytest.raises(UserError, match='no fitted detector'):
     PatchSVDD.load(tmp_path)
   with pytest.raises(UserError, match='no images'):

@@ -266,6 +266,14 @@ def test_renamed_values_of_an_older_run_change_nothing(tmp_path):
   configuration.check_unchanged(configuration.load(tmp_path), config, tmp_path, ())
 
 
+def test_an_older_config_has_keys_that_nobody_needs():
+  old = {key.removeprefix('config.score.'): 'anything' for key in configuration.RETIRED}
+  config = configuration.from_json(json.dumps({'score': old | {'neighbours': 3}}), 'old')
+  assert configuration.differences(default.get_config(), config) == [
+    'config.score.neighbours: 1 -> 3'
+  ]
+
+
 def test_a_workdir_without_config(tmp_path):
   line = refusal(configuration.load, tmp_path / 'nosuch')
   assert f'{tmp_path}/nosuch/config.json: No such file or directory; --workdir must name' in line

@@ -13,7 +13,7 @@ from typing import Protocol
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.baselines import deep_svdd, settings
+from patch_svdd_jax.baselines import deep_svdd
 from patch_svdd_jax.baselines.deep_svdd import DeepSvdd
 from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.baselines.raw_patches import RawPatches
@@ -67,5 +67,3 @@ SYSTEMS = (
   'random_encoder',
   'patch_svdd',
 )
-
-check = settings.check

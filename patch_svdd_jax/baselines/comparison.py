@@ -10,14 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from patch_svdd_jax.detection.anomaly_map import main_map
+from patch_svdd_jax.evaluation.metrics import AUROCS, TITLES
 from patch_svdd_jax.system.figures import encode
 
-METRICS = {
-  'image_auroc': 'image AUROC',
-  'pixel_auroc': 'pixel AUROC',
-  'aupro_30': 'AU-PRO .3',
-}
-AUROCS = ('image_auroc', 'pixel_auroc')
+METRICS = {name: TITLES[name] for name in (*AUROCS, 'aupro_30')}
 
 
 def finished(entry: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from flax import linen as nn
 from flax import traverse_util
 from jax import lax
 
-from patch_svdd_jax.baselines import saved, scoring, settings
+from patch_svdd_jax.baselines import saved, scoring
 from patch_svdd_jax.data.images import resize_image
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
@@ -240,10 +240,9 @@ class DeepSvdd:
     """Trains on normal images u8[N, H, W, 3].
 
     Raises:
-      UserError: config.baseline is at fault, or the loss becomes infinite or NaN.
+      UserError: the loss becomes infinite or NaN.
     """
     baseline = config.baseline
-    settings.check(baseline)
     images = resize(images)
     mean = mean_image.training_mean(images, 'channel')
     params = init_encoder(config.seed)

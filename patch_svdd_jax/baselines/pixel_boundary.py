@@ -18,7 +18,6 @@ from patch_svdd_jax.baselines import (
   pca,
   saved,
   scoring,
-  settings,
 )
 from patch_svdd_jax.baselines.kernels import Boundary, Kernel
 from patch_svdd_jax.baselines.pca import Pca
@@ -57,11 +56,10 @@ class PixelBoundary:
     """Fits a system to normal images u8[N, H, W, 3].
 
     Raises:
-      UserError: config.baseline is at fault, or a library is not installed.
+      UserError: a library is not installed.
     """
     del progress  # the solvers report none
     baseline = config.baseline
-    settings.check(baseline)
     method, rows_of = name.split('_')
     if rows_of == 'image':
       rows = patches.image_rows(images)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.baselines import patches, pca, saved, scoring, settings
+from patch_svdd_jax.baselines import patches, pca, saved, scoring
 from patch_svdd_jax.baselines.pca import Pca
 from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.detection.bank_building import Bank
@@ -56,10 +56,9 @@ class RawPatches:
     """Remembers the patches of normal images u8[N, H, W, 3].
 
     Raises:
-      UserError: config.baseline is at fault, images are smaller than a patch, or scikit-learn is
+      UserError: images are smaller than a patch, or scikit-learn is
         not installed.
     """
-    settings.check(config.baseline)
     k, stride = config.encoder.receptive_field, config.baseline.stride
     sample = patches.sample_rows(images, k, stride, config.baseline.fitted_patches, config.seed)
     found = pca.fit(sample, config.baseline.components, config.seed)
@@ -69,7 +68,7 @@ class RawPatches:
       for first in progress(range(0, len(images), batch))
     ]
     rows = np.concatenate(parts).reshape(-1, len(found.components))
-    return cls(config, found, bank_building.place(rows, config))
+    return cls(config, found, bank_building.place(rows))
 
   def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
     """Scores images u8[N, H, W, 3] of any size by the distances to the nearest normal patches."""
@@ -77,12 +76,7 @@ class RawPatches:
 
     def distances(part: np.ndarray) -> np.ndarray:
       queries = embed(self.pca, part, k, stride)
-      found = nearest.search(
-        jnp.asarray(queries.reshape(-1, queries.shape[-1])),
-        self.bank,
-        query_block=self.config.score.query_block,
-        bank_block=self.config.score.bank_block,
-      )
+      found = nearest.search(jnp.asarray(queries.reshape(-1, queries.shape[-1])), self.bank)
       return np.asarray(found.distances).reshape(queries.shape[:3])
 
     return scoring.score_patches(
@@ -106,5 +100,5 @@ class RawPatches:
       UserError: there is none.
     """
     config, arrays = saved.read(workdir)
-    bank = bank_building.place(arrays['rows'], config)
+    bank = bank_building.place(arrays['rows'])
     return cls(config, Pca(arrays['mean'], arrays['components']), bank)

@@ -20,7 +20,7 @@ COMMANDS = {
   'export': 'write a detector as one file that runs without this package',
   'predict': 'say of images whether they are anomalous, and where',
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
-  'fit': 'fit and calibrate the detector of a run anew, or with other settings',
+  'build-bank': 'fit and calibrate the detector of a run anew, or with other settings',
   'sweep': 'train many seeds and settings at once, and compare them',
   'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',
   'baselines': 'compare with one-class SVM, SVDD, Deep SVDD and others',
@@ -67,11 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
-  """The status of a command, whose `output_folder`, where it has one, no other run may write to."""
+  """Returns the status of a command.
+
+  Args:
+    module: the command's; where it has an `output_folder`, no other run may write there.
+    options: of the command, with `takes_config` where it has overrides of config keys.
+    rest: these overrides.
+
+  Raises:
+    UserError: there are arguments that the command does not take.
+  """
+  takes_config = getattr(options, 'takes_config', False)
+  if rest and not takes_config:
+    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   with contextlib.ExitStack() as kept:
     if hasattr(module, 'output_folder') and is_first(options):
       kept.enter_context(files.locked(module.output_folder(options)))
-    return int(module.run(options, rest))
+    return int(module.run(options, rest) if takes_config else module.run(options))
 
 
 def is_first(options: argparse.Namespace) -> bool:

@@ -15,6 +15,7 @@ of their maps is constant.
 """
 
 import argparse
+import operator
 import pathlib
 import sys
 import time
@@ -24,19 +25,20 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import baselines, configuration, data
+from patch_svdd_jax import baselines, config_rules, data
 from patch_svdd_jax.baselines import comparison
 from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
 from patch_svdd_jax.experiments.evaluation_run import load_labelled
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
-from patch_svdd_jax.experiments.training_run import check as check_training
-from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.system import files
 
 FILE, TABLE, SHEET, BARS = 'baselines.json', 'baselines.md', 'baselines.csv', 'baselines.png'
+
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,13 +69,10 @@ def check(config: ml_collections.ConfigDict, names: Sequence[str], workdir: path
   Raises:
     UserError: names the key.
   """
-  baselines.check(config.baseline)
-  check_training(config)
-  strides_of(config)
   for name in names:
     if name in baselines.TRAINED:
       own = baselines.TRAINED[name](config)
-      check_training(own)
+      config_rules.validate(own)
       check_resumable(own, workdir / name)
 
 
@@ -148,14 +147,9 @@ def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
   return text
 
 
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return pathlib.Path(options.workdir)
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Fits, measures, writes."""
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   workdir, names = options.workdir, choose(options.systems)
   check(config, names, workdir)
   record = record_file.read(workdir / FILE, config, 'systems', 'baselines')

@@ -25,12 +25,13 @@ def progress(title: str, unit: str = 'batch') -> Progress:
   return functools.partial(Bar, desc=title, unit=unit)
 
 
-def config_help() -> str:
-  """All config keys with their defaults, for --help."""
+def take_config_keys(parser: argparse.ArgumentParser) -> None:
+  """Lets a command take --config.section.key=value, and lists all keys with their defaults."""
   lines = [f'  --{key}={value!r}' for key, value in configuration.flatten(default.get_config())]
-  return '\n'.join(
+  parser.epilog = '\n'.join(
     ['config keys and their defaults (configs/default.py says what they mean):', *lines]
   )
+  parser.set_defaults(takes_config=True)
 
 
 def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -42,7 +43,7 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None
     help='config file, or the name of one that comes with the package (default, mvtec, '
     'dataset, folder, textures, laptop); --config.section.key=value then sets a key',
   )
-  parser.epilog = config_help()
+  take_config_keys(parser)
 
 
 def add_distributed_argument(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +88,7 @@ def print_banks(detector: Detector) -> None:
   score = detector.config.score
   without = f', without the {score.outliers:.3g} that was most outlying' if score.outliers else ''
   for k, bank in detector.banks.items():
-    sizes = nearest.sizes_for(bank, score.query_block, score.bank_block)
+    sizes = nearest.sizes_for(bank)
     print(
       f'K={k}: {memory_bank.bank_summary(bank)}{without}; {sizes.queries:,} queries x '
       f'{sizes.rows:,} rows at a time'

@@ -1,7 +1,7 @@
 """Draws how runs went: positions recognised and test AUROCs over training time and over FLOPs.
 
 Runs that differ by their seed alone share a colour. The AUROCs are there where
-`eval --every_checkpoint` has measured them. Time is the number of steps times the run's median time
+`eval --every-checkpoint` has measured them. Time is the number of steps times the run's median time
 of a step, so that a busy minute of the machine does not bend the curves.
 
   patch-svdd curves runs/patches-0 runs/crops-0 --plot curves.png --json curves.json
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from patch_svdd_jax.commands import console, outputs
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting import learning_curves
 from patch_svdd_jax.system import figures
 
@@ -24,10 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   outputs.add_arguments(parser, plot='the curves')
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
   """Reads, prints, writes."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   outputs.check(options)
   groups = learning_curves.group([learning_curves.read(workdir) for workdir in options.workdirs])
   entries = learning_curves.summary(groups)

@@ -7,9 +7,9 @@ again.
 
 WORKDIR/eval gets report.html, one page that shows it all, metrics.json, maps.npz, overview.png and
 overlays/, on one colour scale. The checkpoint is the one that held-out normal images choose; with
---every_checkpoint all that training has kept (config.checkpoint.keep) are measured besides, into
+--every-checkpoint all that training has kept (config.checkpoint.keep) are measured besides, into
 metrics.json and checkpoints.png. The verdicts in the report are those of the false-alarm rates.
---mvtec_maps writes the maps for the evaluation code that MVTec publishes, of the images' own sizes.
+--mvtec-maps writes the maps for the evaluation code that MVTec publishes, of the images' own sizes.
 
   python eval.py --workdir runs/screw
   python eval.py --workdir runs/authors --config configs/mvtec.py:screw --config.data.root=DATA
@@ -26,7 +26,6 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from patch_svdd_jax.commands import console, every_category
-from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.evaluation import metrics, mvtec_maps
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.experiments.evaluation_run import (
@@ -39,13 +38,6 @@ from patch_svdd_jax.reporting import category_table, checkpoint_table, evaluatio
 from patch_svdd_jax.system import distributed
 
 
-def boolean(text: str) -> bool:
-  """True or false, as in --random_encoder=false."""
-  if text.lower() not in ('true', 'false'):
-    raise argparse.ArgumentTypeError(f'{text!r} is neither true nor false')
-  return text.lower() == 'true'
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `eval`."""
   console.add_config_argument(parser, required=False)
@@ -53,20 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   console.add_rate_arguments(parser)
   console.add_distributed_argument(parser)
   parser.add_argument(
-    '--random_encoder',
-    type=boolean,
+    '--random-encoder',
+    action=argparse.BooleanOptionalAction,
     default=True,
-    metavar='true|false',
-    help='measure an untrained encoder of the same shape too (default true): without that row a '
+    help='measure an untrained encoder of the same shape too (the default): without that row a '
     'trained figure means little',
   )
   parser.add_argument(
-    '--every_checkpoint',
+    '--every-checkpoint',
     action='store_true',
     help='measure every checkpoint that was kept, to see what choosing one without labels costs',
   )
   parser.add_argument(
-    '--mvtec_maps',
+    '--mvtec-maps',
     type=console.folder,
     metavar='FOLDER',
     help="write the maps as FOLDER/CATEGORY/test/DEFECT/ID.tiff, as MVTec's code reads them",
@@ -144,7 +135,6 @@ def evaluate(
   options: argparse.Namespace, config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> Measured:
   """Evaluates one detector, prints, writes."""
-  bank_building.check(config.score)
   dataset = load_labelled(config.data)
   measured = evaluate_run(
     config,

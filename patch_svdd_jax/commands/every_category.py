@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.data.categories import EVERY
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, read_config
-from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.reporting import category_table, evaluation_files
 from patch_svdd_jax.system import distributed, files
 
@@ -55,7 +55,7 @@ def configs_for(
   """
   configs = {}
   for category in sources.present(config.data):
-    own = configuration.override(configuration.read(of_category(name, category)), rest)
+    own = config_rules.read(of_category(name, category), rest)
     own.data.category = category
     configs[category] = own
   return configs
@@ -141,7 +141,6 @@ def train_all(
   configs = configs_for(options.config, rest, config)
   jobs = [Job(name, own, options.workdir / name) for name, own in configs.items()]
   for job in jobs:
-    check(job.config)
     check_resumable(job.config, job.workdir)
   known = read(options.workdir)
   left = [job for job in jobs if not is_measured(job, known.get(job.category, {}))]

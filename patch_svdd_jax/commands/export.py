@@ -17,12 +17,10 @@ needs jax and flatbuffers alone:
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detection import export, inspection
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files
 
 
@@ -35,10 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   console.add_rate_arguments(parser)
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
   """Loads, exports, writes."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   files.check_writable(options.output)
   detector = Detector.load(options.model)
   limit = None

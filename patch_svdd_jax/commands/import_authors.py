@@ -9,7 +9,6 @@ those of its config.
 
 import argparse
 import pathlib
-from collections.abc import Sequence
 
 import ml_collections
 
@@ -55,10 +54,8 @@ def import_weights(
   return config
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
   """Reads the file, then writes a workdir with an encoder and the authors' config."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   workdir = options.workdir
   config = default.get_config()
   config.data.resize = 'nearest'

@@ -24,10 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of the run')
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
   """Scores and prints."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   images = data.load(configuration.load(options.workdir).data).held_out.images
   if not len(images):
     raise UserError(

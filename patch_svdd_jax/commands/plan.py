@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from patch_svdd_jax import configuration
+from patch_svdd_jax import config_rules
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
@@ -26,7 +26,6 @@ from patch_svdd_jax.models import flops
 from patch_svdd_jax.system import files
 from patch_svdd_jax.tpu_planning import aot, programs
 from patch_svdd_jax.tpu_planning.aot import Program
-from patch_svdd_jax.training import loop
 
 # Compilations, after the first, that the search for the largest batch may take.
 COMPILATIONS = 4
@@ -107,17 +106,15 @@ def add_embed(add: Callable[..., Any]) -> None:
   )
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace, *rest: Sequence[str]) -> int:
   """Plans the program that was chosen."""
   # JAX itself must not look for a TPU: it would wait for one.
   jax.config.update('jax_platforms', 'cpu')
-  return int(options.plan(options, rest))
+  return int(options.plan(options, *rest))
 
 
-def plan_search(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def plan_search(options: argparse.Namespace) -> int:
   """Compiles the search, prints, writes."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   components = min(41, options.dim) if options.components is None else options.components
   work = programs.Work(options.bank_rows, options.queries, options.dim, options.k, components)
   work.check()
@@ -184,9 +181,8 @@ def plan_embed(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def read(options: argparse.Namespace, rest: Sequence[str]) -> ml_collections.ConfigDict:
   """Reads the config, of which all is refused that no run can use."""
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   image_size.check_given(config.data.image_size)
-  loop.check(config)
   return config
 
 

@@ -15,6 +15,7 @@ stopped.
 
 import argparse
 import concurrent.futures
+import operator
 import pathlib
 import sys
 import time
@@ -31,11 +32,13 @@ from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.detection.prediction import Prediction
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting import html, prediction_overlays
 from patch_svdd_jax.reporting.html import predicted
 from patch_svdd_jax.reporting.prediction_overlays import Which
 from patch_svdd_jax.reporting.predictions import Failure, Line, Predictions
+
+# What one run at a time may write to.
+output_folder = operator.attrgetter('output')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,15 +77,8 @@ class Tally:
     return f'{self.scored / seconds:.3g} images/s, devices busy {self.busy / seconds:.0%}'
 
 
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return pathlib.Path(options.output)
-
-
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
   """Predicts, writes, sums up."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   sources = image_stream.find(options.images)
   detector = Detector.load(options.model)
   limit = inspection.limits(detector, options.false_alarm_rate, options.pixel_false_alarm_rate)

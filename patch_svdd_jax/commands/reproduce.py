@@ -18,6 +18,7 @@ sections for what is trained.
 
 import argparse
 import hashlib
+import operator
 import pathlib
 import shutil
 import sys
@@ -26,17 +27,15 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax import configuration
+from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.import_authors import import_weights
 from patch_svdd_jax.commands.reproduce_record import FILE, Record, read, render, write
 from patch_svdd_jax.data import mvtec
-from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import paper_results, reproduction
 from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, load_labelled
-from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
-from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.system import files
 
 # Where the authors' repository has the weights of a category.
@@ -51,6 +50,10 @@ class Job(NamedTuple):
   config: ml_collections.ConfigDict
   workdir: pathlib.Path
   weights: pathlib.Path
+
+
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="train and measure with a config that takes a category: mvtec (the authors' settings), "
     'laptop:mvtec, or a FILE',
   )
-  parser.epilog = console.config_help()
+  console.take_config_keys(parser)
 
 
 def chosen(names: Sequence[str] | None) -> list[str]:
@@ -101,7 +104,7 @@ def authors_config(category: str, root: str, rest: Sequence[str]) -> ml_collecti
   config.data.update(changed.data)
   config.score.update(changed.score)
   config.data.update(name='mvtec', category=category, root=root)
-  bank_building.check(config.score)
+  config_rules.validate(config, training=False)
   return config
 
 
@@ -120,7 +123,7 @@ def trained_config(
       'config that takes a category of MVTec AD, as mvtec or laptop:mvtec'
     )
   config.data.root = root
-  check(config)
+  config_rules.validate(config)
   return config
 
 
@@ -133,8 +136,6 @@ def configs_for(
     configs['authors'] = authors_config(category, root, rest)
   if options.train:
     configs['trained'] = trained_config(options.train, category, root, rest)
-  for config in configs.values():
-    strides_of(config)
   return configs
 
 
@@ -276,11 +277,6 @@ def pending(
     else:
       ready.append(job)
   return ready
-
-
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return pathlib.Path(options.workdir)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

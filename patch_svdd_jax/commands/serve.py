@@ -12,7 +12,6 @@ answered.
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -56,10 +55,8 @@ def positive(text: str) -> int:
   return int(text)
 
 
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
   """Loads, compiles, serves."""
-  if rest:
-    raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   if options.max_megapixels > MOST_MEGAPIXELS:
     raise UserError(f'--max-megapixels {options.max_megapixels}: give at most {MOST_MEGAPIXELS}')
   try:

@@ -19,6 +19,7 @@ import functools
 import itertools
 import json
 import math
+import operator
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.commands import console, record_file
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
@@ -44,6 +45,9 @@ from patch_svdd_jax.training.checkpoints import Checkpoints
 
 FILE, TABLE, VALUES = 'sweep.json', 'sweep.md', 'sweep.csv'
 CURVE, GROUPS = 'lambda.png', 'groups.png'
+
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -277,14 +281,9 @@ def complete(
   return 0
 
 
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return pathlib.Path(options.workdir)
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, evaluates, writes."""
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   workdir = options.workdir
   groups = sweep_plan.plan(
     config,

@@ -19,13 +19,16 @@ trains one model for all of them.
 """
 
 import argparse
-import pathlib
+import operator
 from collections.abc import Sequence
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, data
 from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
-from patch_svdd_jax.experiments.training_run import StoppedError, check, check_resumable, train
+from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
+
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,18 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   console.add_distributed_argument(parser)
 
 
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return pathlib.Path(options.workdir)
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, fits, saves."""
-  config = configuration.override(configuration.read(options.config), rest)
+  config = config_rules.read(options.config, rest)
   workdir = options.workdir
   if sources.names_every(config.data):
     return every_category.train_all(options, rest, config)
-  check(config)
   check_resumable(config, workdir)
   dataset = data.load(config.data)
   console.warn_of_duplicates(dataset)

@@ -16,28 +16,12 @@ from patch_svdd_jax.data import (
   contamination,
   held_out,
   image_size,
-  images,
   lighting,
 )
 from patch_svdd_jax.data.dataset import Dataset, Split
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import batching
 
 __all__ = ['Dataset', 'Split', 'load']
-
-_KEYS = (
-  'name',
-  'category',
-  'root',
-  'prepared',
-  'image_size',
-  'resize',
-  'light',
-  'normal_images',
-  'held_out',
-  'contamination',
-  'contamination_overlap',
-)
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
@@ -68,7 +52,6 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
   Raises:
     UserError: where a setting or a file is at fault.
   """
-  check(config)
   from patch_svdd_jax.data import prepared, sources  # import TFDS, which takes a second
 
   several = config.category == categories.MULTICLASS
@@ -146,28 +129,3 @@ def light(split: Split, config: ml_collections.ConfigDict) -> Split:
   if config.light == 'kept':
     return split
   return dataclasses.replace(split, images=lighting.standardise(split.images))
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses settings that mean nothing.
-
-  Raises:
-    UserError: names the key.
-  """
-  for key in config:
-    if key not in _KEYS:
-      raise UserError(f'config.data.{key}: no such setting; there are {", ".join(_KEYS)}')
-  for key in _KEYS:
-    if key not in config:
-      raise UserError(f'config.data.{key}: missing')
-  if config.resize not in images.FILTERS:
-    raise UserError(
-      f'config.data.resize={config.resize!r}: no such filter; choose of {", ".join(images.FILTERS)}'
-    )
-  if config.light not in ('kept', 'standardised'):
-    raise UserError(f"config.data.light={config.light!r}: give 'kept' or 'standardised'")
-  if config.normal_images < 0:
-    raise UserError(f'config.data.normal_images={config.normal_images}: give at least 1, or 0')
-  held_out.check(config.held_out)
-  contamination.check(config.contamination)
-  image_size.check(config.image_size)

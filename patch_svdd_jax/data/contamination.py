@@ -7,18 +7,6 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import evenly_spaced
 
 
-def check(share: float) -> None:
-  """Refuses what is no share.
-
-  Raises:
-    UserError: names the key.
-  """
-  if not 0 <= share < 1:
-    raise UserError(
-      f'config.data.contamination={share:g}: defective images for each normal one, 0 to below 1'
-    )
-
-
 def mix(normal: Split, test: Split, share: float) -> tuple[Split, Split]:
   """Moves defective test images among N normal ones: share * N rounded, but at least one.
 
@@ -36,7 +24,6 @@ def mix(normal: Split, test: Split, share: float) -> tuple[Split, Split]:
   Raises:
     UserError: there are not as many defective test images, or none would be left.
   """
-  check(share)
   if not share:
     return normal, test
   defective = np.flatnonzero(test.labels)

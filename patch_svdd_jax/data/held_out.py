@@ -7,16 +7,6 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import evenly_spaced
 
 
-def check(share: float) -> None:
-  """Refuses what is no share.
-
-  Raises:
-    UserError: names the key.
-  """
-  if not 0 <= share < 1:
-    raise UserError(f'config.data.held_out={share:g}: a share of the normal images, 0 to below 1')
-
-
 def divide(split: Split, share: float) -> tuple[Split, Split]:
   """The images to train on, and those that are held out: share * N rounded, but at least one.
 
@@ -32,7 +22,6 @@ def divide(split: Split, share: float) -> tuple[Split, Split]:
   Raises:
     UserError: no image is left to train on.
   """
-  check(share)
   count = len(split)
   held = evenly_spaced(count, max(1, int(share * count + 0.5)) if share else 0)
   if share and len(held) == count:

@@ -38,7 +38,6 @@ def check_given(size: Sequence[int]) -> None:
   Raises:
     UserError: names the key.
   """
-  check(size)
   if not all(size):
     raise UserError(f'config.data.image_size={tuple(size)}: give both sides to this command')
 

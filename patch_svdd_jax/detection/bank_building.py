@@ -9,7 +9,6 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax.detection import outliers
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, geometry
 from patch_svdd_jax.models.embedding import Embeddings
 from patch_svdd_jax.models.encoder import Params
@@ -59,7 +58,6 @@ def build(
   Raises:
     UserError: config.score asks for what there is not.
   """
-  check(config.score)
   arch = architecture.from_config(config.encoder)
   options = {
     'batch_size': config.score.batch_size,
@@ -75,7 +73,7 @@ def build(
     reduced = {k: reduce_rows(rows, len(images), config, progress) for k, rows in on_host.items()}
     inliers = [each.inliers for each in reduced.values()]
     return Built(
-      {k: place(each.rows, config) for k, each in reduced.items()},
+      {k: place(each.rows) for k, each in reduced.items()},
       dropped_shares(inliers) if config.score.outliers else None,
     )
   embeddings = embedding.embed(arch, params, mean, images, strides, **options)
@@ -86,39 +84,10 @@ def build(
   return Built(banks)
 
 
-def check(score: ml_collections.ConfigDict) -> None:
-  """Refuses settings of the bank that mean nothing.
-
-  Raises:
-    UserError: names the key.
-  """
-  if not 0 < score.coreset <= 1:
-    raise UserError(
-      f'config.score.coreset={score.coreset}: a share of the bank, above 0, at most 1'
-    )
-  if not 0 <= score.outliers < 1:
-    raise UserError(f'config.score.outliers={score.outliers}: a share of the bank, 0 to below 1')
-  if score.neighbours < 1:
-    raise UserError(f'config.score.neighbours={score.neighbours}: give at least 1')
-  if score.compare not in ('patches', 'centre'):
-    raise UserError(f"config.score.compare={score.compare!r}: must be 'patches' or 'centre'")
-  if score.compare == 'centre' and (score.neighbours > 1 or score.coreset < 1 or score.outliers):
-    raise UserError(
-      "config.score.compare='centre' has one row: leave config.score.neighbours and coreset at 1, "
-      'outliers at 0'
-    )
-  if score.screen not in ('', 'float32', 'bfloat16'):
-    raise UserError(f"config.score.screen={score.screen!r}: must be '', 'float32' or 'bfloat16'")
-  if score.bank not in ('', 'device', 'host'):
-    raise UserError(f"config.score.bank={score.bank!r}: must be '', 'device' or 'host'")
-
-
 def lies_on_host(
   config: ml_collections.ConfigDict, shape: tuple[int, ...], strides: Mapping[int, int]
 ) -> bool:
   """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
-  if config.score.bank:
-    return bool(config.score.bank == 'host')
   patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
   needed = COPIES * shape[0] * patches * config.encoder.embed_dim * 4
   free = (
@@ -130,7 +99,7 @@ def lies_on_host(
 def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
   """The bank of one scale's embeddings, or of those that are kept, on the devices."""
   if config.score.coreset == 1:
-    return from_embeddings(embeddings, screen_type(config))
+    return from_embeddings(embeddings)
   devices, images, patches, dim = embeddings.rows.shape
   valid = np.arange(devices * images * patches) < embeddings.images * patches
   kept = coreset.select(
@@ -141,16 +110,14 @@ def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress:
     progress=progress,
   )
   rows = embeddings.rows.reshape(-1, dim)[jnp.asarray(np.sort(kept))]
-  return memory_bank.from_rows(np.asarray(rows), dtype=screen_type(config))
+  return memory_bank.from_rows(np.asarray(rows))
 
 
-def from_embeddings(
-  embeddings: Embeddings, dtype: jax.typing.DTypeLike | None = None
-) -> MemoryBank:
+def from_embeddings(embeddings: Embeddings) -> MemoryBank:
   """Returns the bank of all embeddings of one scale, on the devices that made them."""
   devices, images, patches, dim = embeddings.rows.shape
   rows = embeddings.rows.reshape(devices, images * patches, dim)
-  return memory_bank.from_device_rows(rows, embeddings.images * patches, dtype)
+  return memory_bank.from_device_rows(rows, embeddings.images * patches)
 
 
 class Reduced(NamedTuple):
@@ -165,9 +132,7 @@ def reduce_rows(
 ) -> Reduced:
   """The rows f32[N * P, D], on the host, of so many images that are kept."""
   of_image = rows.reshape(images, -1, rows.shape[-1])
-  inliers = outliers.inliers(
-    of_image, config.score.outliers, lambda part, screen: place(part, config, screen), progress
-  )
+  inliers = outliers.inliers(of_image, config.score.outliers, place, progress)
   if not inliers.all():
     rows = of_image[inliers]
   if config.score.compare == 'centre':
@@ -187,19 +152,15 @@ def dropped_shares(inliers: Sequence[np.ndarray]) -> np.ndarray:
   return shares
 
 
-def place(
-  rows: np.ndarray, config: ml_collections.ConfigDict, screen: Screen | None = None
-) -> Bank:
-  """The bank of rows f32[N, D]: on the host if it was to lie there, or does not fit elsewhere.
+def place(rows: np.ndarray, screen: Screen | None = None) -> Bank:
+  """Returns the bank of rows f32[N, D]: on the devices, or on the host where it does not fit there.
 
   With the `screen` of another bank of such rows, it is searched by the program of that one.
   """
-  if config.score.bank != 'device' and (
-    config.score.bank == 'host' or len(rows) > chunk_size(rows.shape[1])
-  ):
-    chunk = chunk_size(rows.shape[1])
-    return memory_bank.on_host(rows, chunk, dtype=screen_type(config), screen=screen)
-  return memory_bank.from_rows(rows, dtype=screen_type(config), screen=screen)
+  chunk = chunk_size(rows.shape[1])
+  if len(rows) > chunk:
+    return memory_bank.on_host(rows, chunk, screen=screen)
+  return memory_bank.from_rows(rows, screen=screen)
 
 
 def chunk_size(dim: int) -> int:
@@ -212,8 +173,3 @@ def chunk_size(dim: int) -> int:
 def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:
   """How many of that many rows."""
   return int(max(1, round(count * config.score.coreset)))
-
-
-def screen_type(config: ml_collections.ConfigDict) -> jax.typing.DTypeLike | None:
-  """The type of the screening vectors, None if it is left to the devices."""
-  return jnp.dtype(config.score.screen) if config.score.screen else None

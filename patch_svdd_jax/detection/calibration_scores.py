@@ -8,7 +8,6 @@ then one that has seen them, so the p-values are no longer proven (docs/calibrat
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-import ml_collections
 import numpy as np
 
 from patch_svdd_jax.data import Split, appearance, image_size
@@ -17,25 +16,12 @@ from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detection import bank_building, calibration
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.system.batching import Progress, evenly_spaced
 
 # So many held-out images ensure a false-alarm rate of 1 %.
 ENOUGH = 99
-
-
-def check(settings: ml_collections.ConfigDict) -> None:
-  """Refuses settings of `config.calibration` that mean nothing.
-
-  Raises:
-    UserError: names the key.
-  """
-  if settings.images < 0:
-    raise UserError(f'config.calibration.images={settings.images}: give at least 1, or 0 for none')
-  if settings.folds < 2:
-    raise UserError(f'config.calibration.folds={settings.folds}: give at least 2')
 
 
 def calibrate(
@@ -50,7 +36,6 @@ def calibrate(
     progress: wraps the iterable of batches or folds that are scored.
   """
   settings = detector.config.calibration
-  check(settings)
   normal = in_file_order(concatenate([train, held_out]))
   if len(normal) < 2 or not settings.images:
     return detector
@@ -126,5 +111,5 @@ def refit(
     reduced = bank_building.reduce_rows(
       of_image[kept].reshape(-1, of_image.shape[-1]), len(kept), detector.config, iter
     )
-    banks[k] = bank_building.place(reduced.rows, detector.config, bank.screen)
+    banks[k] = bank_building.place(reduced.rows, bank.screen)
   return dataclasses.replace(detector, banks=banks)

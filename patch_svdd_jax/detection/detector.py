@@ -166,8 +166,6 @@ class Detector:
       queries,
       self.banks[receptive_field],
       self.config.score.neighbours,
-      query_block=self.config.score.query_block,
-      bank_block=self.config.score.bank_block,
     )
     shape = (-1, *grid.shape[2:4], self.config.score.neighbours)
     return found._replace(
@@ -207,8 +205,7 @@ class Detector:
       raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
     arrays = restore(workdir, arrays=ocp.args.StandardRestore())
     banks = {
-      k: bank_building.place(arrays['banks'][scale_name(k)], origin.config)
-      for k in origin.config.encoder.scales
+      k: bank_building.place(arrays['banks'][scale_name(k)]) for k in origin.config.encoder.scales
     }
     params, mean = replicate((arrays['params'], arrays['mean']))
     saved = arrays.get('calibration')
@@ -243,8 +240,8 @@ def restore(workdir: pathlib.Path, **item: Any) -> Any:
     place = workdir / FOLDER / str(models.latest_step())
     if found := digests.damage(place):
       raise UserError(
-        f'{place} is damaged ({found}): remove {workdir / FOLDER}, and `patch-svdd fit` makes it '
-        'anew'
+        f'{place} is damaged ({found}): remove {workdir / FOLDER}, and `patch-svdd build-bank` '
+        'makes it anew'
       )
     return models.restore(models.latest_step(), args=ocp.args.Composite(**item))[name]
 

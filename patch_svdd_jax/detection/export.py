@@ -27,7 +27,8 @@ def check_size(detector: Detector) -> None:
     share = detector.config.score.coreset * (LIMIT - encoder) / banks
     raise UserError(
       f'the detector has {(encoder + banks) / 1e9:.1f} GB of numbers, and one file holds '
-      f'{LIMIT / 1e9:.1f} GB: run `patch-svdd fit` with config.score.coreset below {share:.2g}'
+      f'{LIMIT / 1e9:.1f} GB: run `patch-svdd build-bank` with config.score.coreset below '
+      f'{share:.2g}'
     )
 
 

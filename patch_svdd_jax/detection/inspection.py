@@ -111,8 +111,8 @@ def calibrated(detector: Detector) -> calibration.Calibration:
   """
   if detector.calibration is None:
     raise UserError(
-      'the detector is not calibrated, so no score means an alarm: run `patch-svdd fit` on its '
-      'workdir, with at least two normal images and config.calibration.images above 0'
+      'the detector is not calibrated, so no score means an alarm: run `patch-svdd build-bank` on '
+      'its workdir, with at least two normal images and config.calibration.images above 0'
     )
   return detector.calibration
 

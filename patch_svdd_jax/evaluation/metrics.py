@@ -32,6 +32,7 @@ TITLES = {
   'aupro_30': 'AU-PRO .3',
   'aupro_5': 'AU-PRO .05',
 }
+AUROCS = {name: TITLES[name] for name in ('image_auroc', 'pixel_auroc')}
 
 
 def evaluate(

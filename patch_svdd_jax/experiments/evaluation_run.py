@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import duplicates, image_size
 from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector, saved_origin
@@ -32,12 +32,13 @@ def read_config(
   """The workdir's config, or `--config`, with the overrides.
 
   Raises:
-    UserError: its encoder is another than the workdir's.
+    UserError: a setting is bad, or its encoder is another than the workdir's.
   """
   own = configuration.load(workdir)
   config = configuration.override(
     configuration.read(name) if name else own.copy_and_resolve_references(), rest
   )
+  config_rules.validate(config, training=False)
   changed = configuration.differences(own, config, ['encoder', 'train.mean'])
   if max(config.encoder.scales) <= max(own.encoder.scales):
     # Fewer scales need nothing that the encoder does not have.

@@ -15,11 +15,8 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import configuration
-from patch_svdd_jax.detection import bank_building
+from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.architecture import strides_of
-from patch_svdd_jax.training import loop
 
 # The options that list what may differ inside of a program, by the key that each stands for.
 OPTIONS = {
@@ -155,17 +152,11 @@ def rows(name: str, config: ml_collections.ConfigDict) -> dict[str, dict[str, An
   """
   path = configuration.find(name, 'ablations')
   found = configuration.call(path, 'get_rows', config.copy_and_resolve_references())
-  known = dict(configuration.flatten(config))
   named: dict[str, dict[str, Any]] = {}
   for title, values in found.items():
     row = {f'config.{key}': value for key, value in values.items()}
-    for key, value in row.items():
-      if key not in known:
-        raise UserError(f'{path}, row {title!r}: {configuration.no_such_key(key)}')
-      try:
-        configuration.check_value(key, value, known[key])
-      except UserError as error:
-        raise UserError(f'{path}, row {title!r}: {error}') from error
+    if wrong := configuration.mistakes(row):
+      raise UserError(f'{path}, row {title!r}: {"; ".join(wrong)}')
     if folder_name(title) != title:
       raise UserError(f'{path}, row {title!r}: give a name of letters, digits and ._=+-')
     named[title] = row
@@ -210,9 +201,7 @@ def plan(
   groups: list[Group] = []
   for name, varied in named.items():
     common = with_values(config, varied)
-    loop.check(common)
-    bank_building.check(common.score)
-    strides_of(common)
+    config_rules.validate(common)
     members = []
     for rate, weight, seed in itertools.product(
       rates or [common.train.learning_rate], weights or [common.train.svdd_weight], range(count)

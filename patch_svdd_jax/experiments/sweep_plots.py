@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from patch_svdd_jax.detection.anomaly_map import main_map
-from patch_svdd_jax.experiments.sweep_statistics import AUROCS, CONFIDENCE, summarise
+from patch_svdd_jax.evaluation.metrics import AUROCS
+from patch_svdd_jax.experiments.sweep_statistics import CONFIDENCE, summarise
 from patch_svdd_jax.system.figures import encode
 
 TITLE = f'mean and {CONFIDENCE:.0%} confidence interval over seeds; dashed: untrained encoder'

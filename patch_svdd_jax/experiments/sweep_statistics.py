@@ -10,7 +10,6 @@ from scipy import special
 
 CONFIDENCE = 0.95
 # What the tables and the curve show of each map.
-AUROCS = {'image_auroc': 'image AUROC', 'pixel_auroc': 'pixel AUROC'}
 ACCURACY = 'position_accuracy'
 COST = 'cost'
 

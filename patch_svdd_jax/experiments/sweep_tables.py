@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from patch_svdd_jax.evaluation.metrics import AUROCS
 from patch_svdd_jax.experiments.sweep_statistics import (
   ACCURACY,
-  AUROCS,
   COST,
   Interval,
   scale_order,

@@ -11,11 +11,11 @@ from typing import Any
 
 import ml_collections
 
-from patch_svdd_jax import configuration, data
+from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import image_size
-from patch_svdd_jax.detection import bank_building, calibration_scores
+from patch_svdd_jax.detection import calibration_scores
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.models import mean_image, tiling
+from patch_svdd_jax.models import mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system import distributed
@@ -90,19 +90,6 @@ def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) ->
   configuration.check_unchanged(before, config, workdir, free)
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses settings that cannot be trained or scored with, before anything is read.
-
-  Raises:
-    UserError: names the key and what it may be.
-  """
-  image_size.check(config.data.image_size)
-  loop.check(config)
-  bank_building.check(config.score)
-  tiling.check(config.score.tile, strides_of(config))
-  calibration_scores.check(config.calibration)
-
-
 class StoppedError(Exception):
   """Training was told to stop, and has saved; `status` is that of the command."""
 
@@ -122,7 +109,7 @@ def train(
   """Trains from the newest checkpoint of a workdir on, then fits the detector and saves it.
 
   Args:
-    config: whole, let pass by `check` and `check_resumable`.
+    config: whole, let pass by `config_rules.validate` and `check_resumable`.
     workdir: of the run; made where it is missing.
     dataset: of the config.
     progress: makes what wraps the batches of a task with this title.
@@ -138,7 +125,7 @@ def train(
   normal = dataset.train.images
   if not all(config.data.image_size):
     config = image_size.resolved(config, normal.shape[1:3])
-    check(config)
+    config_rules.validate(config)
     check_resumable(config, workdir)
   distributed.meet()
   mean = mean_image.training_mean(normal, config.train.mean)

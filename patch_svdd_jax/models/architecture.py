@@ -111,8 +111,6 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
     UserError: the depth does not fit the receptive field, a scale is not a level, or quadrants of
       a level do not lie on the grid of the level below.
   """
-  if config.width <= 0 or config.embed_dim < 1 or not config.channels:
-    raise UserError('config.encoder: width and embed_dim must be positive, channels not empty')
   kernels = deal_kernels(
     config.receptive_field, config.depth, config.strided_layers, config.strided_kernel
   )

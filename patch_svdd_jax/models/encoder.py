@@ -24,6 +24,7 @@ from patch_svdd_jax.system.sharding import PRECISION
 
 LEAK = 0.1
 POSITIONS = 8
+CHANCE = 1 / POSITIONS  # of recognising one by guessing
 # What rematerialisation keeps of the activations: those of every other layer.
 KEPT = 'kept activation'
 Params = Mapping[str, Any]

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from patch_svdd_jax.errors import UserError
-
 
 def training_mean(images: np.ndarray, kind: str) -> np.ndarray:
   """The mean that is subtracted from images, in grey levels.
@@ -17,14 +15,9 @@ def training_mean(images: np.ndarray, kind: str) -> np.ndarray:
   Returns:
     f32[H, W, 3] or f32[1, 1, 3].
   """
-  mean: np.ndarray
-  if kind == 'image':
-    mean = images.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
-  if kind == 'channel':
-    mean = images.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)[None, None]
-    return mean
-  raise UserError(f"config.train.mean={kind!r}: give 'image' or 'channel'")
+  axes = {'image': (0,), 'channel': (0, 1, 2)}[kind]
+  mean: np.ndarray = images.mean(axis=axes, keepdims=True, dtype=np.float64)[0]
+  return mean.astype(np.float32)
 
 
 def subtract_mean(images: jax.Array, mean: jax.Array) -> jax.Array:

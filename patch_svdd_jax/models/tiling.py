@@ -74,9 +74,8 @@ def cut(extent: int, tile: int, strides: Mapping[int, int]) -> Tiles:
     strides: of each receptive field, in pixels.
 
   Raises:
-    UserError: tiles are too small, or the axis is shorter than a patch.
+    UserError: the axis is shorter than a patch.
   """
-  check(tile, strides)
   unit, overlap = smallest(strides)
   begun = max(geometry.grid_extent(extent, k, stride) * stride for k, stride in strides.items())
   number = -(-begun // ((tile - overlap) // unit * unit))

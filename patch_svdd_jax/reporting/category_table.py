@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from patch_svdd_jax.detection.anomaly_map import main_map
-from patch_svdd_jax.evaluation.metrics import TITLES
+from patch_svdd_jax.evaluation.metrics import AUROCS, TITLES
 from patch_svdd_jax.reporting import evaluation_files
-
-AUROCS = ('image_auroc', 'pixel_auroc')
 
 Figures = Mapping[str, float | None]
 

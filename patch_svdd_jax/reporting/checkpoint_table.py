@@ -4,16 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from patch_svdd_jax.evaluation.metrics import AUROCS
 from patch_svdd_jax.training import checkpoint_selection
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 # Test labels mark these checkpoints; nothing uses them.
-BEST = {
-  'image_auroc': 'best image AUROC by test labels',
-  'pixel_auroc': 'best pixel AUROC by test labels',
-}
+BEST = {metric: f'best {title} by test labels' for metric, title in AUROCS.items()}
 CHOSEN, FINAL = 'chosen', 'final'
 
 
@@ -75,8 +73,8 @@ def draw(rows: Sequence[CheckpointRow]) -> 'Figure':
   steps = [row.step for row in rows]
   figure = Figure(figsize=(7, 4.5), layout='constrained')
   panel = figure.subplots()
-  for metric, words in (('image_auroc', 'image AUROC, test'), ('pixel_auroc', 'pixel AUROC, test')):
-    panel.plot(steps, [row.figures[metric] for row in rows], marker='o', label=words)
+  for metric, title in AUROCS.items():
+    panel.plot(steps, [row.figures[metric] for row in rows], marker='o', label=f'{title}, test')
   colours = {CHOSEN: 'black', FINAL: 'grey'}
   for row in rows:
     for mark in row.marks:

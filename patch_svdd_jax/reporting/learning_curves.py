@@ -11,6 +11,7 @@ import numpy as np
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.evaluation.metrics import AUROCS
 from patch_svdd_jax.models import flops
 from patch_svdd_jax.training import monitoring
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # Positions recognised are noisy call by call: the mean over so many is shown.
 SMOOTHED = 10
 
-AUROC = {'image_auroc': 'image AUROC (test)', 'pixel_auroc': 'pixel AUROC (test)'}
 # Panel columns: heading, and what a step counts.
 AXES: dict[str, Callable[['Run'], float]] = {
   'minutes of training': lambda run: run.seconds_per_step / 60,
@@ -112,8 +112,8 @@ def summary(groups: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
           'seconds': run.seconds_per_step * int(run.steps[-1]),
           'tflop': run.flops_per_step * int(run.steps[-1]) / 1e12,
           'accuracy': {k: float(smooth(values)[-1]) for k, values in run.accuracies.items()},
-          'final': final and {metric: final[metric] for metric in AUROC},
-          'chosen': chosen and {metric: chosen[metric] for metric in AUROC},
+          'final': final and {metric: final[metric] for metric in AUROCS},
+          'chosen': chosen and {metric: chosen[metric] for metric in AUROCS},
         }
       )
   return entries
@@ -126,7 +126,8 @@ def draw(groups: Mapping[str, Sequence[Run]]) -> 'Figure':
   first = next(iter(groups.values()))[0]
   measured = any(run.figures for runs in groups.values() for run in runs)
   scales = list(first.accuracies)
-  panels = [f'positions right, {scale}' for scale in scales] + list(AUROC.values()) * measured
+  panels = [f'positions right, {scale}' for scale in scales]
+  panels += [f'{title} (test)' for title in AUROCS.values() if measured]
   figure = Figure(figsize=(5 * len(AXES), 2.4 * len(panels) + 0.6), layout='constrained')
   grid = figure.subplots(len(panels), len(AXES), sharex='col', sharey='row', squeeze=False)
   for colour, (name, runs) in enumerate(groups.items()):
@@ -139,7 +140,7 @@ def draw(groups: Mapping[str, Sequence[Run]]) -> 'Figure':
           places = run.steps * of_step(run)
           grid[row, column].plot(places, smooth(run.accuracies[scale]), label=label, **look)
         steps = sorted(run.figures)
-        for row, metric in enumerate(AUROC, len(scales)):
+        for row, metric in enumerate(AUROCS, len(scales)):
           if steps:
             values = [run.figures[step][metric] for step in steps]
             grid[row, column].plot(np.array(steps) * of_step(run), values, marker='.', **look)

@@ -134,7 +134,7 @@ def search(
   return neighbours
 
 
-def sizes_for(bank: MemoryBank | HostBank, query_block: int, bank_block: int) -> BlockSizes:
+def sizes_for(bank: MemoryBank | HostBank, query_block: int = 0, bank_block: int = 0) -> BlockSizes:
   """The block sizes of a search, chosen for the devices where they are 0.
 
   Raises:

@@ -45,7 +45,7 @@ def train(topology: str, config: ml_collections.ConfigDict, pairs: int, images: 
   """
   mesh = aot.mesh_of(topology)
   config = batches.resize(config, pairs * mesh.size)
-  spec, _ = windows.placement(config.train.images)
+  spec, _ = windows.PLACEMENTS[config.train.images]
   mean, padded = _inputs(config, windows.padded_count(images, spec, mesh), mesh, spec)
   state, hyperparams = (
     aot.described(jax.eval_shape(make), mesh)

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from patch_svdd_jax.models.encoder import CHANCE
 from patch_svdd_jax.training.validation import PAIRS
-
-CHANCE = 1 / 8
 
 
 def score(statistics: Mapping[str, float]) -> float:

@@ -25,24 +25,15 @@ import ml_collections
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.architecture import scale_name
+from patch_svdd_jax.models.encoder import CHANCE
 from patch_svdd_jax.training import optimizer
 
 FRACTION = 0.1
-CHANCE, MARGIN = 1 / 8, 0.04
+MARGIN = 0.04
 
 
 class CollapseError(UserError):
   """The embeddings of a scale collapsed, and config.train.on_collapse is 'stop'."""
-
-
-def check(train: ml_collections.ConfigDict) -> None:
-  """Refuses an unknown `config.train.on_collapse`.
-
-  Raises:
-    UserError: names the key.
-  """
-  if train.on_collapse not in ('warn', 'stop'):
-    raise UserError(f"config.train.on_collapse={train.on_collapse!r}: give 'warn' or 'stop'")
 
 
 class CollapseWatch:

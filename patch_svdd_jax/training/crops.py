@@ -15,10 +15,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.architecture import Architecture
-from patch_svdd_jax.models.geometry import ImageSize, shorter_side
+from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.training import sampling, windows
 from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
 
@@ -126,37 +124,3 @@ def make_sampler(
     return Views(first, second, jax.vmap(draw_pairs)(pair_keys))
 
   return sample
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses crops from which pairs of some scale cannot be drawn, or that fit in no image.
-
-  Raises:
-    UserError: names the key and what it may be.
-  """
-  train, size = config.train, shorter_side(config.data.image_size)
-  arch = architecture.from_config(config.encoder)
-  largest = arch.scales[0]
-  for scale in arch.scales:
-    near, far = offsets(scale, arch.native_stride)
-    if near > far:
-      raise UserError(
-        f"config.train.pairs='crops': neighbours of {scale}-pixel patches lie {3 * scale // 4} to "
-        f"{scale - 1} pixels away, where no multiple of the encoder's native stride lies, which is "
-        f'{arch.native_stride}: lower config.encoder.strided_layers'
-      )
-  side = train.crop_size
-  if side < 2 * largest - 1:
-    raise UserError(
-      f'config.train.crop_size={side}: pairs of {largest}-pixel patches need {2 * largest - 1}'
-    )
-  if size < side + sampling.neighbour_reach(largest):
-    raise UserError(
-      f'config.train.crop_size={side}: two views of a crop need images of '
-      f'{side + sampling.neighbour_reach(largest)} pixels, config.data.image_size is {size}'
-    )
-  if train.crops < 1 or train.batch_size % train.crops:
-    raise UserError(
-      f'config.train.crops={train.crops}: give a number that divides '
-      f'config.train.batch_size={train.batch_size}, the pairs drawn from all crops'
-    )

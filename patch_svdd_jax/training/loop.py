@@ -15,17 +15,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system import sharding
 from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.training import (
-  collapse,
   deep_svdd_centre,
-  objective,
-  optimizer,
   train_step,
-  validation,
   windows,
 )
 from patch_svdd_jax.training.collapse import CollapseError
@@ -213,37 +208,12 @@ def place_inputs(
   config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray, mesh: Mesh
 ) -> tuple[jax.Array, jax.Array, Hyperparams]:
   """What every call of the train step takes besides the state, on the mesh."""
-  spec, _ = windows.placement(config.train.images)
+  spec, _ = windows.PLACEMENTS[config.train.images]
   padded = pad_images(images, windows.padded_count(len(images), spec, mesh))
   replicated = NamedSharding(mesh, sharding.REPLICATED)
   centres = deep_svdd_centre.initial(config, images, mean)
   run = jax.jit(lambda: hyperparams(config, centres), out_shardings=replicated)()
   return sharding.place(padded, mesh, spec), sharding.place(mean, mesh), run
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses settings that no run can use, by name, before anything is read or written.
-
-  Raises:
-    UserError: names the key and what it may be.
-  """
-  architecture.from_config(config.encoder)
-  optimizer.from_config(config.train)
-  optimizer.peak_learning_rate(config.train)
-  for section, name in (
-    ('train', 'steps'),
-    ('train', 'steps_per_call'),
-    ('train', 'batch_size'),
-    ('train', 'accumulate'),
-    ('checkpoint', 'every'),
-    ('checkpoint', 'keep'),
-  ):
-    if config[section][name] < 1:
-      raise UserError(f'config.{section}.{name}={config[section][name]}: give at least 1')
-  collapse.check(config.train)
-  validation.check(config)
-  objective.check(config)
-  train_step.check(config, jax.device_count())
 
 
 def pairs_per_step(config: ml_collections.ConfigDict) -> int:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import ml_collections
 from jax import lax
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import KEPT, Encoder, Params, PositionClassifier
@@ -57,12 +56,7 @@ def encode_with(config: ml_collections.ConfigDict) -> Encode:
 
   Without strides the input is patches. With `config.train.rematerialise` the backward pass computes
   most activations again instead of keeping them.
-
-  Raises:
-    UserError: it cannot compute in that type.
   """
-  if config.train.compute not in COMPUTE:
-    raise UserError(f"config.train.compute={config.train.compute!r}: give 'float32' or 'bfloat16'")
   encoder = Encoder(architecture.from_config(config.encoder), COMPUTE[config.train.compute])
 
   def encode(params: Params, x: jax.Array, strides: Mapping[int, int] | None = None) -> Any:
@@ -196,22 +190,3 @@ def make_loss(
 def examples(config: ml_collections.ConfigDict) -> int:
   """What a step draws from a key each: pairs of patches, or crops."""
   return int(config.train.crops if config.train.pairs == 'crops' else config.train.batch_size)
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses settings by which no pair can be drawn or embedded.
-
-  Raises:
-    UserError: names the key and what it may be.
-  """
-  encode_with(config)
-  windows.placement(config.train.images)
-  if config.train.svdd not in ('neighbour', 'centre'):
-    raise UserError(f"config.train.svdd={config.train.svdd!r}: give 'neighbour' or 'centre'")
-  if config.train.pairs == 'crops':
-    crops.check(config)
-  elif config.train.pairs == 'patches':
-    for scale in config.encoder.scales:
-      sampling.check_pairs(config.data.image_size, scale, config.train.position_pairs)
-  else:
-    raise UserError(f"config.train.pairs={config.train.pairs!r}: give 'patches' or 'crops'")

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models.geometry import ImageSize, shorter_side
+from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.training import windows
 from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
 
@@ -129,24 +128,6 @@ def position_pair(uniform: jax.Array, image_size: ImageSize, patch: int, mode: s
     return PositionPair(first, first + offset, position)
   first = choose(uniform[3:], 0, last)
   return PositionPair(first, jnp.clip(first + offset, 0, last), position)
-
-
-def check_pairs(image_size: ImageSize, patch: int, mode: str) -> None:
-  """Refuses images from which pairs of this scale cannot be drawn.
-
-  Raises:
-    UserError: the image is too small for the patch or its neighbours, or the mode is unknown.
-  """
-  if mode not in ('clip', 'valid'):
-    raise UserError(f"config.train.position_pairs={mode!r}: give 'clip' or 'valid'")
-  # The farthest valid neighbour starts K - 1 pixels away.
-  needed = patch + 1 if mode == 'clip' else 2 * patch - 1
-  if shorter_side(image_size) < needed:
-    raise UserError(
-      f'images of {image_size[0]}x{image_size[1]} pixels are too small for {mode!r} pairs of '
-      f'{patch}-pixel patches, which need {needed}: enlarge '
-      f'config.data.image_size or drop the scale'
-    )
 
 
 def make_sampler(

@@ -66,7 +66,7 @@ def make_train_step(
     UserError: the batch cannot be divided among the devices.
   """
   check(config, mesh.size)
-  images_spec, crop = windows.placement(config.train.images)
+  images_spec, crop = windows.PLACEMENTS[config.train.images]
   gradient = make_gradient(config, objective.make_loss(config, image_count, crop), mesh.size)
   train = make_call(config, make_step(config, gradient))
   whole = jax.vmap(train, (0, None, None, 0)) if population else train

@@ -21,7 +21,6 @@ import ml_collections
 import numpy as np
 from jax import lax
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, geometry
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import Params
@@ -45,18 +44,6 @@ Program = Callable[
   [Params, jax.Array, jax.Array, jax.Array, jax.Array],
   tuple[dict[str, jax.Array], dict[int, jax.Array], dict[int, jax.Array]],
 ]
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-  """Refuses a number of images that is none.
-
-  Raises:
-    UserError: names the key.
-  """
-  if config.checkpoint.validation_images < 1:
-    raise UserError(
-      f'config.checkpoint.validation_images={config.checkpoint.validation_images}: give at least 1'
-    )
 
 
 def images_looked_at(
@@ -94,7 +81,6 @@ def make_validation(
   """
   if not len(held_out):
     return lambda _: {}
-  check(config)
   wanted = images_looked_at(config, strides, images.shape[1:3])
   held_out, images = (part[evenly_spaced(len(part), wanted)] for part in (held_out, images))
   device = jax.local_devices()[0]

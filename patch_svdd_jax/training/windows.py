@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.sharding import DEVICES, REPLICATED, SHARDED
 
 # (images u8[N, H, W, 3], indices i32[B], corners i32[B, 2], side) -> u8[B, side, side, 3]
@@ -45,21 +44,11 @@ def crop_sharded(images: jax.Array, indices: jax.Array, corners: jax.Array, side
   return cropped
 
 
+# How `config.train.images` lays the training images on the devices, and how they are cropped.
 PLACEMENTS: dict[str, tuple[PartitionSpec, Crop]] = {
   'replicated': (REPLICATED, crop),
   'sharded': (SHARDED, crop_sharded),
 }
-
-
-def placement(name: str) -> tuple[PartitionSpec, Crop]:
-  """How `config.train.images` lays the training images on the devices, and how they are cropped.
-
-  Raises:
-    UserError: there is no such placement.
-  """
-  if name not in PLACEMENTS:
-    raise UserError(f"config.train.images={name!r}: give 'replicated' or 'sharded'")
-  return PLACEMENTS[name]
 
 
 def padded_count(count: int, spec: PartitionSpec, mesh: Mesh) -> int:

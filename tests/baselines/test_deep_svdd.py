@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from patch_svdd_jax import config_rules
 from patch_svdd_jax.baselines import deep_svdd
 from patch_svdd_jax.baselines.deep_svdd import DeepSvdd
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.training import loop
 from tests.support import small_deep_svdd
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 20, 24, 3), dtype=np.uint8)
@@ -174,7 +174,7 @@ def test_patch_wise_is_the_packages_own_training():
   config = default.get_config()
   config.score.update(neighbours=3, coreset=0.5)
   own = deep_svdd.patch_wise(config)
-  loop.check(own)
+  config_rules.validate(own)
   assert (own.train.svdd, own.train.position_weight, own.train.svdd_weight) == ('centre', 0, 1)
   assert (own.score.compare, own.score.neighbours, own.score.coreset) == ('centre', 1, 1)
   assert config.train.svdd == 'neighbour'

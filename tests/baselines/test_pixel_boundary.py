@@ -108,28 +108,6 @@ def test_errors(tmp_path):
     PixelBoundary.load(tmp_path)
 
 
-@pytest.mark.parametrize(
-  ('key', 'value'),
-  [
-    ('components', 0),
-    ('components', 1025),
-    ('stride', 0),
-    ('fitted_patches', 0),
-    ('steps', 0),
-    ('nu', 0.0),
-    ('nu', 1.5),
-    ('gamma', -1.0),
-    ('gamma', float('inf')),
-    ('learning_rate', 0.0),
-    ('kernel', 'cubic'),
-    ('objective', 'hard'),
-  ],
-)
-def test_bad_settings_are_named(key, value):
-  with pytest.raises(UserError, match=rf'^config\.baseline\.{key}='):
-    PixelBoundary.fit('ocsvm_image', tiny_config(**{key: value}), IMAGES)
-
-
 # Patches.
 
 

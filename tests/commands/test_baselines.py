@@ -14,7 +14,6 @@ from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.baselines.raw_patches import RawPatches
 from patch_svdd_jax.commands import baselines as command
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
@@ -131,7 +130,7 @@ def test_the_tables_and_the_bars(finished):
 
 def test_eval_accepts_a_trained_system(finished, capsys):
   workdir = finished[0] / 'patch_svdd'
-  assert main(['eval', '--workdir', str(workdir), '--random_encoder=false']) == 0
+  assert main(['eval', '--workdir', str(workdir), '--no-random-encoder']) == 0
   expected = read(finished[0])['patch_svdd']['maps']
   assert json.loads((workdir / 'eval/metrics.json').read_text())['maps'] == expected
 
@@ -215,10 +214,8 @@ def test_another_config_is_refused(config, finished, capsys):
   ('others', 'words'),
   [
     (['--systems', 'ocsvm'], '--systems ocsvm: give some of ocsvm_image, '),
-    (['--config.baseline.nu=2'], 'config.baseline.nu=2.0: a share'),
-    (['--config.baseline.kernel=cubic'], "config.baseline.kernel='cubic': give one of"),
-    (['--config.score.strides=(8,4)'], 'config.score.strides=(8, 4): give one for each'),
-    (['--config.train.steps=0'], 'config.train.steps=0: give at least 1'),
+    (['--config.baseline.nu=2'], 'config.baseline.nu=2.0: must be a share'),
+    (['--config.train.steps=0'], 'config.train.steps=0: must be at least 1'),
   ],
 )
 def test_a_bad_argument_is_one_line_and_nothing_is_written(config, tmp_path, capsys, others, words):
@@ -233,4 +230,3 @@ def test_a_bad_argument_is_one_line_and_nothing_is_written(config, tmp_path, cap
 def test_the_systems_are_documented():
   assert sorted(baselines.SYSTEMS) == sorted([*baselines.FITTED, *baselines.TRAINED])
   assert all(name in command.__doc__ for name in baselines.SYSTEMS)
-  baselines.check(default.get_config().baseline)

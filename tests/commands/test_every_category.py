@@ -159,7 +159,7 @@ def test_eval_measures_all_anew(trained, tmp_path, capsys):
   before = read(trained)
   shutil.copytree(trained, tmp_path / 'run')
   maps = tmp_path / 'maps'
-  assert main(['eval', f'--workdir={tmp_path / "run"}', f'--mvtec_maps={maps}']) == 0
+  assert main(['eval', f'--workdir={tmp_path / "run"}', f'--mvtec-maps={maps}']) == 0
   assert 'mean of 2' in capsys.readouterr().out
   found = read(tmp_path / 'run')
   assert {name: entry['maps'] for name, entry in found.items()} == {
@@ -172,7 +172,7 @@ def test_one_model_for_all(place, tmp_path, capsys):
   """Its figures by category are those of scikit-learn."""
   workdir, maps = tmp_path / 'run', tmp_path / 'maps'
   assert main([*command(place, workdir, 'multiclass'), '--config.train.steps=3']) == 0
-  assert main(['eval', f'--workdir={workdir}', f'--mvtec_maps={maps}']) == 0
+  assert main(['eval', f'--workdir={workdir}', f'--mvtec-maps={maps}']) == 0
   assert 'mean of 2' in capsys.readouterr().out
   metrics = json.loads((workdir / 'eval/metrics.json').read_text())
   with np.load(workdir / 'eval/maps.npz') as arrays:

@@ -149,7 +149,7 @@ def test_eval_accepts_it(capsys, tmp_path, imported):
   mask[20:30, 20:30] = 255
   save(tmp_path / 'parts/ground_truth/spot/0.png', mask)
   arguments = [
-    '--random_encoder=false',
+    '--no-random-encoder',
     '--config=folder',
     '--config.data.light=kept',
     '--config.train.mean=image',

@@ -49,7 +49,7 @@ def test_version(capsys):
     (['eval'], 'the following arguments are required: --workdir'),
     (['train', '--workdir', 'w'], 'the following arguments are required: --config'),
     (['train', '--conf', 'default', '--workdir', 'w'], 'required: --config'),
-    (['eval', '--workdir', 'w', '--random_encoder=no'], "'no' is neither true nor false"),
+    (['eval', '--workdir', 'w', '--random-encoder=no'], "ignored explicit argument 'no'"),
   ],
 )
 def test_wrong_usage(capsys, arguments, line):

@@ -1,4 +1,4 @@
-"""`patch-svdd predict` and `fit` on a tiny model: what is written, said, and gone on with."""
+"""`patch-svdd predict` and `build-bank` on a tiny model: what is written, said, resumed."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ def test_every_image_gets_a_line(predicted, model, parts, tmp_path):
   assert 'images/s, devices busy' in printed.out
   detector = PatchSVDD.load(model)
   for name in list(found)[:6]:
-    direct = detector.score([np.asarray(Image.open(parts / name))], false_alarm_rate=0.1)
+    direct = detector.predict([np.asarray(Image.open(parts / name))], false_alarm_rate=0.1)
     assert found[name]['score'] == pytest.approx(float(direct.scores[0]), rel=1e-5)
     assert found[name]['p_value'] == pytest.approx(direct.p_values[0])
     assert found[name]['verdict'] == ('alarm' if direct.alarms[0] else 'pass')
@@ -228,17 +228,18 @@ def test_what_it_refuses(model, parts, tmp_path, capsys):
   assert 'no fitted detector' in capsys.readouterr().err
 
 
-def test_fit_calibrates_with_other_settings(model, parts, tmp_path, capsys):
+def test_build_bank_calibrates_with_other_settings(model, parts, tmp_path, capsys):
   """On images of its own, which take the place of those it was trained on."""
   good = tmp_path / 'lit' / 'train' / 'good'
   good.mkdir(parents=True)
   for i in range(6):
     Image.fromarray(photograph(400 + i, light=60)).save(good / f'{i}.png')
   before = Detector.load(model)
-  config = ['--config.data.name=folder', f'--config.data.root={tmp_path / "lit"}']
-  config += [f'--config.data.prepared={tmp_path / "prepared"}']
+  again = ['build-bank', '--workdir', str(model), '--config.data.name=folder']
+  again += [f'--config.data.root={tmp_path / "lit"}']
+  again += [f'--config.data.prepared={tmp_path / "prepared"}']
   try:
-    assert main(['fit', '--workdir', str(model), *config, '--config.calibration.images=4']) == 0
+    assert main([*again, '--config.calibration.images=4']) == 0
     assert 'calibrated by 4 normal images: false-alarm rates from 0.2 up' in capsys.readouterr().out
     after = Detector.load(model)
     assert inspection.calibrated(after).images == 4
@@ -246,7 +247,7 @@ def test_fit_calibrates_with_other_settings(model, parts, tmp_path, capsys):
     for one, other in zip(before.params.values(), after.params.values(), strict=True):
       for name in one:
         np.testing.assert_array_equal(one[name]['kernel'], other[name]['kernel'])
-    assert main(['fit', '--workdir', str(model), *config, '--config.calibration.images=0']) == 0
+    assert main([*again, '--config.calibration.images=0']) == 0
     assert main(command(model, tmp_path / 'found', parts)) == 2
     assert 'the detector is not calibrated' in capsys.readouterr().err
   finally:

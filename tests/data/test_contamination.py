@@ -57,15 +57,7 @@ def test_only_what_is_trained_on_is_contaminated(splits, overlap, tested):
   assert (dataset.train.labels.sum(), dataset.held_out.labels.sum()) == (2, 0)
 
 
-@pytest.mark.parametrize(
-  ('share', 'message'),
-  [
-    (1.0, r'config\.data\.contamination=1: defective images for each normal one, 0 to below 1'),
-    (-0.1, r'config\.data\.contamination=-0\.1: defective'),
-    (float('nan'), r'config\.data\.contamination=nan: defective'),
-    (0.4, r'config\.data\.contamination=0\.4 of 20 normal images takes 8 of the 8 defective'),
-  ],
-)
-def test_refused(splits, share, message):
-  with pytest.raises(UserError, match=f'^{message}'):
-    contamination.mix(*splits, share)
+def test_none_is_left_to_test(splits):
+  words = r'^config\.data\.contamination=0\.4 of 20 normal images takes 8 of the 8 defective'
+  with pytest.raises(UserError, match=words):
+    contamination.mix(*splits, 0.4)

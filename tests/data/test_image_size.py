@@ -36,12 +36,6 @@ def test_sides_cannot_be_left_to_images_that_are_not_there():
     image_size.check_given((8, 0))
 
 
-@pytest.mark.parametrize('size', [(12,), (12, 10, 3), (-1, 10), (12, 1.5), ()])
-def test_what_is_no_size_is_refused(size):
-  with pytest.raises(UserError, match=r'config\.data\.image_size'):
-    image_size.check(size)
-
-
 def test_a_config_gets_the_size_where_a_side_is_open():
   config = default.get_config()
   assert image_size.resolved(config, (3, 4)) is config

@@ -1,12 +1,10 @@
 """Which embeddings are kept, and where their bank lies."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from patch_svdd_jax.detection import bank_building
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
 from patch_svdd_jax.search import block_sizes, coreset, memory_bank
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
@@ -54,19 +52,17 @@ def check_rows(banks, expected):
     np.testing.assert_array_equal(memory_bank.to_rows(bank), expected[k])
 
 
-@pytest.mark.parametrize(
-  ('where', 'kind'), [('', MemoryBank), ('device', MemoryBank), ('host', HostBank)]
-)
-def test_all_embeddings(where, kind, rows):
-  banks = build(bank=where)
+def test_all_embeddings(rows):
+  banks = build()
   assert {k: len(of_scale) for k, of_scale in rows.items()} == {k: 5 * PATCHES[k] for k in PATCHES}
-  assert all(isinstance(bank, kind) for bank in banks.values())
+  assert all(isinstance(bank, MemoryBank) for bank in banks.values())
   check_rows(banks, rows)
 
 
-@pytest.mark.parametrize('where', ['device', 'host'])
-def test_a_share_of_them_is_what_coreset_selects(where, rows):
-  banks = build(bank=where, coreset=0.1)
+@pytest.mark.parametrize('on_host', [False, True])
+def test_a_share_of_them_is_what_coreset_selects(on_host, rows, monkeypatch):
+  monkeypatch.setattr(bank_building, 'lies_on_host', lambda *_: on_host)
+  banks = build(coreset=0.1)
   expected = {}
   for k, of_scale in rows.items():
     count = round(0.1 * len(of_scale))
@@ -100,15 +96,9 @@ class TestWhereItLies:
   NEEDED = 3 * 5 * (2 * 3 + 7 * 9) * 8 * 4
 
   @pytest.mark.parametrize(('spare', 'on_host'), [(1.01, False), (0.99, True)])
-  def test_left_open_the_devices_memory_tells(self, spare, on_host, free):
+  def test_the_devices_memory_tells(self, spare, on_host, free):
     free(spare * self.NEEDED / 0.7 / 4)
     assert bank_building.lies_on_host(score_config(), self.SHAPE, STRIDES) == on_host
-
-  @pytest.mark.parametrize(('where', 'on_host'), [('device', False), ('host', True)])
-  @pytest.mark.parametrize('count', [0, 2**40])
-  def test_or_the_config(self, where, on_host, count, free):
-    free(count)
-    assert bank_building.lies_on_host(score_config(bank=where), self.SHAPE, STRIDES) == on_host
 
   def test_too_large_for_the_devices(self, rows, free):
     free(0)
@@ -119,17 +109,14 @@ class TestWhereItLies:
 
   def test_rows_that_were_saved(self, free):
     rows = np.random.default_rng(0).normal(size=(1030, 8)).astype(np.float32)
-    kinds = {'': MemoryBank, 'device': MemoryBank, 'host': HostBank}
-    for where, kind in kinds.items():
-      assert isinstance(bank_building.place(rows, score_config(bank=where)), kind)
+    assert isinstance(bank_building.place(rows), MemoryBank)
     # One group on each device at a time: 1,024 rows are as many as fit.
     free(0)
-    assert isinstance(bank_building.place(rows[:1024], score_config()), MemoryBank)
-    for where, kind in (kinds | {'': HostBank}).items():
-      bank = bank_building.place(rows, score_config(bank=where))
-      assert isinstance(bank, kind)
-      np.testing.assert_array_equal(memory_bank.to_rows(bank), rows)
-      assert kind is MemoryBank or bank.chunk == 1024
+    assert isinstance(bank_building.place(rows[:1024]), MemoryBank)
+    bank = bank_building.place(rows)
+    assert isinstance(bank, HostBank)
+    assert bank.chunk == 1024
+    np.testing.assert_array_equal(memory_bank.to_rows(bank), rows)
 
   @pytest.mark.parametrize('dim', [8, 64])
   def test_two_chunks_and_their_copies_fit(self, dim, free):
@@ -138,42 +125,6 @@ class TestWhereItLies:
     assert chunk % (4 * 256) == 0
     # On each of four devices: three copies of two chunks' rows.
     assert 0.99 * 0.7e8 < chunk / 4 * 2 * 3 * dim * 4 <= 0.7e8
-
-
-@pytest.mark.parametrize('bank', ['device', 'host'])
-@pytest.mark.parametrize(
-  ('screen', 'dtype'), [('', jnp.float32), ('float32', jnp.float32), ('bfloat16', jnp.bfloat16)]
-)
-def test_the_screen_s_type(bank, screen, dtype):
-  placed = bank_building.place(np.ones((3, 8), np.float32), score_config(bank=bank, screen=screen))
-  assert (placed.dtype if bank == 'host' else placed.vectors.dtype) == dtype
-
-
-@pytest.mark.parametrize(
-  ('name', 'value', 'allowed'),
-  [
-    ('coreset', 0.0, 'above 0, at most 1'),
-    ('coreset', -0.5, 'above 0, at most 1'),
-    ('coreset', 1.5, 'above 0, at most 1'),
-    ('coreset', float('nan'), 'above 0, at most 1'),
-    ('outliers', -0.1, 'share of the bank, 0 to below 1'),
-    ('outliers', 1.0, 'share of the bank, 0 to below 1'),
-    ('outliers', float('nan'), 'share of the bank, 0 to below 1'),
-    ('screen', 'float16', "must be '', 'float32' or 'bfloat16'"),
-    ('bank', 'disk', "must be '', 'device' or 'host'"),
-    ('neighbours', 0, 'at least 1'),
-    ('compare', 'median', "must be 'patches' or 'centre'"),
-  ],
-)
-def test_what_means_nothing_is_refused(name, value, allowed):
-  message = rf'^config\.score\.{name}={value!r}: [^\n]*{allowed}[^\n]*$'
-  with pytest.raises(UserError, match=message):
-    build(**{name: value})
-
-
-def test_a_centre_has_no_outliers():
-  with pytest.raises(UserError, match=r'has one row: leave [^\n]* outliers at 0'):
-    build(compare='centre', outliers=0.1)
 
 
 def test_outliers_are_dropped_at_each_scale(rows):
@@ -188,15 +139,6 @@ def test_outliers_are_dropped_at_each_scale(rows):
     assert all(row.tobytes() in everywhere for row in memory_bank.to_rows(bank))
   assert built.dropped.shape == (5,)
   np.testing.assert_allclose(built.dropped.sum() * (6 + 63), 6 + 63)
-
-
-def test_a_centre_has_no_neighbours():
-  with pytest.raises(UserError, match=r"compare='centre' has one row: leave [^\n]*neighbours"):
-    build(compare='centre', neighbours=2)
-
-
-def test_what_is_set_by_default_is_allowed():
-  bank_building.check(tiny_config().score)
 
 
 def test_progress_is_of_batches_and_then_of_choices():

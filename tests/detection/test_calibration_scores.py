@@ -8,7 +8,6 @@ import pytest
 from patch_svdd_jax.data import Split, appearance
 from patch_svdd_jax.detection import anomaly_map, calibration_scores
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import init_encoder
@@ -172,11 +171,3 @@ def test_it_is_saved_with_the_model(detector, calibrated, tmp_path):
   assert found.statistics.keys() == expected.statistics.keys()
   for name, values in expected.statistics.items():
     np.testing.assert_array_equal(found.statistics[name], values)
-
-
-@pytest.mark.parametrize(('key', 'value'), [('images', -1), ('folds', 1)])
-def test_settings_that_mean_nothing(key, value):
-  config = tiny_config()
-  config.calibration[key] = value
-  with pytest.raises(UserError, match=rf'config\.calibration\.{key}={value}'):
-    calibration_scores.check(config.calibration)

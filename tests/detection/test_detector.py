@@ -29,8 +29,8 @@ def tiny_config(**train):
   config.encoder.update(
     {'receptive_field': 16, 'depth': 3, 'width': 0.25, 'embed_dim': 8, 'scales': SCALES}
   )
-  # Several batches, several blocks of queries and of rows, none of them full.
-  config.score.update({'strides': STRIDES, 'batch_size': 1, 'query_block': 100})
+  # Several batches, the last of which is not full.
+  config.score.update({'strides': STRIDES, 'batch_size': 1})
   config.train.update(train)
   return config
 

@@ -22,10 +22,8 @@ def rows():
   return rows.astype(np.float32)
 
 
-def placing(bank):
-  config = tiny_config()
-  config.score.bank = bank
-  return lambda part, screen: bank_building.place(part, config, screen)
+def on_host(part, screen):
+  return memory_bank.on_host(part, 64, screen=screen)
 
 
 def brute_force(rows):
@@ -43,9 +41,9 @@ def brute_force(rows):
   return expected
 
 
-@pytest.mark.parametrize('bank', ['device', 'host'])
-def test_distances_to_the_images_of_other_folds(rows, bank):
-  found = outliers.outlyingness(rows, placing(bank))
+@pytest.mark.parametrize('place', [bank_building.place, on_host])
+def test_distances_to_the_images_of_other_folds(rows, place):
+  found = outliers.outlyingness(rows, place)
   np.testing.assert_allclose(found, brute_force(rows), rtol=1e-6)
 
 
@@ -53,23 +51,23 @@ def test_patches_of_the_image_and_of_its_neighbours_do_not_count(rows):
   """The same defect in images that were taken one after another is as outlying as one alone."""
   twice = rows.copy()
   twice[8] = twice[7]  # of one run
-  found = outliers.outlyingness(twice, placing('device'))
+  found = outliers.outlyingness(twice, bank_building.place)
   assert found[7:9, 2:4].min() > 10
   assert np.sort(found.ravel())[-6] < 10
 
 
 def test_the_farthest_are_dropped(rows):
-  kept = outliers.inliers(rows, 3 / (IMAGES * PATCHES), placing('device'))
+  kept = outliers.inliers(rows, 3 / (IMAGES * PATCHES), bank_building.place)
   assert np.argwhere(~kept).tolist() == [[7, 2], [7, 3], [15, 5]]
 
 
 @pytest.mark.parametrize(('share', 'count'), [(0.0, 0), (0.1, 14), (0.5, 69)])
 def test_how_many_are_dropped(rows, share, count):
-  assert (~outliers.inliers(rows, share, placing('device'))).sum() == count
+  assert (~outliers.inliers(rows, share, bank_building.place)).sum() == count
 
 
 def test_a_single_image_has_nothing_to_be_compared_with(rows):
-  assert outliers.inliers(rows[:1], 0.5, placing('device')).all()
+  assert outliers.inliers(rows[:1], 0.5, bank_building.place).all()
 
 
 def test_what_is_dropped_does_not_reach_the_coreset_and_is_told_by_image(rows):
@@ -83,4 +81,4 @@ def test_what_is_dropped_does_not_reach_the_coreset_and_is_told_by_image(rows):
   # Of two scales, of which the other one drops nothing.
   both = [reduced.inliers, np.ones((IMAGES, 2 * PATCHES), bool)]
   np.testing.assert_allclose(bank_building.dropped_shares(both), expected / 3)
-  assert memory_bank.to_rows(bank_building.place(reduced.rows, config)).shape == (68, DIM)
+  assert memory_bank.to_rows(bank_building.place(reduced.rows)).shape == (68, DIM)

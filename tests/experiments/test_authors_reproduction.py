@@ -34,7 +34,7 @@ def test_screw(shared_data, tmp_path):
     f'--config.data.prepared={tmp_path / "prepared"}',
     '--config.data.resize=nearest',
     '--config.score.strides=(16,4)',
-    '--random_encoder=false',
+    '--no-random-encoder',
   ]
   run('eval', '--workdir', workdir, *arguments)
   maps = json.loads((tmp_path / 'authors/eval/metrics.json').read_text())['maps']

@@ -279,7 +279,7 @@ def test_only_the_first_process_prints_and_logs(finished):
 
 def test_two_processes_evaluate_as_one(finished, quick_compilation):
   two, _, _ = finished
-  arguments = ['eval', '--workdir', str(two), '--random_encoder=false']
+  arguments = ['eval', '--workdir', str(two), '--no-random-encoder']
   figures = []
   assert main(arguments) == 0
   figures.append(json.loads((two / 'eval' / 'metrics.json').read_text())['maps'])

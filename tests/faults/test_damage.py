@@ -136,7 +136,7 @@ def test_a_damaged_detector_is_named_and_fitted_anew(root, workdir, tmp_path, ca
     assert f'{workdir}/model/1 is damaged (' in line
     assert 'remove' in line
   shutil.rmtree(workdir / 'model')
-  assert main(['fit', '--workdir', str(workdir)]) == 0
+  assert main(['build-bank', '--workdir', str(workdir)]) == 0
   assert main(predict) == 0
 
 

@@ -178,9 +178,9 @@ def test_train_on_small_disks(root, environment, tmp_path):
 
 
 @pytest.mark.slow
-def test_eval_fit_and_sweep_on_small_disks(root, trained, environment, tmp_path):
+def test_eval_build_bank_and_sweep_on_small_disks(root, trained, environment, tmp_path):
   def commands(disk):
-    return [programs.evaluate(disk / 'run'), ['fit', '--workdir', str(disk / 'run')]]
+    return [programs.evaluate(disk / 'run'), ['build-bank', '--workdir', str(disk / 'run')]]
 
   rooms = [0, *range(4096, 900_000, 120_000), 1_500_000, 8_000_000]
   found = on_small_disks(tmp_path, environment, commands, rooms, trained)

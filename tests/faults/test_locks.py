@@ -36,7 +36,7 @@ def commands(folder):
     ['train', *config],
     ['sweep', *config],
     ['baselines', *config],
-    ['fit', '--workdir', str(folder)],
+    ['build-bank', '--workdir', str(folder)],
     ['reproduce', '--data', 'data', '--train', 'mvtec', '--workdir', str(folder)],
     programs.predict('model', folder, 'images'),
   ]

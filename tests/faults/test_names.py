@@ -41,7 +41,7 @@ def test_names_of_all_kinds_go_through_train_eval_and_predict(tmp_path, capsys):
   config = programs.config_for(tmp_path / 'any')
   workdir, found = tmp_path / 'ü name', tmp_path / os.fsdecode(b'found \xfe')
   assert main(['train', '--config', config, '--workdir', str(workdir), *data]) == 0
-  assert main(programs.evaluate(workdir, '--random_encoder=false')) == 0
+  assert main(programs.evaluate(workdir, '--no-random-encoder')) == 0
   with np.load(workdir / 'eval' / 'maps.npz') as maps:
     evaluated = set(maps['names'].tolist())
   assert {f'test/bad <1>/{name}' for name in names} < evaluated

@@ -39,7 +39,7 @@ def test_read_only_folders_are_one_line_at_once_and_prepared_ones_are_read(tmp_p
     programs.train(root, workdir),
     programs.evaluate(workdir),
     programs.predict('model', folder / 'found', root),
-    ['fit', '--workdir', str(workdir)],
+    ['build-bank', '--workdir', str(workdir)],
     ['export', '--model', 'model', '--output', str(folder / 'parts.onnx')],
     ['sweep', '--config', config, '--workdir', str(workdir)],
     ['baselines', '--config', config, '--workdir', str(workdir)],

@@ -117,12 +117,6 @@ def test_scales_that_are_no_levels_are_refused(scales):
     architecture.from_config(encoder_config(scales=scales))
 
 
-@pytest.mark.parametrize('settings', [{'width': 0.0}, {'embed_dim': 0}, {'channels': ()}])
-def test_empty_layers_are_refused(settings):
-  with pytest.raises(UserError, match=r'config\.encoder: width and embed_dim'):
-    architecture.from_config(encoder_config(**settings))
-
-
 def test_quadrants_must_lie_on_the_lowest_levels_grid():
   # With three strided layers the 20-pixel level has outputs every 8 pixels, none of them at 20.
   config = encoder_config(

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.training import collapse, loop, train_state
+from patch_svdd_jax.training import loop, train_state
 from patch_svdd_jax.training.collapse import CollapseError, CollapseWatch
 
 
@@ -112,16 +111,6 @@ def test_of_few_pairs_more_may_be_right_by_chance():
   lucky = [(0.004, 0.12), (0.00001, 0.375)]  # 3 of 8 pairs; 1 is expected, with a deviation of .94
   assert list(reports(lucky, lucky, config=few)) == [10]
   assert reports(lucky, lucky, config=tiny_config(steps_per_call=100)) == {}
-
-
-def test_unknown_values_are_refused():
-  config = tiny_config(on_collapse='ignore')
-  with pytest.raises(
-    UserError, match=r"config\.train\.on_collapse='ignore': give 'warn' or 'stop'"
-  ):
-    loop.check(config)
-  with pytest.raises(UserError, match='on_collapse'):
-    collapse.check(config.train)
 
 
 class Notes:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from patch_svdd_jax.errors import UserError
+from patch_svdd_jax import config_rules
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.encoder import Encoder
 from patch_svdd_jax.system.batching import pad_images
@@ -154,7 +154,7 @@ def test_crops_and_their_pairs_are_drawn_apart():
   ('images_lie', 'devices'), [('replicated', 2), ('replicated', 4), ('sharded', 2), ('sharded', 4)]
 )
 def test_devices_change_no_pair(images_lie, devices):
-  spec, crop = windows.placement(images_lie)
+  spec, crop = windows.PLACEMENTS[images_lie]
   mesh, images = mesh_of(devices), coded_images()
   sample = jax.shard_map(
     make_sampler(crops_config(), crop),
@@ -213,32 +213,10 @@ def test_an_embedding_is_that_of_the_patch_behind_its_point():
       np.testing.assert_allclose(getattr(pairs, name), alone, atol=1e-5, err_msg=f'{scale} {name}')
 
 
-# What is refused.
-
-
-@pytest.mark.parametrize(
-  ('train', 'words'),
-  [
-    ({'crop_size': 30}, r'crop_size=30: pairs of 16-pixel patches need 31'),
-    ({'crop_size': 40}, r'crop_size=40: .* need images of 41 pixels, .*image_size is 40'),
-    ({'crops': 3}, r'crops=3: give a number that divides config\.train\.batch_size=16'),
-    ({'crops': 0}, r'crops=0: give a number'),
-    ({'crops': -4}, r'crops=-4: give a number'),
-  ],
-  ids=lambda value: '' if isinstance(value, dict) else value,
-)
-def test_useless_crops_are_refused_by_name(train, words):
-  config = crops_config()
-  crops.check(config)
-  config.train.update(train)
-  with pytest.raises(UserError, match=words):
-    crops.check(config)
-
-
 def test_the_smallest_crops_and_images_that_pass_do_hold_pairs():
   config = crops_config(image_size=(32, 32))
   config.train.crop_size = 31
-  crops.check(config)
+  config_rules.validate(config)
   side = (31 - 16) // NATIVE + 1
   points = jit(lambda key: crops.draw_points(key, side, *crops.offsets(16, NATIVE), 400))(keys()[0])
   for at in (points.first, points.second, points.anchor):
@@ -248,14 +226,3 @@ def test_the_smallest_crops_and_images_that_pass_do_hold_pairs():
   shift = np.asarray(jax.vmap(lambda u: sampling.neighbour_shift(u, 1))(uniform[:, 2]))
   first = np.asarray(jax.vmap(sampling.first_of_pair, (0, 0, None))(uniform[:, :2], shift, 1))
   assert set(first.ravel()) == set((first + shift).ravel()) == {0, 1}
-
-
-def test_a_native_stride_between_whose_multiples_no_neighbour_lies_is_refused():
-  config = crops_config()
-  # Points are 8 pixels apart; a neighbour of a 16-pixel patch lies 12 to 15 away.
-  config.encoder.update(
-    receptive_field=16, depth=4, strided_layers=3, strided_kernel=2, scales=(16,)
-  )
-  assert architecture.from_config(config.encoder).native_stride == 8
-  with pytest.raises(UserError, match=r'16-pixel .* 12 to 15 pixels .* native stride .* 8'):
-    crops.check(config)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.sharding import all_devices
 from patch_svdd_jax.training import loop, train_state, train_step
 from patch_svdd_jax.training.checkpoints import Checkpoints
@@ -319,34 +318,6 @@ def test_images_are_dealt_out_where_they_are_sharded():
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(hyperparams))
     assert images.sharding.is_fully_replicated == (name == 'replicated')
   assert not images[COUNT:].any()
-
-
-@pytest.mark.parametrize(
-  ('section', 'changes', 'words'),
-  [
-    ('train', {'steps': 0}, r'config\.train\.steps=0: give at least 1'),
-    ('train', {'steps_per_call': 0}, r'config\.train\.steps_per_call=0'),
-    ('train', {'batch_size': -1}, r'config\.train\.batch_size=-1'),
-    ('train', {'accumulate': 0}, r'config\.train\.accumulate=0'),
-    ('train', {'batch_size': 6}, r'batch_size=6 cannot be divided among 4 devices'),
-    ('train', {'optimizer': 'sgd'}, r"config\.train\.optimizer='sgd'"),
-    ('train', {'compute': 'float16'}, r"config\.train\.compute='float16'"),
-    ('train', {'pairs': 'crops', 'crop_size': 9}, r'config\.train\.crop_size=9'),
-    ('checkpoint', {'every': 0}, r'config\.checkpoint\.every=0'),
-    ('checkpoint', {'keep': 0}, r'config\.checkpoint\.keep=0'),
-    ('train', {'decay': 'linear'}, r"config\.train\.decay='linear'"),
-    ('data', {'image_size': (48, 16)}, r'48x16 pixels are too small .* 16-pixel'),
-    ('encoder', {'depth': 1}, r'config\.encoder\.depth=1'),
-    ('encoder', {'scales': (24,)}, r'config\.encoder\.scales=\(24,\)'),
-  ],
-  ids=lambda value: '' if isinstance(value, dict) else value,
-)
-def test_useless_settings_are_refused_by_name(section, changes, words):
-  config = tiny_config()
-  loop.check(config)
-  config[section].update(changes)
-  with pytest.raises(UserError, match=words):
-    loop.check(config)
 
 
 def test_pairs_of_a_step():

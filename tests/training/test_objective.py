@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.training import objective, train_state, windows
 from tests.detection.test_detector import random_params
 from tests.support.runs import COUNT, IMAGES, MEAN, assert_close, tiny_config
@@ -192,24 +191,3 @@ def test_bfloat16_computes_nearly_the_same_from_float32_to_float32():
 def test_what_a_step_draws_has_a_key_each():
   assert objective.examples(tiny_config(batch_size=BATCH)) == BATCH
   assert objective.examples(tiny_config(pairs='crops', batch_size=BATCH, crops=2)) == 2
-
-
-@pytest.mark.parametrize(
-  ('train', 'words'),
-  [
-    ({'pairs': 'images'}, r"config\.train\.pairs='images': give 'patches' or 'crops'"),
-    ({'compute': 'float16'}, r"config\.train\.compute='float16': give 'float32' or 'bfloat16'"),
-    ({'images': 'host'}, r"config\.train\.images='host'"),
-    ({'position_pairs': 'any'}, r"config\.train\.position_pairs='any'"),
-    ({'pairs': 'crops', 'crop_size': 20}, r'config\.train\.crop_size=20'),
-  ],
-  ids=lambda value: '' if isinstance(value, dict) else value,
-)
-def test_useless_settings_are_refused_by_name(train, words):
-  with pytest.raises(UserError, match=words):
-    objective.check(tiny_config(**train))
-
-
-def test_pairs_of_patches_ask_nothing_of_crops():
-  objective.check(tiny_config(crops=0, crop_size=1))
-  objective.check(tiny_config(pairs='crops', position_pairs='clip'))

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import REPLICATED, SHARDED, place
 from patch_svdd_jax.training import sampling, windows
@@ -156,22 +155,6 @@ def test_whole_numbers_are_chosen_evenly_and_within_their_bounds():
   np.testing.assert_array_equal(np.bincount(sampling.choose(every, 0, 6)), 10)
 
 
-@pytest.mark.parametrize(
-  ('image_size', 'patch', 'mode', 'needed'),
-  [((64, 256), 64, 'clip', 65), ((256, 126), 64, 'valid', 127), ((20, 20), 32, 'valid', 63)],
-)
-def test_images_too_small_for_pairs_are_refused(image_size, patch, mode, needed):
-  with pytest.raises(UserError, match=rf'{image_size[0]}x{image_size[1]} .* which need {needed}: '):
-    sampling.check_pairs(image_size, patch, mode)
-  enough = tuple(max(extent, needed) for extent in image_size)
-  sampling.check_pairs(enough, patch, mode)
-
-
-def test_unknown_mode_is_refused():
-  with pytest.raises(UserError, match=r"position_pairs='wrap': give 'clip' or 'valid'"):
-    sampling.check_pairs((256, 256), 64, 'wrap')
-
-
 # What the sampler cuts out. Each pixel of these images says where it is: row, column, image.
 
 PATCH, COUNT = 16, 5
@@ -259,7 +242,7 @@ def test_a_pair_depends_on_its_own_key_alone():
   ('images_lie', 'devices'), [('replicated', 2), ('replicated', 4), ('sharded', 2), ('sharded', 4)]
 )
 def test_devices_change_no_pair(images_lie, devices):
-  spec, crop = windows.placement(images_lie)
+  spec, crop = windows.PLACEMENTS[images_lie]
   mesh, images = mesh_of(devices), coded_images()
   sample = jax.shard_map(
     sampling.make_sampler(PATCH, 'valid', augmentation(), COUNT, crop),

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.encoder import Encoder, PositionClassifier
 from patch_svdd_jax.system import sharding
-from patch_svdd_jax.training import loop, sampling, train_state, validation
+from patch_svdd_jax.training import sampling, train_state, validation
 
 SIZE = (40, 48)
 STRIDES = {32: 8, 16: 4}
@@ -177,13 +176,6 @@ def test_nearest_distances(offset, spread):
   found = jax.jit(validation.nearest_distances)(queries - centre, rows - centre)
   apart = np.linalg.norm(np.float64(queries)[:, None] - np.float64(rows)[None], axis=-1)
   np.testing.assert_allclose(found, apart.min(axis=1), rtol=1e-5, atol=2e-7 * offset)
-
-
-def test_no_images_to_look_at_is_refused():
-  config = tiny_config()
-  config.checkpoint.validation_images = 0
-  with pytest.raises(UserError, match=r'config\.checkpoint\.validation_images=0: give at least 1'):
-    loop.check(config)
 
 
 @pytest.mark.parametrize(('side', 'count'), [(256, 16), (1024, 16), (2048, 4), (8192, 1)])

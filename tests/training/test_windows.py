@@ -7,7 +7,6 @@ import ml_collections
 import numpy as np
 import pytest
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import SHARDED, place
 from patch_svdd_jax.training import augment, windows
@@ -50,7 +49,7 @@ def squares(images):
 )
 def test_windows_are_slices_wherever_the_images_lie(name, devices, count):
   mesh, images = mesh_of(devices), random_images(count)
-  spec, crop = windows.placement(name)
+  spec, crop = windows.PLACEMENTS[name]
   padded = pad_images(images, 8) if spec == SHARDED else images
   crop_shares = jax.shard_map(
     lambda *given: crop(*given, SIDE),
@@ -64,11 +63,6 @@ def test_windows_are_slices_wherever_the_images_lie(name, devices, count):
   )
   assert found.dtype == np.uint8
   np.testing.assert_array_equal(found, squares(images))
-
-
-def test_unknown_placement_is_refused():
-  with pytest.raises(UserError, match=r"images='host': give 'replicated' or 'sharded'"):
-    windows.placement('host')
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from patch_svdd_jax.reporting.html.page import (
   Table,
 )
 
-HEADLINES = ('image_auroc', 'pixel_auroc', 'aupro_30')
+HEADLINES = (*metrics.AUROCS, 'aupro_30')
 NOTE = 'F1 is at the threshold that is best for these test labels.'
 
 

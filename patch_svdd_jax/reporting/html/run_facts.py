@@ -8,11 +8,11 @@ import numpy as np
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.models.encoder import CHANCE
 from patch_svdd_jax.reporting import learning_curves
 from patch_svdd_jax.reporting.html import charts
 from patch_svdd_jax.reporting.html.charts import Chart
 from patch_svdd_jax.reporting.html.page import Fact, Setting
-from patch_svdd_jax.training import checkpoint_selection
 
 # Curves of training by what the monitor calls them: title, and unit of the y-axis.
 TRAINING = {
@@ -88,7 +88,7 @@ def _chart(name: str, scales: Sequence[str], history: Sequence[Mapping[str, floa
       chart.axes.plot(x, y, '--o', color=colour, markersize=4, label=label)
   if name == 'position_accuracy':
     look: dict[str, Any] = {'color': charts.RED, 'linestyle': ':', 'linewidth': 1.75}
-    chart.axes.axhline(checkpoint_selection.CHANCE, **look, label='chance')
+    chart.axes.axhline(CHANCE, **look, label='chance')
   return chart
 
 

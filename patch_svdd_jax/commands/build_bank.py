@@ -4,41 +4,36 @@
 other normal images of the same parts (a new lamp, a new camera), and for imported weights, which
 come without images. The detector that was there is replaced once the new one is whole.
 
-  patch-svdd fit --workdir runs/parts --config.score.strides='(8,4)' --config.calibration.images=500
-  patch-svdd fit --workdir runs/authors --config mvtec:screw --config.data.root=DATA
+  patch-svdd build-bank --workdir runs/parts --config.score.strides='(8,4)'
+  patch-svdd build-bank --workdir runs/authors --config mvtec:screw --config.data.root=DATA
 """
 
 import argparse
-import pathlib
+import operator
 from collections.abc import Sequence
 
 from patch_svdd_jax import data
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.detection import bank_building, calibration_scores
 from patch_svdd_jax.experiments.evaluation_run import read_config, restore_encoder
 from patch_svdd_jax.experiments.training_run import fit_detector
 from patch_svdd_jax.system import distributed
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
+# What one run at a time may write to.
+output_folder = operator.attrgetter('workdir')
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of `fit`."""
+  """Adds the options of `build-bank`."""
   console.add_config_argument(parser, required=False)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
   console.add_distributed_argument(parser)
-
-
-def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
-  return pathlib.Path(options.workdir)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Fits, calibrates, saves."""
   workdir = options.workdir
   config = read_config(options.config, rest, workdir)
-  bank_building.check(config.score)
-  calibration_scores.check(config.calibration)
   dataset = data.load(config.data)
   console.warn_of_duplicates(dataset)
   distributed.meet()

@@ -1,0 +1,221 @@
+"""What a config may hold: every wrong value by name, all at once, in one line."""
+
+import pytest
+
+from patch_svdd_jax import config_rules, configuration
+from patch_svdd_jax.configs import default
+from patch_svdd_jax.data import images
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.training import objective, optimizer, windows
+
+NAN, INFINITY = float('nan'), float('inf')
+
+# A small encoder of native stride 2, on images that hold its pairs.
+SMALL = {
+  'data.image_size': (40, 48),
+  'encoder.receptive_field': 16,
+  'encoder.depth': 3,
+  'encoder.scales': (16,),
+  'score.strides': (8,),
+  'train.batch_size': 16,
+  'train.crops': 4,
+  'train.crop_size': 31,
+}
+CROPS = {'train.pairs': 'crops'}
+VALID = {'train.position_pairs': 'valid'}
+CENTRE = {'score.compare': 'centre'}
+# Points are 8 pixels apart; a neighbour of a 16-pixel patch lies 12 to 15 away.
+SPARSE = CROPS | {'encoder.depth': 4, 'encoder.strided_layers': 3, 'encoder.strided_kernel': 2}
+
+
+def small(**changes):
+  config = default.get_config()
+  config.update_from_flattened_dict(SMALL | changes)
+  return config
+
+
+def refusal(config, **options):
+  with pytest.raises(UserError) as caught:
+    config_rules.validate(config, **options)
+  line = str(caught.value)
+  assert line.isprintable()
+  return line
+
+
+@pytest.mark.parametrize('key', default.CHOICES)
+def test_an_unknown_choice_is_refused(key):
+  choices = default.CHOICES[key]
+  config = default.get_config()
+  words = ' or '.join(map(repr, choices))
+  config.update_from_flattened_dict({key: 'nonsense'})
+  assert refusal(config) == f"config.{key}='nonsense': must be {words}"
+
+
+def test_what_can_be_chosen_is_what_there_is():
+  known = {
+    'data.resize': images.FILTERS,
+    'train.pairs': objective.PAIRS,
+    'train.images': windows.PLACEMENTS,
+    'train.compute': objective.COMPUTE,
+    'train.optimizer': optimizer.OPTIMIZERS,
+    'train.learning_rate_scaling': optimizer.SCALINGS,
+  }
+  for key, table in known.items():
+    assert set(default.CHOICES[key]) == set(table)
+  for key in default.CHOICES:
+    assert (
+      dict(configuration.flatten(default.get_config()))[f'config.{key}'] in default.CHOICES[key]
+    )
+
+
+OUTSIDE = {
+  'at least 0': [-1],
+  'at least 1': [0, -4],
+  'at least 1, at most 1024': [0, 1025],
+  'at least 2': [1],
+  'above 0': [0.0, -0.5, NAN, INFINITY],
+  'a share, 0 to below 1': [-0.1, 1.0, 1.5, NAN],
+  'a share, above 0, at most 1': [0.0, -0.5, 1.5, NAN],
+}
+
+
+@pytest.mark.parametrize('words', default.RANGES)
+def test_values_out_of_range_are_refused(words):
+  for key in default.RANGES[words][1]:
+    for value in OUTSIDE[words]:
+      config = default.get_config()
+      like = dict(configuration.flatten(config))[f'config.{key}']
+      value = (*like[1:], value) if isinstance(like, tuple) else type(like)(value)
+      config.update_from_flattened_dict({key: value})
+      assert refusal(config) == f'config.{key}={value!r}: must be {words}'
+
+
+def test_numbers_that_are_none_or_endless_are_refused():
+  for key in ('train.learning_rate', 'train.svdd_weight', 'train.augment.gain'):
+    for value in (NAN, INFINITY):
+      config = default.get_config()
+      config.update_from_flattened_dict({key: value})
+      assert refusal(config) == f'config.{key}={value}: must be at least 0'
+
+
+@pytest.mark.parametrize(
+  ('changes', 'expected'),
+  [
+    ({'data.image_size': (40,)}, 'config.data.image_size=(40,): must be (height, width) in whole'),
+    ({'data.image_size': (40, 48, 3)}, 'config.data.image_size=(40, 48, 3): must be (height, '),
+    ({'data.image_size': (40, -1)}, 'config.data.image_size=(40, -1): must be (height, width)'),
+    ({'encoder.depth': 1}, 'config.encoder.depth=1 cannot map 16x16 pixels to 1x1: depths from 2'),
+    ({'encoder.scales': (24,)}, 'config.encoder.scales=(24,): give different values out of 16, '),
+    ({'score.strides': (8, 4)}, 'config.score.strides=(8, 4): give one for each of config.encoder'),
+    ({'score.strides': (3,)}, "a stride of 3 at K=16 is not a multiple of the encoder's native"),
+    ({'score.tile': 9}, 'config.score.tile=9: give at least 16 pixels for patches of 16 at'),
+    ({'score.tile': -5}, 'config.score.tile=-5: give at least 16 pixels'),
+    (CENTRE | {'score.neighbours': 2}, "config.score.compare='centre' has one row: leave config."),
+    (CENTRE | {'score.coreset': 0.5}, "config.score.compare='centre' has one row: leave config."),
+    (CENTRE | {'score.outliers': 0.1}, "config.score.compare='centre' has one row: leave config."),
+    (
+      {'train.warmup_steps': 11, 'train.steps': 10},
+      'config.train.warmup_steps=11: must be at most config.train.steps=10',
+    ),
+    (CROPS | {'train.crop_size': 30}, 'config.train.crop_size=30: pairs of 16-pixel patches need'),
+    (CROPS | {'train.crops': 3}, 'config.train.crops=3: must divide config.train.batch_size=16, '),
+    (SPARSE, "config.train.pairs='crops': neighbours of 16-pixel patches lie 12 to 15 pixels away"),
+    (
+      CROPS | {'train.crop_size': 40},
+      (
+        'images of 40x48 pixels are too small for two views of a crop (config.train.crop_size=40), '
+        'which need 41: enlarge config.data.image_size or make crops smaller'
+      ),
+    ),
+    (
+      {'data.image_size': (48, 16)},
+      "images of 48x16 pixels are too small for 'clip' pairs of 16-pixel patches, which need 17: ",
+    ),
+    (
+      VALID | {'data.image_size': (30, 0)},
+      "images of 30x0 pixels are too small for 'valid' pairs of 16-pixel patches, which need 31: ",
+    ),
+    (
+      {'train.batch_size': 6},
+      'config.train.batch_size=6 cannot be divided among 4 devices x config.train.accumulate=1: ',
+    ),
+  ],
+)
+def test_what_does_not_fit_together_is_refused(changes, expected):
+  line = refusal(small(**changes))
+  assert line.startswith(expected)
+  assert '; ' not in line
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    CROPS,
+    CROPS | VALID | {'data.image_size': (32, 0)},
+    {'data.image_size': (17, 17)},
+    VALID | {'data.image_size': (31, 31)},
+    {'data.image_size': (0, 0)},
+    {'train.warmup_steps': 10, 'train.steps': 10},
+    {'train.crop_size': 1, 'train.crops': 3},  # nobody asks where pairs are patches
+    {'score.tile': 0},
+    {'score.tile': 16},
+    {'encoder.scales': (16, 32), 'score.strides': (8, 4)},
+    CENTRE,
+  ],
+  ids=str,
+)
+def test_what_fits_together(changes):
+  config_rules.validate(small(**changes))
+
+
+def test_without_training_neither_images_nor_devices_need_to_suit_it():
+  for changes in ({'data.image_size': (16, 16)}, {'train.batch_size': 6}):
+    config = small(**changes)
+    config_rules.validate(config, training=False)
+    refusal(config)
+
+
+def test_all_mistakes_are_named_at_once():
+  line = refusal(
+    small(
+      **{
+        'data.resize': 'area',
+        'train.steps': 0,
+        'train.warmup_steps': 5,  # not blamed: it is steps that is wrong
+        'train.pairs': 'crops',
+        'train.crops': 3,
+        'encoder.depth': 1,
+        'score.strides': (8, 3),  # may be right for a right encoder
+        'score.coreset': 2.0,
+        'data.image_size': (9,),
+      }
+    )
+  )
+  assert [part.partition('=')[0] for part in line.split('; ')] == [
+    'config.data.resize',
+    'config.train.steps',
+    'config.score.coreset',
+    'config.data.image_size',
+    'config.encoder.depth',
+    'config.train.crops',
+  ]
+
+
+def test_keys_and_types_are_those_of_the_defaults():
+  config = default.get_config().unlock()
+  del config.train.steps
+  config.data.colour = 'red'
+  with config.ignore_type():
+    config.seed = 'many'
+  line = refusal(config)
+  assert line.startswith('config: ')
+  for part in ('no such key: config.data.colour', 'lacks config.train.steps', 'config.seed='):
+    assert part in line
+
+
+def test_a_config_by_name():
+  config = config_rules.read('laptop:grass', ['--config.train.steps=70'])
+  assert (config.data.category, config.train.steps) == ('grass', 70)
+  with pytest.raises(UserError, match=r'^config\.train\.steps=-7: must be at least 1$'):
+    config_rules.read('laptop:grass', ['--config.train.steps=-7', '--config.train.warmup_steps=0'])
