@@ -14,8 +14,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-import numpy as np
-
 from patch_svdd_jax.errors import UserError
 
 # No space left, over the quota, over the largest size of a file.
@@ -151,7 +149,7 @@ def write_json(path: pathlib.Path, contents: Any) -> None:
 
 def to_json(value: Any) -> Any:
   """Returns plain JSON values: a numpy scalar as a number, NaN and infinities as None (null)."""
-  if isinstance(value, np.generic):
+  if hasattr(value, 'dtype'):  # numpy is not imported for this: all commands wait for this module
     value = value.item()
   if isinstance(value, Mapping):
     return {key: to_json(item) for key, item in value.items()}
