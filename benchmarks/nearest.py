@@ -32,6 +32,7 @@ from benchmarks.peers import PLAIN, Peer, Search, prepare_plain_scan
 from patch_svdd_jax import commands
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.search import memory_bank, nearest
 from patch_svdd_jax.system import figures
 from patch_svdd_jax.system.batching import Progress
@@ -300,7 +301,7 @@ def print_rows(
       [*line, f'{row.fallback_fraction:.2%}', *(f'{r:.2f} x' for r in row.ratio.values())]
     )
   sys.stderr.flush()
-  print(console.table(header, lines))
+  print(markdown(header, lines))
   print(
     f'{first.queries:,} queries x {first.dim} dimensions, k = {first.k}, medians of {rounds} '
     f'rounds. GFLOP/s = 2 x queries x rows x dimensions / seconds: operations of the whole '

@@ -28,6 +28,7 @@ from benchmarks.hardware import Product
 from patch_svdd_jax import commands, config_rules
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.data import image_size
+from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import figures
 from patch_svdd_jax.system.batching import Progress
 
@@ -181,8 +182,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   images = time_all(0, embedding, progress=console.progress('embedding', unit='round'))
   sys.stderr.flush()
   device = hardware.device_name()
-  print(console.table(*step_table(steps)))
-  print(console.table(*image_table(images)))
+  print(markdown(*step_table(steps)))
+  print(markdown(*image_table(images)))
   print(notes(config, steps + images, device, options.rounds))
   contents = {
     'steps': [dataclasses.asdict(row) for row in steps],

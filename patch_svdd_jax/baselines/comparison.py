@@ -1,99 +1,72 @@
-"""The systems side by side: table, CSV, bars.
+"""The systems side by side: table and bars.
 
 An entry of a system is what its metrics.json has: 'maps', 'timing' and 'fit_seconds', of which the
 main map counts; or 'error', one line, where it failed; or neither, where it was stopped.
 """
 
-import csv
-import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patch_svdd_jax.detection.anomaly_map import main_map
 from patch_svdd_jax.evaluation.metrics import AUROCS, TITLES
-from patch_svdd_jax.system.figures import encode
+from patch_svdd_jax.reporting.table import Column, Table
 
-METRICS = {name: TITLES[name] for name in (*AUROCS, 'aupro_30')}
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
+COLUMNS = (
+  Column('system', 'system'),
+  *(Column(name, TITLES[name], '.3f') for name in (*AUROCS, 'aupro_30')),
+  Column('fit_seconds', 'fit, s', '.1f'),
+  Column('images_per_s', 'images/s', '.3g'),
+  Column('error'),
+)
 
-def finished(entry: Mapping[str, Any]) -> bool:
-  """Whether a system was measured."""
-  return 'maps' in entry
-
-
-def main_figures(entry: Mapping[str, Any]) -> Mapping[str, float | None]:
-  """The metrics of a measured system."""
-  figures: Mapping[str, float | None] = entry['maps'][main_map(entry['maps'])]
-  return figures
-
-
-def number(value: float | None, digits: str) -> str:
-  """A number, or '-' for a metric that needs both classes."""
-  return '-' if value is None else format(value, digits)
+Entries = Mapping[str, Mapping[str, Any]]
 
 
-def table(entries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-  """The header and one row a system; those that failed have no figures."""
-  header = ['system', *METRICS.values(), 'fit, s', 'images/s']
-  rows = []
-  for name, entry in entries.items():
-    if finished(entry):
-      figures = [number(main_figures(entry)[metric], '.3f') for metric in METRICS]
-      figures += [number(entry['fit_seconds'], '.1f')]
-      figures += [number(entry['timing']['images_per_s'], '.3g')]
-    else:
-      figures = ['failed' if 'error' in entry else 'unfinished', *'-' * (len(header) - 2)]
-    rows.append([name, *figures])
-  return header, rows
+def row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the values of a system by column; one that was not measured has no figures."""
+  if 'maps' not in entry:
+    return {'system': name, 'error': entry.get('error')}
+  figures = entry['maps'][main_map(entry['maps'])]
+  return {'system': name, **figures, **entry['timing'], 'fit_seconds': entry['fit_seconds']}
 
 
-def errors(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """A line about each system that failed."""
-  return [f'{name} failed: {entry["error"]}' for name, entry in entries.items() if 'error' in entry]
+def state(entry: Mapping[str, Any]) -> str | None:
+  """Returns why a system has no figures; None where it has."""
+  return None if 'maps' in entry else 'failed' if 'error' in entry else 'unfinished'
 
 
-def to_csv(entries: Mapping[str, Mapping[str, Any]]) -> str:
-  """The same as CSV, in full precision."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['system', *METRICS, 'fit_seconds', 'images_per_s', 'error'])
-  for name, entry in entries.items():
-    figures: list[Any] = [''] * (len(METRICS) + 2)
-    if finished(entry):
-      figures = [main_figures(entry)[metric] for metric in METRICS]
-      figures += [entry['fit_seconds'], entry['timing']['images_per_s']]
-    writer.writerow([name, *figures, entry.get('error', '')])
-  return text.getvalue()
+def render(entries: Entries) -> tuple[str, Table]:
+  """Returns the table and the errors as Markdown, and the table for CSV."""
+  table = Table(COLUMNS, [row(name, entry) for name, entry in entries.items()])
+  shown = [
+    {'image_auroc': state(entry), **each}
+    for each, entry in zip(table.rows, entries.values(), strict=True)
+  ]
+  errors = [f'{each["system"]} failed: {each["error"]}' for each in shown if each.get('error')]
+  return '\n\n'.join([Table(COLUMNS, shown).to_markdown(), *errors]), table
 
 
-def draw(entries: Mapping[str, Mapping[str, Any]], suffix: str) -> bytes:
-  """Bars of image and pixel AUROC, by system; a dotted line is chance."""
+def draw(entries: Entries) -> 'Figure':
+  """Draws bars of image and pixel AUROC, by system; a dotted line is chance."""
   from matplotlib.figure import Figure  # it draws without a screen
 
-  height = 0.6 + 0.45 * max(2, len(entries))
-  figure = Figure(figsize=(8, height), layout='constrained')
+  figure = Figure(figsize=(8, 0.6 + 0.45 * max(2, len(entries))), layout='constrained')
   axes = figure.subplots()
-  for index, metric in enumerate(AUROCS):
-    measured = [
-      (place, value)
-      for place, entry in enumerate(entries.values())
-      if finished(entry) and (value := main_figures(entry)[metric]) is not None
-    ]
-    bars = axes.barh(
-      [place + 0.4 * (index - 0.5) for place, _ in measured],
-      [value for _, value in measured],
-      height=0.38,
-      label=METRICS[metric],
-    )
+  rows = [row(name, entry) for name, entry in entries.items()]
+  for index, (metric, title) in enumerate(AUROCS.items()):
+    values = {place: row[metric] for place, row in enumerate(rows) if row.get(metric) is not None}
+    places = [place + 0.4 * (index - 0.5) for place in values]
+    bars = axes.barh(places, list(values.values()), height=0.38, label=title)
     axes.bar_label(bars, fmt='%.3f', padding=2, fontsize='small')
   axes.axvline(0.5, color='0.5', linestyle=':')
-  labels = [
-    name if finished(entry) else f'{name} ({"failed" if "error" in entry else "unfinished"})'
-    for name, entry in entries.items()
-  ]
+  states = {name: state(entry) for name, entry in entries.items()}
+  labels = [f'{name} ({why})' if why else name for name, why in states.items()]
   axes.set_yticks(range(len(entries)), labels)
   axes.set_xlim(0, 1.1)
   axes.set_ylim(len(entries) - 0.5, -0.5)  # the first one on top
-  if any(finished(entry) for entry in entries.values()):
+  if not all(states.values()):
     figure.legend(loc='outside lower center', ncols=len(AUROCS), fontsize='small')
-  return encode(figure, suffix)
+  return figure

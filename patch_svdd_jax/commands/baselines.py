@@ -15,27 +15,29 @@ of their maps is constant.
 """
 
 import argparse
+import functools
 import operator
 import pathlib
-import sys
 import time
-import traceback
 from collections.abc import Sequence
-from typing import Any
 
 import ml_collections
 
 from patch_svdd_jax import baselines, config_rules, data
 from patch_svdd_jax.baselines import comparison
-from patch_svdd_jax.commands import console, record_file
+from patch_svdd_jax.commands import console
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
+from patch_svdd_jax.experiments import runner
 from patch_svdd_jax.experiments.evaluation_run import load_labelled
+from patch_svdd_jax.experiments.runner import Job, Record
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.reporting import evaluation_files
+from patch_svdd_jax.reporting.table import Table
 from patch_svdd_jax.system import files
+from patch_svdd_jax.system.figures import encode
 
-FILE, TABLE, SHEET, BARS = 'baselines.json', 'baselines.md', 'baselines.csv', 'baselines.png'
+FILE = 'baselines.json'
 
 # What one run at a time may write to.
 output_folder = operator.attrgetter('workdir')
@@ -50,128 +52,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def choose(names: Sequence[str] | None) -> list[str]:
-  """The systems asked for, in the order of the table.
+def plan(
+  names: Sequence[str], config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> list[Job]:
+  """Returns a job for each system that is asked for, in the order of the table.
 
   Raises:
-    UserError: there is no such system.
+    UserError: there is no such system, or a setting that it cannot be fitted with.
   """
-  if names is None:
-    return list(baselines.SYSTEMS)
   if unknown := [name for name in names if name not in baselines.SYSTEMS]:
     raise UserError(f'--systems {unknown[0]}: give some of {", ".join(baselines.SYSTEMS)}')
-  return [name for name in baselines.SYSTEMS if name in names]
+  jobs = []
+  for name in baselines.SYSTEMS:
+    if name in names:
+      own = baselines.TRAINED[name](config) if name in baselines.TRAINED else config
+      jobs.append(Job(name, own, workdir / name))
+      if name in baselines.TRAINED:
+        config_rules.validate(own)
+        check_resumable(own, workdir / name)
+  return jobs
 
 
-def check(config: ml_collections.ConfigDict, names: Sequence[str], workdir: pathlib.Path) -> None:
-  """Refuses what cannot be fitted, before anything is read or written.
-
-  Raises:
-    UserError: names the key.
-  """
-  for name in names:
-    if name in baselines.TRAINED:
-      own = baselines.TRAINED[name](config)
-      config_rules.validate(own)
-      check_resumable(own, workdir / name)
-
-
-def fit(
-  name: str,
-  config: ml_collections.ConfigDict,
-  dataset: data.Dataset,
-  workdir: pathlib.Path,
-) -> baselines.System:
+def fit(job: Job, dataset: data.Dataset) -> baselines.System:
   """Fits a system and saves it in a workdir of its own.
 
   Raises:
     StoppedError: training was told to stop.
   """
-  if name in baselines.TRAINED:
-    detector, _ = train(
-      baselines.TRAINED[name](config), workdir, dataset, progress=console.progress
-    )
-    return detector
-  system = baselines.FITTED[name](config, dataset.train.images, console.progress('Fitting'))
-  system.save(workdir)
+  if job.name in baselines.TRAINED:
+    return train(job.config, job.workdir, dataset, progress=console.progress)[0]
+  fit_system, images = baselines.FITTED[job.name], dataset.train.images
+  system = fit_system(job.config, images, console.progress('Fitting'))
+  system.save(job.workdir)
   return system
 
 
-def complete(
-  name: str,
-  config: ml_collections.ConfigDict,
-  dataset: data.Dataset,
-  workdir: pathlib.Path,
-  before: float,
-) -> tuple[dict[str, Any], int]:
+def measure(dataset: data.Dataset, job: Job, entry: runner.Entry) -> None:
   """Fits, saves and measures one system, and writes its metrics.json.
 
-  Args:
-    name: the system's.
-    config: the whole config.
-    dataset: what all are fitted to and measured on.
-    workdir: of this system.
-    before: seconds that it was trained already, until told to stop.
-
-  Returns:
-    Its entry in the record, and the status with which to leave where it was told to stop, or 0.
+  The entry has the seconds that it was trained for before it was told to stop, if it was.
   """
-  start = time.perf_counter()
+  start = time.perf_counter() - entry.pop('fit_seconds', 0.0)
   try:
-    system = fit(name, config, dataset, workdir)
-  except StoppedError as stopped:
-    print(stopped)
-    return {'fit_seconds': before + time.perf_counter() - start}, stopped.status
-  seconds = before + time.perf_counter() - start
+    system = fit(job, dataset)
+  except StoppedError:
+    entry['fit_seconds'] = time.perf_counter() - start
+    raise
+  seconds = time.perf_counter() - start
   evaluation = evaluate.evaluate(system, dataset.test, console.progress('Scoring'))
-  entry = evaluation_files.summary(evaluation, {}) | {'fit_seconds': seconds}
-  files.write_json(workdir / 'metrics.json', entry)
-  return entry, 0
-
-
-def one_line(error: Exception) -> str:
-  """What to say about an error; of what nobody foresaw, the type too, and where, on stderr."""
-  if isinstance(error, UserError):
-    return str(error)
-  traceback.print_exception(error)
-  text = str(error).strip()
-  return f'{type(error).__name__}: {text.splitlines()[0] if text else "no message"}'
-
-
-def write(workdir: pathlib.Path, entries: dict[str, Any]) -> str:
-  """Writes the table, the sheet and the bars; returns the table."""
-  text = '\n\n'.join([console.table(*comparison.table(entries)), *comparison.errors(entries)])
-  files.write(workdir / TABLE, f'{text}\n'.encode())
-  files.write(workdir / SHEET, comparison.to_csv(entries).encode())
-  files.write(workdir / BARS, comparison.draw(entries, 'png'))
-  return text
+  entry |= evaluation_files.summary(evaluation, {}) | {'fit_seconds': seconds}
+  files.write_json(job.workdir / 'metrics.json', entry)
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Fits, measures, writes."""
   config = config_rules.read(options.config, rest)
-  workdir, names = options.workdir, choose(options.systems)
-  check(config, names, workdir)
-  record = record_file.read(workdir / FILE, config, 'systems', 'baselines')
-  pending = [name for name in names if not comparison.finished(record.get(name, {}))]
+  workdir = options.workdir
+  jobs = plan(options.systems or baselines.SYSTEMS, config, workdir)
+  record = Record.read(workdir / FILE, 'baselines', 'config', 'systems')
+  record.begin(config)
+  entries = record.contents['systems']
   dataset = load_labelled(config.data)
-  files.check_writable(workdir / FILE)
-  for number, name in enumerate(pending, 1):
-    print(f'{number} of {len(pending)}: {name}', file=sys.stderr)
-    before = record.get(name, {}).get('fit_seconds', 0.0)
-    try:
-      record[name], stopped = complete(name, config, dataset, workdir / name, before)
-    # Hours of other systems are not to be lost by one that fails.
-    except Exception as error:  # noqa: BLE001
-      record[name], stopped = {'error': one_line(error)}, 0
-      print(f'{name} failed: {record[name]["error"]}', file=sys.stderr)
-    record = {name: record[name] for name in baselines.SYSTEMS if name in record}
-    record_file.write(workdir / FILE, config, {'systems': record})
-    if stopped:
-      write(workdir, record)
-      return stopped
-  text = write(workdir, record)
-  sys.stderr.flush()
-  print(text)
-  print(f'\nwritten: {workdir}')
-  return int(any('error' in record[name] for name in names))
+
+  def render() -> tuple[str, Table]:
+    known = {name: entries[name] for name in baselines.SYSTEMS if name in entries}
+    record.contents['systems'] = known
+    return comparison.render(known)
+
+  status = runner.run(
+    record,
+    entries,
+    jobs,
+    is_measured=lambda _, entry: 'maps' in entry,
+    measure=functools.partial(measure, dataset),
+    render=render,
+    failures=(Exception,),
+  )
+  bars = comparison.draw(record.contents['systems'])
+  files.write(workdir / 'baselines.png', encode(bars, 'png'))
+  return status

@@ -1,11 +1,11 @@
-"""What commands share: config arguments, progress bars, tables."""
+"""What commands share: config arguments, progress bars, figures."""
 
 import argparse
 import functools
 import math
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -127,20 +127,6 @@ def aurocs(figures: Mapping[str, float | None] | None) -> str:
   if figures is None:
     return '-'
   return ' / '.join('-' if value is None else f'{value:.3f}' for value in figures.values())
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """A Markdown table whose columns are aligned; the first to the left, numbers to the right."""
-  lines = [list(header), *map(list, rows)]
-  widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-
-  def render(line: Sequence[str]) -> str:
-    first, *others = zip(line, widths, strict=True)
-    cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-    return '| ' + ' | '.join(cells) + ' |'
-
-  rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-  return '\n'.join([render(lines[0]), render(rule), *map(render, lines[1:])])
 
 
 def megabytes(count: int) -> str:

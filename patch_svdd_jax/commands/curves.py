@@ -14,6 +14,7 @@ from typing import Any
 
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.reporting import learning_curves
+from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import figures
 
 
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
   outputs.check(options)
   groups = learning_curves.group([learning_curves.read(workdir) for workdir in options.workdirs])
   entries = learning_curves.summary(groups)
-  print(console.table(*table(entries)))
+  print(markdown(*table(entries)))
   outputs.write(
     options,
     entries,

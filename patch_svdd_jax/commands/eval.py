@@ -35,6 +35,7 @@ from patch_svdd_jax.experiments.evaluation_run import (
   read_config,
 )
 from patch_svdd_jax.reporting import category_table, checkpoint_table, evaluation_files
+from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import distributed
 
 
@@ -74,10 +75,10 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   for other, compared in others.items():
     title = other.replace('_', ' ')
     rows += [row(f'{title} {name}', figures) for name, figures in compared.maps.items()]
-  print(console.table(['map', *metrics.TITLES.values()], rows))
+  print(markdown(['map', *metrics.TITLES.values()], rows))
   if types := evaluation.per_defect[evaluation.main_map]:
     rows = [row(defect, figures) for defect, figures in types.items()]
-    print('\n' + console.table([f'defect ({evaluation.main_map})', *metrics.TITLES.values()], rows))
+    print('\n' + markdown([f'defect ({evaluation.main_map})', *metrics.TITLES.values()], rows))
   print('F1 is at the threshold that is best for these test labels.')
 
 
@@ -86,7 +87,11 @@ def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -
   name = evaluation.main_map
   untrained = others.get(evaluation_files.RANDOM_ENCODER)
   beside = untrained.per_category[name] if untrained else {}
-  print('\n' + console.table(*category_table.table(evaluation.per_category[name], beside)))
+  rows = [
+    category_table.row(category, figures, beside.get(category, {}))
+    for category, figures in evaluation.per_category[name].items()
+  ]
+  print('\n' + category_table.with_mean(rows))
 
 
 def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> None:
@@ -116,7 +121,7 @@ def print_checkpoints(name: str, rows: Sequence[checkpoint_table.CheckpointRow])
     ]
     for row in rows
   ]
-  print('\n' + console.table(header, lines))
+  print('\n' + markdown(header, lines))
 
 
 def print_timing(timing: dict[str, float]) -> None:

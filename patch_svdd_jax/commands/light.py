@@ -17,6 +17,7 @@ from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import light_sensitivity
 from patch_svdd_jax.evaluation.light_sensitivity import Sensitivity
+from patch_svdd_jax.reporting.table import markdown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     )
   detector = Detector.load(options.workdir)
   found = light_sensitivity.measure_sensitivity(detector, images, console.progress('Scoring'))
-  print(console.table(*table(found)))
+  print(markdown(*table(found)))
   print(f'{len(images)} held-out normal images; AUROC of relit against unchanged ones.')
   return 0
 

@@ -23,6 +23,7 @@ from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import flops
+from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import files
 from patch_svdd_jax.tpu_planning import aot, programs
 from patch_svdd_jax.tpu_planning.aot import Program
@@ -253,7 +254,7 @@ def show(
     for row in rows:
       del row['kernels']
   header = [titles.get(name, name) for name in rows[0]]
-  print(console.table(header, [list(row.values()) for row in rows]))
+  print(markdown(header, [list(row.values()) for row in rows]))
   print(*about, NOTES, sep='\n')
   written = [{unit: program.each} | program.to_json() | more for program, more in found]
   outputs.write_json(options.json, contents | {'rows': written})

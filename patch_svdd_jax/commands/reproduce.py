@@ -17,40 +17,29 @@ sections for what is trained.
 """
 
 import argparse
+import functools
 import hashlib
 import operator
 import pathlib
 import shutil
-import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import ml_collections
 
 from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.import_authors import import_weights
-from patch_svdd_jax.commands.reproduce_record import FILE, Record, read, render, write
 from patch_svdd_jax.data import mvtec
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.experiments import paper_results, reproduction
-from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, load_labelled
-from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
-from patch_svdd_jax.system import files
+from patch_svdd_jax.experiments import evaluation_run, reproduction, runner
+from patch_svdd_jax.experiments.paper_results import RESULTS
+from patch_svdd_jax.experiments.runner import Entry, Job, Record
+from patch_svdd_jax.experiments.training_run import check_resumable, train
+from patch_svdd_jax.reporting.table import Table
 
+FILE = 'reproduce.json'
 # Where the authors' repository has the weights of a category.
 WEIGHTS = 'enchier.pkl'
-
-
-class Job(NamedTuple):
-  """One category in one column: its whole config, its folder, and the authors' file if there is."""
-
-  category: str
-  column: str
-  config: ml_collections.ConfigDict
-  workdir: pathlib.Path
-  weights: pathlib.Path
-
 
 # What one run at a time may write to.
 output_folder = operator.attrgetter('workdir')
@@ -84,67 +73,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   console.take_config_keys(parser)
 
 
-def chosen(names: Sequence[str] | None) -> list[str]:
-  """The categories that were asked for, in the paper's order.
-
-  Raises:
-    UserError: there is no such category.
-  """
-  known = list(paper_results.RESULTS)
-  for name in names or ():
-    if name not in known:
-      raise UserError(f'--categories {name}: no such category; choose of {", ".join(known)}')
-  return [name for name in known if names is None or name in names]
-
-
-def authors_config(category: str, root: str, rest: Sequence[str]) -> ml_collections.ConfigDict:
-  """What the authors' weights are measured with: their settings, with keys of data and score."""
-  config = configuration.read(f'mvtec:{category}')
-  changed = configuration.override(config.copy_and_resolve_references(), rest)
-  config.data.update(changed.data)
-  config.score.update(changed.score)
-  config.data.update(name='mvtec', category=category, root=root)
-  config_rules.validate(config, training=False)
-  return config
-
-
-def trained_config(
-  name: str, category: str, root: str, rest: Sequence[str]
-) -> ml_collections.ConfigDict:
-  """What is trained with: `--train` for a category.
-
-  Raises:
-    UserError: it is a config of other data, or cannot be trained.
-  """
-  config = configuration.override(configuration.read(f'{name}:{category}'), rest)
-  if (config.data.name, config.data.category) != ('mvtec', category):
-    raise UserError(
-      f'--train {name}: {name}:{category} is of {config.data.name}/{config.data.category}; give a '
-      'config that takes a category of MVTec AD, as mvtec or laptop:mvtec'
-    )
-  config.data.root = root
-  config_rules.validate(config)
-  return config
-
-
 def configs_for(
   category: str, options: argparse.Namespace, rest: Sequence[str]
 ) -> dict[str, ml_collections.ConfigDict]:
-  """The configs of a category in the columns that were asked for."""
-  configs, root = {}, str(options.data)
+  """Returns the configs of a category in the columns that were asked for.
+
+  The authors' weights have the authors' settings, but for keys of data and score.
+
+  Raises:
+    UserError: `--train` is a config of other data, or a setting is bad.
+  """
+  configs, name = {}, f'{options.train}:{category}'
   if options.weights:
-    configs['authors'] = authors_config(category, root, rest)
+    own = configs['authors'] = configuration.read(f'mvtec:{category}')
+    changed = configuration.override(own.copy_and_resolve_references(), rest)
+    own.data.update(changed.data)
+    own.score.update(changed.score)
+    own.data.update(name='mvtec', category=category)
+    config_rules.validate(own, training=False)
   if options.train:
-    configs['trained'] = trained_config(options.train, category, root, rest)
+    own = configs['trained'] = configuration.override(configuration.read(name), rest)
+    if (own.data.name, own.data.category) != ('mvtec', category):
+      raise UserError(
+        f'--train {options.train}: {name} is of {own.data.name}/{own.data.category}; give a config '
+        'that takes a category of MVTec AD, as mvtec or laptop:mvtec'
+      )
+    config_rules.validate(own)
+  for own in configs.values():
+    own.data.root = str(options.data)
   return configs
 
 
-def plan(categories: Sequence[str], options: argparse.Namespace, rest: Sequence[str]) -> list[Job]:
-  """All that was asked for, first what takes less time.
+def weights_of(options: argparse.Namespace, job: Job) -> pathlib.Path | None:
+  """Returns the authors' file, where a job is to measure it."""
+  category, column = job.name.split('/')
+  return options.weights / category / WEIGHTS if column == 'authors' else None
+
+
+def plan(options: argparse.Namespace, rest: Sequence[str]) -> list[Job]:
+  """Returns all that was asked for, in the paper's order, first what takes less time.
 
   Raises:
     UserError: nothing was, there are no such files, or a setting is bad.
   """
+  for name in options.categories or ():
+    if name not in RESULTS:
+      raise UserError(f'--categories {name}: no such category; choose of {", ".join(RESULTS)}')
   if not (options.weights or options.train):
     raise UserError('nothing to measure: give --weights FOLDER, --train CONFIG, or both')
   if not options.data.exists():
@@ -153,43 +127,52 @@ def plan(categories: Sequence[str], options: argparse.Namespace, rest: Sequence[
       'the folder it is extracted to'
     )
   jobs = [
-    Job(
-      category,
-      column,
-      config,
-      options.workdir / category / column,
-      (options.weights or pathlib.Path()) / category / WEIGHTS,
-    )
-    for category in categories
+    Job(f'{category}/{column}', config, options.workdir / category / column)
+    for category in RESULTS
+    if category in (options.categories or RESULTS)
     for column, config in configs_for(category, options, rest).items()
   ]
-  if options.weights and not any(job.weights.is_file() for job in jobs):
-    raise UserError(f'--weights {options.weights}: has no {categories[0]}/{WEIGHTS}, nor others')
-  return sorted(jobs, key=lambda job: list(reproduction.COLUMNS).index(job.column))
+  paths = [path for job in jobs if (path := weights_of(options, job))]
+  if paths and not any(path.is_file() for path in paths):
+    raise UserError(
+      f'--weights {options.weights}: has no {paths[0].parent.name}/{WEIGHTS}, nor others'
+    )
+  return sorted(jobs, key=lambda job: job.workdir.name)  # authors, trained
 
 
-def is_measured(job: Job, record: Record) -> bool:
-  """Whether there is nothing left to do."""
-  return record.entry(job.category, job.column).get('status') == reproduction.MEASURED
-
-
-def check_weights(jobs: Sequence[Job], record: Record, workdir: pathlib.Path) -> None:
-  """Refuses weights of the authors that are others than those in the workdir.
+def ready(options: argparse.Namespace, jobs: Sequence[Job], entries: dict[str, Entry]) -> list[Job]:
+  """Returns the jobs that are left and have what they need; entries of others say what lacks.
 
   Raises:
-    UserError: names the file, or a folder that is none of this command.
+    UserError: a folder is of another command, the weights are others than those that were measured,
+      no category has data, or the archive is damaged.
   """
+  left = []
   for job in jobs:
-    if job.column != 'authors':
-      continue
-    if is_measured(job, record) and job.weights.is_file():
-      if record.entry(job.category, job.column)['weights'] != digest(job.weights):
-        raise UserError(
-          f'{workdir} was measured with other weights than {job.weights}: use another --workdir'
-        )
-    elif not (workdir / FILE).exists() and job.workdir.exists():
+    weights, entry = weights_of(options, job), entries.get(job.name, {})
+    if entry.get('status') != reproduction.MEASURED:
+      left.append(job)
       # What is not measured yet is imported anew, over what is there.
-      raise UserError(f'{job.workdir} was made by another command: use another --workdir')
+      if weights and job.workdir.exists() and not (options.workdir / FILE).exists():
+        raise UserError(f'{job.workdir} was made by another command: use another --workdir')
+    elif weights and weights.is_file() and entry['weights'] != digest(weights):
+      raise UserError(
+        f'{options.workdir} was measured with other weights than {weights}: use another --workdir'
+      )
+  held = mvtec.Mvtec.present(options.data) if left else []
+  names = dict.fromkeys(job.config.data.category for job in jobs)
+  if left and not set(held) & set(names):
+    raise UserError(
+      f'--data {options.data}: has none of {", ".join(names)}; give the archive of MVTec AD, or '
+      'the folder that holds the categories'
+    )
+  for job in left:
+    weights, entries[job.name] = weights_of(options, job), {}
+    if job.config.data.category not in held:
+      entries[job.name] = {'status': reproduction.NO_DATA}
+    elif weights and not weights.is_file():
+      entries[job.name] = {'status': reproduction.NO_WEIGHTS}
+  return [job for job in left if not entries[job.name]]
 
 
 def digest(path: pathlib.Path) -> str:
@@ -199,109 +182,55 @@ def digest(path: pathlib.Path) -> str:
     UserError: it cannot be read.
   """
   try:
-    with path.open('rb') as file:
-      return hashlib.file_digest(file, 'sha256').hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
   except OSError as error:
     raise UserError(f'{path}: cannot be read ({error.strerror}); check the file') from error
 
 
-def figures(measured: Measured) -> dict[str, Any]:
-  """The entry of what was measured: of the product of the maps, or of the only one."""
+def measure(options: argparse.Namespace, job: Job, entry: Entry) -> None:
+  """Imports the authors' weights, or trains; then measures the product of the maps."""
+  entry.clear()
+  config, weights = job.config, weights_of(options, job)
+  dataset = evaluation_run.load_labelled(config.data)
+  if weights:
+    # What a killed import left, or one of a file that was replaced since.
+    shutil.rmtree(job.workdir, ignore_errors=True)
+    config = import_weights(weights, config, job.workdir)
+    entry['weights'] = digest(weights)
+  else:
+    check_resumable(config, job.workdir)
+    train(config, job.workdir, dataset, progress=console.progress)
+  measured = evaluation_run.evaluate_run(
+    config, job.workdir, dataset, progress=console.progress, random_encoder=False
+  )
   name = measured.evaluation.main_map
   metrics = measured.evaluation.maps[name]
-  entry = {'status': reproduction.MEASURED, 'map': name, 'step': measured.detector.origin.step}
-  found: dict[str, Any] = entry | files.to_json(
-    {metric: metrics[metric] for metric in reproduction.METRICS}
-  )
-  return found
-
-
-def run_authors(job: Job) -> dict[str, Any]:
-  """Imports and measures the authors' weights."""
-  dataset = load_labelled(job.config.data)
-  # What a killed import left, or one of a file that was replaced since.
-  shutil.rmtree(job.workdir, ignore_errors=True)
-  config = import_weights(job.weights, job.config, job.workdir)
-  entry = figures(
-    evaluate_run(config, job.workdir, dataset, progress=console.progress, random_encoder=False)
-  )
-  return entry | {'weights': digest(job.weights)}
-
-
-def run_trained(job: Job) -> dict[str, Any]:
-  """Trains and measures."""
-  check_resumable(job.config, job.workdir)
-  dataset = load_labelled(job.config.data)
-  train(job.config, job.workdir, dataset, progress=console.progress)
-  return figures(
-    evaluate_run(job.config, job.workdir, dataset, progress=console.progress, random_encoder=False)
-  )
-
-
-def run_job(job: Job) -> dict[str, Any]:
-  """The entry of a job, measured or failed.
-
-  Raises:
-    StoppedError: training was told to stop.
-  """
-  try:
-    return run_authors(job) if job.column == 'authors' else run_trained(job)
-  except UserError as error:
-    print(f'{job.category}, {reproduction.COLUMNS[job.column]}: {error}', file=sys.stderr)
-    return {'status': reproduction.FAILED, 'error': str(error)}
-
-
-def pending(
-  jobs: Sequence[Job], record: Record, data: pathlib.Path, categories: Sequence[str]
-) -> list[Job]:
-  """The jobs that are left and have what they need; of the others the record says what lacks.
-
-  Raises:
-    UserError: no category has data, or the archive is damaged.
-  """
-  left = [job for job in jobs if not is_measured(job, record)]
-  held = mvtec.Mvtec.present(data) if left else []
-  if left and not set(held) & set(categories):
-    raise UserError(
-      f'--data {data}: has none of {", ".join(categories)}; give the archive of MVTec AD, or the '
-      'folder that holds the categories'
-    )
-  ready = []
-  for job in left:
-    entries = record.categories.setdefault(job.category, {})
-    entries.pop(job.column, None)
-    if job.category not in held:
-      entries[job.column] = {'status': reproduction.NO_DATA}
-    elif job.column == 'authors' and not job.weights.is_file():
-      entries[job.column] = {'status': reproduction.NO_WEIGHTS}
-    else:
-      ready.append(job)
-  return ready
+  entry |= {'status': reproduction.MEASURED, 'map': name, 'step': measured.detector.origin.step}
+  entry |= {metric: metrics[metric] for metric in reproduction.METRICS}
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Measures what is left, writes, prints."""
-  workdir = options.workdir
-  categories = chosen(options.categories)
-  jobs = plan(categories, options, rest)
-  given = ' '.join([options.train, *rest]) if options.train else ''
-  record = read(workdir, configs_for(next(iter(paper_results.RESULTS)), options, rest), given)
-  check_weights(jobs, record, workdir)
-  ready = pending(jobs, record, options.data, categories)
-  files.check_writable(workdir / FILE)
-  write(workdir, record)
-  for number, job in enumerate(ready, 1):
-    title = f'{job.category}, {reproduction.COLUMNS[job.column]}'
-    print(f'{number} of {len(ready)}: {title}', file=sys.stderr)
-    try:
-      record.categories[job.category][job.column] = run_job(job)
-    except StoppedError as stopped:
-      print(stopped)
-      return stopped.status
-    write(workdir, record)
-  sys.stderr.flush()
-  print(render(record))
-  print(f'\nwritten: {workdir}')
-  return int(
-    any(record.entry(job.category, job.column).get('status') == reproduction.FAILED for job in jobs)
+  jobs = plan(options, rest)
+  record = Record.read(options.workdir / FILE, 'reproduce', 'configs', 'categories')
+  # That of the first category stands for all.
+  for column, config in configs_for(next(iter(RESULTS)), options, rest).items():
+    record.begin(config, column, record.contents['configs'])
+  record.contents.setdefault('train', '')
+  if options.train:
+    record.contents['train'] = ' '.join([options.train, *rest])
+  entries = reproduction.flat(record.contents['categories'])
+
+  def render() -> tuple[str, Table]:
+    categories = reproduction.beside_paper(entries)
+    record.contents |= {'categories': categories, 'means': reproduction.means(categories)}
+    return reproduction.render(categories, record.contents['train']), reproduction.sheet(categories)
+
+  return runner.run(
+    record,
+    entries,
+    ready(options, jobs, entries),
+    is_measured=lambda *_: False,
+    measure=functools.partial(measure, options),
+    render=render,
   )

@@ -1,131 +1,134 @@
-"""The paper's figures beside those measured here, category by category, and their means."""
+"""The paper's figures beside those measured here, category by category, and their means.
 
-import csv
-import io
+An entry is what is known of a category in a column: the METRICS (None for one that needs both
+classes) where its 'status' is MEASURED, and an 'error' where that is FAILED.
+"""
+
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+from patch_svdd_jax.experiments.paper_results import RESULTS, Aurocs
+from patch_svdd_jax.reporting.table import Column, Table, cell, markdown
 
-from patch_svdd_jax.experiments import paper_results
-
+# What is measured here, and its heading; the paper's column stands before them.
 PAPER = 'paper'
-# What is measured here, and its heading.
 COLUMNS = {'authors': "authors' weights here", 'trained': 'trained here'}
-METRICS = paper_results.Aurocs._fields
+METRICS = Aurocs._fields
 
 # How far a category has come in a column; one without status has not been measured yet.
 MEASURED, FAILED, NO_DATA, NO_WEIGHTS = 'measured', 'failed', 'no data', 'no weights'
+LACKING = {NO_DATA: 'No data', NO_WEIGHTS: 'No weights of the authors'}
 
-# By column, 'status'; the METRICS where it is MEASURED (None for one that needs both classes), and
-# an 'error' where it FAILED.
-Entries = Mapping[str, Mapping[str, Any]]
-Aurocs = dict[str, float | None]
+Columns = Mapping[str, Mapping[str, Any]]
 
 
-class Mean(NamedTuple):
-  """What categories score on average: a name for them, and METRICS by column.
-
-  A column has no figures where one of the categories was not measured.
-  """
-
-  name: str
-  categories: tuple[str, ...]
-  columns: dict[str, Aurocs | None]
-
-
-def beside_paper(measured: Mapping[str, Entries]) -> dict[str, Entries]:
-  """The categories in the paper's order, each with the paper's column first."""
+def flat(categories: Mapping[str, Columns]) -> dict[str, dict[str, Any]]:
+  """Returns the entries by 'CATEGORY/COLUMN', without the paper's."""
   return {
-    category: {
-      PAPER: figures._asdict(),
-      **{column: measured[category][column] for column in COLUMNS if column in measured[category]},
-    }
-    for category, figures in paper_results.RESULTS.items()
-    if category in measured
+    f'{category}/{column}': dict(entry)
+    for category, columns in categories.items()
+    for column, entry in columns.items()
+    if column in COLUMNS
   }
 
 
-def aurocs(entry: Mapping[str, Any] | None) -> Aurocs | None:
-  """The METRICS of a category in a column; None where it was not measured."""
-  if entry is None or not entry.keys() >= set(METRICS):
-    return None
-  return {metric: entry[metric] for metric in METRICS}
+def beside_paper(entries: Columns) -> dict[str, dict[str, dict[str, Any]]]:
+  """Returns entries of `flat` by category and column, in the paper's order and beside its own."""
+  found: dict[str, dict[str, dict[str, Any]]] = {}
+  for category, figures in RESULTS.items():
+    for column in COLUMNS:
+      if entry := entries.get(f'{category}/{column}'):
+        status = {'status': FAILED} if 'error' in entry else {}
+        found.setdefault(category, {PAPER: figures._asdict()})[column] = {**status, **entry}
+  return found
 
 
-def means(measured: Mapping[str, Entries]) -> list[Mean]:
-  """Means over the categories of each column, and over all of the paper's.
+def means(categories: Mapping[str, Columns]) -> list[dict[str, Any]]:
+  """Returns means over the categories of each column, and over all of the paper's.
 
-  Each has the paper's mean over the very same categories, and those of the other columns that have
-  them all.
+  Each has a 'name', the 'categories', and the METRICS by 'columns': the paper's over the very same
+  categories, and None where one of them was not measured.
   """
-  named: dict[tuple[str, ...], list[str]] = {}
+  names: dict[tuple[str, ...], str] = {}
   for column in COLUMNS:
-    names = [
+    measured = tuple(
       category
-      for category in paper_results.RESULTS
-      if aurocs(measured.get(category, {}).get(column))
-    ]
-    if 0 < len(names) < len(paper_results.RESULTS):
-      named.setdefault(tuple(names), []).append(column)
-  found = [
-    Mean(f'mean of {len(names)} ({", ".join(columns)})', names, mean_by_column(measured, names))
-    for names, columns in named.items()
-  ]
-  everything = tuple(paper_results.RESULTS)
-  name = f'mean of all {len(everything)}'
-  return [*found, Mean(name, everything, mean_by_column(measured, everything))]
-
-
-def mean_by_column(
-  measured: Mapping[str, Entries], categories: Sequence[str]
-) -> dict[str, Aurocs | None]:
-  """The mean of the categories in each column, the paper's first."""
-  columns: dict[str, Aurocs | None] = {
-    PAPER: mean([paper_results.RESULTS[category]._asdict() for category in categories])
-  }
-  for column in COLUMNS:
-    columns[column] = mean(
-      [aurocs(measured.get(category, {}).get(column)) for category in categories]
+      for category, columns in categories.items()
+      if columns.get(column, {}).get('status') == MEASURED
     )
-  return columns
-
-
-def mean(figures: Sequence[Aurocs | None]) -> Aurocs | None:
-  """The mean of each metric: None where a category lacks it, alone or with all others."""
-  known = [each for each in figures if each is not None]
-  if len(known) < len(figures):
-    return None
-  values = {metric: [each[metric] for each in known] for metric in METRICS}
-  return {
-    metric: None if None in each else float(np.mean(np.array(each, np.float64)))
-    for metric, each in values.items()
-  }
-
-
-def of_status(measured: Mapping[str, Entries], status: str) -> list[tuple[str, str]]:
-  """The categories and columns of a status."""
+    if 0 < len(measured) < len(RESULTS):
+      names[measured] = f'{names[measured]}, {column}' if measured in names else column
+  named = {f'mean of {len(each)} ({columns})': each for each, columns in names.items()}
+  named[f'mean of all {len(RESULTS)}'] = tuple(RESULTS)
   return [
-    (category, column)
-    for category, entries in measured.items()
-    for column, entry in entries.items()
-    if entry.get('status') == status
+    {
+      'name': name,
+      'categories': each,
+      'columns': {
+        PAPER: mean([RESULTS[category]._asdict() for category in each]),
+        **{
+          column: mean([categories.get(category, {}).get(column, {}) for category in each])
+          for column in COLUMNS
+        },
+      },
+    }
+    for name, each in named.items()
   ]
 
 
-def to_csv(measured: Mapping[str, Entries]) -> str:
-  """One line a category, without means: the METRICS of each column, and how far those here are."""
-  rows = []
-  for category, entries in beside_paper(measured).items():
-    row: dict[str, Any] = {'category': category}
-    for column in (PAPER, *COLUMNS):
-      entry = entries.get(column, {})
-      row |= {f'{column}_{metric}': entry.get(metric) for metric in METRICS}
-      if column in COLUMNS:
-        row[f'{column}_status'] = entry.get('status')
-    rows.append(row)
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()
+def mean(entries: Sequence[Mapping[str, Any]]) -> dict[str, float | None] | None:
+  """Returns the mean of each metric; None where an entry has no figures."""
+  found = Table([Column(metric, form='.3f') for metric in METRICS], entries).mean()
+  return found if all(entry.keys() >= set(METRICS) for entry in entries) else None
+
+
+def sheet(categories: Mapping[str, Columns]) -> Table:
+  """Returns the METRICS of each column, and how far those here are: a row a category."""
+  names = [(PAPER, metric) for metric in METRICS]
+  names += [(column, name) for column in COLUMNS for name in (*METRICS, 'status')]
+  rows = [
+    {'category': category}
+    | {f'{column}_{name}': columns.get(column, {}).get(name) for column, name in names}
+    for category, columns in categories.items()
+  ]
+  return Table([Column('category'), *(Column('_'.join(each)) for each in names)], rows)
+
+
+def render(categories: Mapping[str, Columns], trained: str) -> str:
+  """Returns the table and what there is to say about it, as Markdown.
+
+  Args:
+    categories: of `beside_paper`.
+    trained: what was trained with, as it was given; '' for nothing.
+  """
+  lines = {**categories, **{each['name']: each['columns'] for each in means(categories)}}
+  rows = [
+    [name, *(figures(columns.get(column)) for column in (PAPER, *COLUMNS))]
+    for name, columns in lines.items()
+  ]
+  parts = [markdown(['category', 'paper det / seg', *COLUMNS.values()], rows)]
+  parts.append('Image / pixel AUROC, of the product of the maps.')
+  if trained:
+    parts.append(f'Trained here: `{trained}`.')
+  for status, title in LACKING.items():
+    lacking = [
+      category
+      for category, columns in categories.items()
+      if any(entry.get('status') == status for entry in columns.values())
+    ]
+    parts += [f'{title}: {", ".join(lacking)}.'] if lacking else []
+  failed = [
+    f'- {category}, {COLUMNS[column]}: {entry["error"]}'
+    for category, columns in categories.items()
+    for column, entry in columns.items()
+    if 'error' in entry
+  ]
+  return '\n\n'.join([*parts, *(['\n'.join(['Failed:', '', *failed])] if failed else [])])
+
+
+def figures(entry: Mapping[str, Any] | None) -> str:
+  """Returns the METRICS as '0.822 / 0.959', or why there are none; a dash before their turn."""
+  entry = entry or {}
+  if entry.keys() >= set(METRICS):
+    return ' / '.join(cell(entry[metric], '.3f') for metric in METRICS)
+  return str(entry.get('status', '-'))

@@ -16,7 +16,9 @@ from typing import Any
 import ml_collections
 
 from patch_svdd_jax import config_rules, configuration
+from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.experiments.runner import Job
 
 # The options that list what may differ inside of a program, by the key that each stands for.
 OPTIONS = {
@@ -27,60 +29,33 @@ OPTIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
-  """One run: its name, whole config and folder."""
+class Group(Job):
+  """Runs of one program, whose config lacks what they differ in; `varied` is what it sets."""
 
-  name: str
-  config: ml_collections.ConfigDict
-  workdir: pathlib.Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """Runs of one program: its name, what was varied, the config without what members differ in."""
-
-  name: str
   varied: dict[str, Any]
-  config: ml_collections.ConfigDict
-  members: list[Member]
+  members: list[Job]
 
 
-def whole_number(option: str, text: str) -> int:
-  """A count of at least 1.
-
-  Raises:
-    UserError: names the option.
-  """
-  if not re.fullmatch(r'0*[1-9][0-9]*', text):
-    raise UserError(f'{option} {text}: give a whole number of at least 1')
-  return int(text)
-
-
-def numbers(option: str, texts: Sequence[str], positive: bool) -> list[float]:
-  """The numbers of a list, which differ.
+def check_numbers(option: str, values: Sequence[float], positive: bool = True) -> None:
+  """Checks that there are values, that they differ, and that none is infinite or below 0, or is 0.
 
   Raises:
     UserError: names the option and the value.
   """
   kind = 'positive numbers' if positive else 'numbers of at least 0'
-  found: list[float] = []
-  for text in texts:
-    try:
-      value = float(text)
-    except ValueError:
-      value = math.nan
-    if not (0 <= value < math.inf) or (positive and not value):
-      raise UserError(f'{option} {text}: give {kind}')
-    if value in found:
-      raise UserError(f'{option}: {text} is there twice')
-    found.append(value)
-  if not found:
+  if not values:
     raise UserError(f'{option}: give {kind}, with spaces between')
-  return found
+  for place, value in enumerate(values):
+    if not 0 <= value < math.inf or (positive and not value):
+      raise UserError(f'{option} {value:g}: give {kind}')
+    if value in values[:place]:
+      raise UserError(f'{option}: {value:g} is there twice')
 
 
-def variations(config: ml_collections.ConfigDict, vary: Sequence[str]) -> list[dict[str, Any]]:
-  """The combinations of what `--vary` lists, values by key.
+def variations(config: ml_collections.ConfigDict, vary: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Returns the combinations of what `--vary` lists: values by key, by the name of a folder.
+
+  A name is as 'encoder.depth=5,train.batch_size=64', or 'base' if nothing varies.
 
   Raises:
     UserError: a list is empty, a key or value does not exist, or something is there twice.
@@ -106,28 +81,20 @@ def variations(config: ml_collections.ConfigDict, vary: Sequence[str]) -> list[d
       if parsed in lists[key]:
         raise UserError(f'--vary {text}: {value} is there twice')
       lists[key].append(parsed)
-  return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+  named: dict[str, dict[str, Any]] = {}
+  for combination in itertools.product(*lists.values()):
+    varied = dict(zip(lists, combination, strict=True))
+    parts = [f'{key.removeprefix("config.")}={value}' for key, value in varied.items()]
+    folder = ','.join(map(folder_name, parts)) or 'base'
+    if folder in named:
+      raise UserError(f'--vary: two combinations would share the folder {folder}')
+    named[folder] = varied
+  return named
 
 
 def folder_name(text: str) -> str:
-  """The text without what makes trouble in names of folders."""
+  """Returns the text without what makes trouble in names of folders."""
   return re.sub(r'[^\w.=+-]+', '-', text).strip('-')
-
-
-def by_name(combinations: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-  """Combinations by folder, as 'encoder.depth=5,train.batch_size=64'; 'base' if nothing varies.
-
-  Raises:
-    UserError: two would share a folder.
-  """
-  named: dict[str, dict[str, Any]] = {}
-  for varied in combinations:
-    parts = [f'{key.removeprefix("config.")}={value}' for key, value in varied.items()]
-    name = ','.join(map(folder_name, parts)) or 'base'
-    if name in named:
-      raise UserError(f'--vary: two combinations would share the folder {name}')
-    named[name] = varied
-  return named
 
 
 def with_values(
@@ -167,48 +134,41 @@ def plan(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
   *,
-  seeds: str | None,
-  svdd_weights: Sequence[str] | None,
-  learning_rates: Sequence[str] | None,
+  seeds: int,
+  svdd_weights: Sequence[float] | None,
+  learning_rates: Sequence[float] | None,
   vary: Sequence[str],
   ablation: str | None,
 ) -> list[Group]:
   """The groups of the sweep, all of whose settings have been checked.
 
-  Args:
-    config: what everything starts from.
-    workdir: folder of the sweep.
-    seeds: how many, as the command line has it; None is one.
-    svdd_weights: values of lambda; None is the config's, or what a row sets.
-    learning_rates: likewise.
-    vary: lists of values of other keys.
-    ablation: the file that lists groups; None where `vary` does.
+  Args are the options of `sweep`: without values of lambda or rates, members have the config's, or
+  what a row of the ablation sets.
 
   Raises:
     UserError: a list is bad, or its values cannot be trained or scored.
   """
-  count = whole_number('--seeds', '1' if seeds is None else seeds)
-  weights, rates = (
-    None if given is None else numbers(option, given, positive)
-    for option, given, positive in (
-      ('--svdd-weights', svdd_weights, False),
-      ('--learning-rates', learning_rates, True),
-    )
-  )
+  check_numbers('--seeds', [seeds])
+  if svdd_weights is not None:
+    check_numbers('--svdd-weights', svdd_weights, positive=False)
+  if learning_rates is not None:
+    check_numbers('--learning-rates', learning_rates)
   if ablation and vary:
     raise UserError(f'--vary {vary[0]}: --ablation {ablation} lists what varies; leave one out')
-  named = rows(ablation, config) if ablation else by_name(variations(config, vary))
+  named = rows(ablation, config) if ablation else variations(config, vary)
   groups: list[Group] = []
   for name, varied in named.items():
     common = with_values(config, varied)
+    image_size.check_given(common.data.image_size)
     config_rules.validate(common)
     members = []
     for rate, weight, seed in itertools.product(
-      rates or [common.train.learning_rate], weights or [common.train.svdd_weight], range(count)
+      learning_rates or [common.train.learning_rate],
+      svdd_weights or [common.train.svdd_weight],
+      range(seeds),
     ):
       values = dict(zip(OPTIONS, (config.seed + seed, weight, rate), strict=True))
       folder = f'seed={config.seed + seed},lambda={weight!r},rate={rate!r}'
-      own = with_values(common, values)
-      members.append(Member(folder, own, workdir / name / folder))
-    groups.append(Group(name, varied, common, members))
+      members.append(Job(folder, with_values(common, values), workdir / name / folder))
+    groups.append(Group(name, common, workdir / name, varied, members))
   return groups

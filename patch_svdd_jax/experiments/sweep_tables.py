@@ -1,9 +1,7 @@
-"""What a sweep has found as tables, and as CSV."""
+"""What a sweep has found as tables."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from patch_svdd_jax.evaluation.metrics import AUROCS
 from patch_svdd_jax.experiments.sweep_statistics import (
@@ -13,121 +11,92 @@ from patch_svdd_jax.experiments.sweep_statistics import (
   scale_order,
   summarise,
 )
+from patch_svdd_jax.reporting.table import Column, Table, cell, markdown
 
 # What is shown of the cost: heading, name and factor. All runs of a program are trained at once.
 COST_COLUMNS = {
   'ms a step, all seeds': ('step_seconds', 1e3),
   'images/s': ('images_per_s', 1.0),
 }
+SHEET = ('group', 'svdd_weight', 'learning_rate', 'what', 'metric', 'mean', 'half_width', 'seeds')
 
 Settings = Sequence[Mapping[str, Any]]
 
 
-class Table(NamedTuple):
-  """A table of text."""
-
-  title: str
-  header: list[str]
-  rows: list[list[str]]
-
-
 def label(setting: Mapping[str, Any]) -> str:
-  """A setting in words."""
+  """Returns a setting in words."""
   return f'{setting["group"]}, lambda {setting["svdd_weight"]:g}, rate {setting["learning_rate"]:g}'
 
 
-def cell(interval: Interval | None) -> str:
-  """'.912 ± .013', or '.912' for one seed."""
-  if interval is None or interval.mean is None:
+def interval(found: Interval | None) -> str:
+  """Returns '.912 ± .013', or '.912' for one seed."""
+  if not found or found['mean'] is None:
     return '-'
-  half = '' if interval.half_width is None else f' ± {interval.half_width:.3f}'
-  return f'{interval.mean:.3f}{half}'
+  half = '' if found['half_width'] is None else f' ± {found["half_width"]:.3f}'
+  return f'{found["mean"]:.3f}{half}'
 
 
-def number(interval: Interval | None, scale: float) -> str:
-  """The mean of a cost."""
-  return '-' if interval is None or interval.mean is None else f'{scale * interval.mean:.3g}'
-
-
-def seeds_of(setting: Mapping[str, Any]) -> str:
-  """How many seeds the means are of, and how many runs there are no figures of."""
-  return f'{setting["seeds"]}' + (f' ({setting["lost"]} lost)' if setting['lost'] else '')
-
-
-def names_of(found: Iterable[Mapping[str, Any]]) -> list[str]:
-  """The names that occur, each once, in the order of their first occurrence."""
-  return list(dict.fromkeys(name for each in found for name in each))
-
-
-def tables(groups: Mapping[str, Any]) -> Iterator[Table]:
-  """Image and pixel AUROC of all maps, position accuracies, costs, and failures if there are."""
+def render(groups: Mapping[str, Any]) -> str:
+  """Returns tables of AUROCs of all maps, position accuracies, costs, and failures as Markdown."""
   settings = summarise(groups)
+  parts = {title: auroc_table(metric, settings, groups) for metric, title in AUROCS.items()}
+  scales = sorted({scale for each in settings for scale in each[ACCURACY]}, key=scale_order)
+  parts['position accuracy over the last fifth of training (1/8 by chance)'] = markdown(
+    ['setting', 'seeds', *scales],
+    [with_intervals(setting, setting[ACCURACY], scales) for setting in settings],
+  )
+  parts['cost'] = cost_table(settings, groups)
+  if failed := [[name, group['error']] for name, group in groups.items() if 'error' in group]:
+    title = 'failed; the same command tries again'
+    parts[title] = markdown(['group', 'error'], failed)
+  texts = [f'{title}\n\n{part}' for title, part in parts.items()]
+  return '\n\n'.join([*texts, 'mean ± half of the 95 % confidence interval'])
+
+
+def with_intervals(
+  setting: Mapping[str, Any], found: Mapping[str, Interval], names: Sequence[str]
+) -> list[str]:
+  """Returns a row: the setting, its seeds and how many were lost, and the intervals by name."""
+  seeds = f'{setting["seeds"]}' + (f' ({setting["lost"]} lost)' if setting['lost'] else '')
+  return [label(setting), seeds, *(interval(found.get(name)) for name in names)]
+
+
+def auroc_table(metric: str, settings: Settings, groups: Mapping[str, Any]) -> str:
+  """Returns one metric of all maps: of each group the untrained encoder's, then its settings'."""
   untrained = {
     name: group['random_encoder'] for name, group in groups.items() if 'random_encoder' in group
   }
-  for metric, title in AUROCS.items():
-    yield auroc_table(title, metric, settings, untrained)
-  yield accuracy_table(settings)
-  yield cost_table(settings, groups)
-  if failed := [[name, group['error']] for name, group in groups.items() if 'error' in group]:
-    yield Table('failed; the same command tries again', ['group', 'error'], failed)
-
-
-def auroc_table(title: str, metric: str, settings: Settings, untrained: Mapping[str, Any]) -> Table:
-  """One metric of all maps: of each group the untrained encoder's, then those of its settings."""
-  maps = names_of([*untrained.values(), *(setting['maps'] for setting in settings)])
+  found = [*untrained.values(), *(setting['maps'] for setting in settings)]
+  maps = list(dict.fromkeys(name for each in found for name in each))
   rows = []
   for name, figures in untrained.items():
-    values = (
-      Interval(figures[each][metric], None, 1) if each in figures else None for each in maps
-    )
-    rows.append([f'{name}, untrained', '1', *map(cell, values)])
+    values = [figures.get(each, {}).get(metric) for each in maps]
+    rows.append([f'{name}, untrained', '1', *(cell(value, '.3f') for value in values)])
     rows += [
-      [
-        label(setting),
-        seeds_of(setting),
-        *(cell(setting['maps'].get(each, {}).get(metric)) for each in maps),
-      ]
+      with_intervals(setting, {each: of[metric] for each, of in setting['maps'].items()}, maps)
       for setting in settings
       if setting['group'] == name
     ]
-  return Table(title, ['setting', 'seeds', *maps], rows)
+  return markdown(['setting', 'seeds', *maps], rows)
 
 
-def accuracy_table(settings: Settings) -> Table:
-  """How many positions were recognised at the end of training."""
-  scales = sorted(names_of(setting[ACCURACY] for setting in settings), key=scale_order)
+def cost_table(settings: Settings, groups: Mapping[str, Any]) -> str:
+  """Returns the encoder's size, and what training and scoring took."""
+  rows = []
+  for setting in settings:
+    group, cost = groups[setting['group']], setting[COST]
+    rows.append([label(setting), f'{group["parameters"]:,}', f'{group["macs"] / 1e9:.3g}'])
+    for name, factor in COST_COLUMNS.values():
+      rows[-1].append(f'{factor * cost[name]["mean"]:.3g}' if name in cost else '-')
+  return markdown(['setting', 'parameters', 'GMAC an image', *COST_COLUMNS], rows)
+
+
+def sheet(groups: Mapping[str, Any]) -> Table:
+  """Returns one row for each setting, map and metric: mean, half width and seeds."""
   rows = [
-    [label(setting), seeds_of(setting), *(cell(setting[ACCURACY].get(k)) for k in scales)]
-    for setting in settings
+    {**setting, 'what': what, 'metric': metric, **found}
+    for setting in summarise(groups)
+    for what in (*setting['maps'], ACCURACY, COST)
+    for metric, found in (setting['maps'] | setting)[what].items()
   ]
-  title = 'position accuracy over the last fifth of training (1/8 by chance)'
-  return Table(title, ['setting', 'seeds', *scales], rows)
-
-
-def cost_table(settings: Settings, groups: Mapping[str, Any]) -> Table:
-  """The encoder's size, and what training and scoring took."""
-  rows = [
-    [
-      label(setting),
-      f'{groups[setting["group"]]["parameters"]:,}',
-      f'{groups[setting["group"]]["macs"] / 1e9:.3g}',
-      *(number(setting[COST].get(name), scale) for name, scale in COST_COLUMNS.values()),
-    ]
-    for setting in settings
-  ]
-  return Table('cost', ['setting', 'parameters', 'GMAC an image', *COST_COLUMNS], rows)
-
-
-def to_csv(groups: Mapping[str, Any]) -> str:
-  """One line for each setting, map and metric: mean, half width and seeds."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  named = ['group', 'svdd_weight', 'learning_rate']
-  writer.writerow([*named, 'what', 'metric', *Interval._fields])
-  for setting in summarise(groups):
-    parts = setting['maps'] | {name: setting[name] for name in (ACCURACY, COST)}
-    for what, figures in parts.items():
-      for metric, interval in figures.items():
-        writer.writerow([*(setting[name] for name in named), what, metric, *interval])
-  return text.getvalue()
+  return Table([Column(name) for name in SHEET], rows)

@@ -1,94 +1,56 @@
-"""Categories side by side, with their mean: as a table, and as CSV.
+"""Categories side by side, with their mean.
 
 An entry of a category is what its metrics.json has, of which the main map counts, besides 'step';
 or 'error', one line, where it failed; or no 'maps' where it has no test images.
 """
 
-import csv
-import io
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from patch_svdd_jax.detection.anomaly_map import main_map
 from patch_svdd_jax.evaluation.metrics import AUROCS, TITLES
-from patch_svdd_jax.reporting import evaluation_files
+from patch_svdd_jax.reporting.evaluation_files import RANDOM_ENCODER
+from patch_svdd_jax.reporting.table import Column, Table
+
+COLUMNS = (
+  Column('category', 'category'),
+  Column('step'),
+  *(Column(metric, title, '.4f') for metric, title in TITLES.items()),
+  *(Column(f'untrained_{metric}', f'untrained {TITLES[metric]}', '.4f') for metric in AUROCS),
+  Column('error'),
+)
 
 Figures = Mapping[str, float | None]
+Row = dict[str, Any]
 
 
-def figures(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Figures]:
-  """Returns the metrics of the main map of the categories that were measured."""
-  measured = {name: entry['maps'] for name, entry in entries.items() if 'maps' in entry}
-  return {name: maps[main_map(maps)] for name, maps in measured.items()}
+def row(category: str, figures: Figures, untrained: Figures) -> Row:
+  """Returns the values of a category by column; none where it was not measured."""
+  beside = {f'untrained_{metric}': untrained.get(metric) for metric in AUROCS}
+  return {'category': category, **figures, **beside}
 
 
-def untrained(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Figures]:
-  """The same of the untrained encoder, where it was measured."""
-  return figures(
-    {name: entry.get(evaluation_files.RANDOM_ENCODER, {}) for name, entry in entries.items()}
-  )
+def with_mean(rows: Sequence[Row]) -> str:
+  """Returns rows of categories that were measured, and their mean, as Markdown."""
+  mean = {'category': f'mean of {len(rows)}', **Table(COLUMNS, rows).mean()}
+  return Table(COLUMNS, [*rows, mean] if rows else []).to_markdown()
 
 
-def mean(measured: Mapping[str, Figures]) -> Figures:
-  """The mean of each metric over the categories; None for one that is not defined in all."""
-  columns = {metric: [known(each, metric) for each in measured.values()] for metric in TITLES}
-  return {
-    metric: None if None in column else float(np.mean(np.array(column, np.float64)))
-    for metric, column in columns.items()
-  }
-
-
-def known(measured: Figures, metric: str) -> float | None:
-  """The value of a metric; None, or NaN before it is written, stands for one without classes."""
-  value = measured[metric]
-  return None if value is None or math.isnan(value) else value
-
-
-def cells(measured: Figures | None, beside: Figures | None) -> list[str]:
-  """One row: every metric, then image and pixel AUROC of the untrained encoder."""
-  values = [known(measured, metric) if measured else None for metric in TITLES]
-  values += [known(beside, metric) if beside else None for metric in AUROCS]
-  return ['-' if value is None else f'{value:.4f}' for value in values]
-
-
-def table(
-  measured: Mapping[str, Figures], beside: Mapping[str, Figures]
-) -> tuple[list[str], list[list[str]]]:
-  """The header, one row a category, and their mean.
-
-  Args:
-    measured: the metrics of each category.
-    beside: those of the untrained encoder, of all of these categories or none.
-  """
-  header = ['category', *TITLES.values(), *(f'untrained {TITLES[metric]}' for metric in AUROCS)]
-  rows = [[name, *cells(each, beside.get(name))] for name, each in measured.items()]
-  if measured:
-    average = mean(beside) if beside.keys() == measured.keys() else None
-    rows.append([f'mean of {len(measured)}', *cells(mean(measured), average)])
-  return header, rows
-
-
-def notes(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """A line about each category without figures."""
-  return [
-    f'{name} failed: {entry["error"]}' if 'error' in entry else f'{name} has no test images'
-    for name, entry in entries.items()
-    if 'maps' not in entry
-  ]
-
-
-def to_csv(entries: Mapping[str, Mapping[str, Any]]) -> str:
-  """One line a category, in full precision."""
-  measured, beside = figures(entries), untrained(entries)
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  names = [*TITLES, *(f'untrained_{metric}' for metric in AUROCS)]
-  writer.writerow(['category', 'step', *names, 'error'])
+def render(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, Table]:
+  """Returns what was measured and what was not as Markdown, and one row a category for CSV."""
+  rows, shown, notes = [], [], []
   for name, entry in entries.items():
-    values = [measured.get(name, {}).get(metric) for metric in TITLES]
-    values += [beside.get(name, {}).get(metric) for metric in AUROCS]
-    writer.writerow([name, entry.get('step'), *values, entry.get('error', '')])
-  return text.getvalue()
+    each = row(name, main_figures(entry), main_figures(entry.get(RANDOM_ENCODER, {})))
+    rows.append(each | {'step': entry.get('step'), 'error': entry.get('error')})
+    if 'maps' in entry:
+      shown.append(each)
+    else:
+      why = f'failed: {entry["error"]}' if 'error' in entry else 'has no test images'
+      notes.append(f'{name} {why}')
+  return '\n\n'.join([with_mean(shown), *notes]), Table(COLUMNS, rows)
+
+
+def main_figures(entry: Mapping[str, Any]) -> Figures:
+  """Returns the metrics of the main map; none where nothing was measured."""
+  maps = entry.get('maps')
+  return maps[main_map(maps)] if maps else {}

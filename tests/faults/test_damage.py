@@ -211,20 +211,19 @@ def test_a_damaged_description_of_prepared_files_is_one_line(root, tmp_path, fau
     data_sets.load(config.data)
 
 
-@pytest.mark.parametrize('name', ['sweep', 'baselines', 'reproduce'])
+@pytest.mark.parametrize('name', ['sweep', 'baselines', 'reproduce', 'train'])
 def test_a_damaged_record_is_one_line(root, tmp_path, capsys, name):
   config = ['--config', programs.config_for(root)]
   arguments = {
-    'sweep': config,
-    'baselines': config,
     'reproduce': ['--data', str(root), '--train', 'mvtec'],
-  }[name]
-  for text in ('', '{"config": {', '[]', '\0'):
-    (tmp_path / f'{name}.json').write_text(text)
-    assert main([name, *arguments, '--workdir', str(tmp_path)]) == 2
-    line = programs.error_line(capsys.readouterr().err)
-    assert f'{name}.json is no file of ' in line
-    assert (tmp_path / f'{name}.json').read_text() == text
+    'train': ['--config=laptop', '--config.data.category=all'],
+  }.get(name, config)
+  path = tmp_path / {'train': 'categories.json'}.get(name, f'{name}.json')
+  path.write_text('[]')
+  assert main([name, *arguments, '--workdir', str(tmp_path)]) == 2
+  line = programs.error_line(capsys.readouterr().err)
+  assert f'{path} is no file of {name}' in line
+  assert path.read_text() == '[]'
 
 
 def test_statistics_that_cannot_be_read_are_one_line(tmp_path, root):

@@ -6,6 +6,19 @@ import numpy as np
 from PIL import Image
 
 HEIGHT, WIDTH = 12, 10
+# Another number of steps for each category; images that the authors' encoder can embed are larger.
+CONFIG = """
+from patch_svdd_jax.configs import mvtec
+
+def get_config(category):
+  config = mvtec.get_config(category)
+  config.data.image_size = (24, 20)
+  config.encoder.update(receptive_field=8, scales=(8,), depth=2, width=0.25, embed_dim=8)
+  config.train.update(steps=len(category), steps_per_call=4, batch_size=4)
+  config.checkpoint.every = 10
+  config.score.strides = (8,)
+  return config
+"""
 
 
 def pixels(*seed):
