@@ -17,10 +17,11 @@ import pytest
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
-# Kept between runs and shared by pytest's workers. The bound makes jax take a lock: without one a
-# worker could read what another has half written.
-CACHE = {
-  'jax_compilation_cache_max_size': 2**30,
+# Most of the suite's time is compilation: it goes without optimisations. Compiled programs are kept
+# between runs and shared by pytest's workers. One that is read while another worker writes it is
+# compiled all the same; setup.cfg ignores jax's warning.
+COMPILATION = {
+  'jax_disable_most_optimizations': True,
   'jax_persistent_cache_min_compile_time_secs': 0,
   'jax_persistent_cache_min_entry_size_bytes': -1,
 }
@@ -29,7 +30,7 @@ SHARED_DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
 
 
 def pytest_configure(config):
-  for name, value in CACHE.items():
+  for name, value in COMPILATION.items():
     jax.config.update(name, value)
   jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('programs')))
 
@@ -42,19 +43,7 @@ def shared_data() -> pathlib.Path:
   return SHARED_DATA
 
 
-@pytest.fixture(scope='module')
-def quick_compilation():
-  """Compiles without optimisation; yields the settings by name, for other processes."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield CACHE | {
-    'jax_disable_most_optimizations': True,
-    'jax_compilation_cache_dir': jax.config.jax_compilation_cache_dir,
-  }
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
-@pytest.fixture(scope='module')
-def only_quick_compilation(quick_compilation):
-  """The same, and nothing of before: compiled with optimisations it could differ by a bit."""
-  jax.clear_caches()
-  return quick_compilation
+@pytest.fixture(scope='session')
+def compilation():
+  """The settings that programs are compiled with, by name, for other processes."""
+  return {name: jax.config.values[name] for name in (*COMPILATION, 'jax_compilation_cache_dir')}

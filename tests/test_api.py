@@ -27,7 +27,7 @@ def quick_config(image_size=(128, 128)):
 
 
 @pytest.fixture(scope='module')
-def example(only_quick_compilation, tmp_path_factory):
+def example(tmp_path_factory):
   """What the names of the documented example stand for after it has run."""
   code = re.search(r'```python\n(.*?)```', DOCUMENT.read_text(), re.DOTALL)[1]
   names: dict = {}

@@ -18,7 +18,7 @@ SQUARED = np.random.default_rng(1).uniform(0, 4, 50).astype(np.float32)
 
 
 @pytest.fixture(scope='module', autouse=True)
-def small(quick_compilation):
+def small():
   with small_deep_svdd.small():
     yield
 

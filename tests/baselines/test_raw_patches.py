@@ -24,7 +24,7 @@ def rows_of(images):
 
 
 @pytest.fixture(scope='module')
-def config(quick_compilation):
+def config():
   config = default.get_config()
   config.encoder.receptive_field = K
   config.score.batch_size = 2

@@ -9,8 +9,6 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import flops
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 @pytest.fixture(scope='module')
 def config():

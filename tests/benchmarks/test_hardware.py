@@ -9,8 +9,6 @@ import pytest
 
 from benchmarks import hardware
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 @pytest.mark.parametrize('dtype', hardware.DTYPES.values(), ids=hardware.DTYPES)
 def test_the_product_is_divided_over_all_devices_and_its_operations_are_counted(dtype):

@@ -13,8 +13,6 @@ from benchmarks.hardware import Product
 from benchmarks.peers import Peer
 from patch_svdd_jax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def draw_vectors(queries, rows, dim=16, seed=0):
   rng = np.random.default_rng(seed)

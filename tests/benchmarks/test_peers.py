@@ -29,7 +29,6 @@ def test_a_peer_finds_the_nearest_rows(monkeypatch, name, k):
 
 
 @pytest.mark.parametrize('k', [1, 4])
-@pytest.mark.usefixtures('quick_compilation')
 def test_the_plain_scan_finds_the_nearest_rows(k):
   rng = np.random.default_rng(0)
   queries, rows = (rng.standard_normal((n, 16), dtype=np.float32) for n in (30, 2500))

@@ -14,8 +14,6 @@ from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.encoder import Encoder, PositionClassifier
 
 torch = pytest.importorskip('torch', exc_type=ImportError)
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 DIM = 16
 
 

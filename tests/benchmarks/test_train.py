@@ -10,7 +10,6 @@ from PIL import Image
 
 from benchmarks import contenders, hardware, peers, train
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 PRODUCTS = {'f32': hardware.Product(lambda: None, 1e6)}
 
 

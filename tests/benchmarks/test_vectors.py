@@ -41,7 +41,7 @@ def small(monkeypatch):
   monkeypatch.setattr(encoder, 'init_encoder', init_encoder)
 
 
-@pytest.mark.usefixtures('quick_compilation', 'small')
+@pytest.mark.usefixtures('small')
 def test_embeddings_are_of_different_patches():
   batches = []
 

@@ -18,8 +18,6 @@ from patch_svdd_jax.experiments import training_run
 from tests.faults import programs
 from tests.support import small_deep_svdd
 
-pytestmark = pytest.mark.usefixtures('only_quick_compilation')
-
 CLASSES = {
   **dict.fromkeys(baselines.SYSTEMS, Detector),
   **dict.fromkeys(('ocsvm_image', 'ocsvm_patch', 'svdd_image', 'svdd_patch'), PixelBoundary),

@@ -12,8 +12,6 @@ from patch_svdd_jax.commands import every_category, main
 from patch_svdd_jax.reporting import category_table
 from tests.support import categories
 
-pytestmark = pytest.mark.usefixtures('only_quick_compilation')
-
 PRESENT = ['bottle', 'screw']
 
 

@@ -15,7 +15,7 @@ SIZE = (8, 12)
 
 
 @pytest.fixture(scope='module')
-def workdir(quick_compilation, tmp_path_factory):
+def workdir(tmp_path_factory):
   """A run with a detector that was never trained, fitted or calibrated."""
   config = tiny_config(image_size=SIZE, scales=(8,))
   config.score.strides = (4,)

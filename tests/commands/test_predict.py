@@ -32,7 +32,7 @@ def defective(seed):
 
 
 @pytest.fixture(scope='module')
-def model(only_quick_compilation, tmp_path_factory):
+def model(tmp_path_factory):
   """The workdir of a calibrated detector."""
   workdir = tmp_path_factory.mktemp('model')
   config = tiny_config(mean='channel', steps=2, every=2)

@@ -14,8 +14,6 @@ from patch_svdd_jax.experiments import paper_results, reproduction
 from tests.commands.test_import_authors import random_weights, write_weights
 from tests.support import categories
 
-pytestmark = pytest.mark.usefixtures('only_quick_compilation')
-
 PRESENT = ['bottle', 'cable', 'screw']
 
 

@@ -24,13 +24,11 @@ from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.models import encoder
 from tests.support.runs import IMAGE_SIZE, IMAGES, tiny_config
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 OTHERS = np.random.default_rng(1).integers(0, 256, (6, *IMAGE_SIZE, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope='module')
-def detector(quick_compilation):
+def detector():
   config = tiny_config(scales=(8,))
   config.data.resize = 'box'
   config.score.update(strides=(8,), batch_size=1)

@@ -19,8 +19,6 @@ from patch_svdd_jax.training.train_state import init_state
 from tests.faults import programs
 from tests.support.runs import assert_same_bits
 
-pytestmark = pytest.mark.usefixtures('only_quick_compilation')
-
 MEMBERS = ['seed=0,lambda=0.1,rate=0.0001', 'seed=1,lambda=0.1,rate=0.0001']
 GROUPS = ['encoder.depth=2', 'encoder.depth=3']
 OF_GROUP = ['--seeds', '2', '--vary', 'encoder.depth=2']

@@ -71,12 +71,10 @@ MANY = ['--config.train.steps=200', '--config.checkpoint.every=1000']
 
 
 @pytest.fixture(scope='module', autouse=True)
-def environment(only_quick_compilation):
+def environment(compilation):
   """The variables by which subprocesses compile as this process does."""
   strict = {'jax_platforms': 'cpu', 'jax_numpy_rank_promotion': 'raise'}
-  return os.environ | {
-    name.upper(): str(value) for name, value in (only_quick_compilation | strict).items()
-  }
+  return os.environ | {name.upper(): str(value) for name, value in (compilation | strict).items()}
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -11,8 +11,6 @@ from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.system.sharding import replicate
 from tests.detection.test_detector import random_images, random_params, tiny_config
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 STRIDES = {32: 8, 16: 4}
 PATCHES = {32: 2 * 3, 16: 7 * 9}
 IMAGES = random_images(1, 5)

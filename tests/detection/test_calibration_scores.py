@@ -43,7 +43,7 @@ def make_detector(train=TRAIN, **calibration):
 
 
 @pytest.fixture(scope='module')
-def detector(only_quick_compilation):
+def detector():
   return make_detector()
 
 

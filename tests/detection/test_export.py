@@ -66,7 +66,7 @@ assert 'convolution' in text and ' conditional(' not in text
 
 
 @pytest.fixture(scope='module')
-def uncalibrated(quick_compilation):
+def uncalibrated():
   config = tiny_config(image_size=SIZE)
   config.data.light = 'standardised'
   config.score.update(strides=STRIDES, batch_size=2, neighbours=2)

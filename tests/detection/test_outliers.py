@@ -7,8 +7,6 @@ from patch_svdd_jax.detection import bank_building, outliers
 from patch_svdd_jax.search import memory_bank
 from tests.support.runs import tiny_config
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 IMAGES, PATCHES, DIM = 23, 6, 8
 
 

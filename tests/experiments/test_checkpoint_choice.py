@@ -10,8 +10,6 @@ from patch_svdd_jax.training.checkpoints import Checkpoints
 
 IMAGE_SIZE = (40, 48)
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def tiny_config(**train):
   config = default.get_config()

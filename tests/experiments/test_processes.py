@@ -123,10 +123,10 @@ def finish(started, folder):
 
 
 @pytest.fixture(scope='module')
-def runs(quick_compilation, tmp_path_factory):
+def runs(compilation, tmp_path_factory):
   """The results of this process with four devices, and of two with two each."""
   folder = tmp_path_factory.mktemp('run')
-  started = start(2, 2, quick_compilation, folder)
+  started = start(2, 2, compilation, folder)
   assert (jax.process_count(), jax.local_device_count()) == (1, 4)
   # While they work, so does this process.
   here = results()
@@ -230,11 +230,11 @@ def train(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def finished(train, quick_compilation, tmp_path_factory):
+def finished(train, compilation, tmp_path_factory):
   """The workdirs of a run by two processes, which prepared the data, and by this one."""
   folder = tmp_path_factory.mktemp('finished')
   two, one = folder / 'two', folder / 'one'
-  ended = run_command(quick_compilation, [*train, str(two)])
+  ended = run_command(compilation, [*train, str(two)])
   assert [status for status, *_ in ended] == [0, 0], ended
   assert jax.device_count() == 4
   assert main([*train, str(one)]) == 0
@@ -277,14 +277,14 @@ def test_only_the_first_process_prints_and_logs(finished):
   assert len(list((two / 'tensorboard').iterdir())) == 1
 
 
-def test_two_processes_evaluate_as_one(finished, quick_compilation):
+def test_two_processes_evaluate_as_one(finished, compilation):
   two, _, _ = finished
   arguments = ['eval', '--workdir', str(two), '--no-random-encoder']
   figures = []
   assert main(arguments) == 0
   figures.append(json.loads((two / 'eval' / 'metrics.json').read_text())['maps'])
   maps = dict(np.load(two / 'eval' / 'maps.npz'))
-  ended = run_command(quick_compilation, arguments)
+  ended = run_command(compilation, arguments)
   assert [status for status, *_ in ended] == [0, 0], ended
   figures.append(json.loads((two / 'eval' / 'metrics.json').read_text())['maps'])
   assert figures[0] == figures[1]
@@ -293,7 +293,7 @@ def test_two_processes_evaluate_as_one(finished, quick_compilation):
 
 @pytest.mark.slow
 def test_a_lost_process_and_a_signal_end_all_and_the_same_command_goes_on(
-  finished, train, quick_compilation, tmp_path
+  finished, train, compilation, tmp_path
 ):
   workdir = tmp_path / 'run'
   arguments = [*train, str(workdir)]
@@ -305,20 +305,20 @@ def test_a_lost_process_and_a_signal_end_all_and_the_same_command_goes_on(
 
   # It dies before it takes part in the save of step 4.
   (status, _, errors), (killed, *_) = run_command(
-    quick_compilation, arguments, ((0, 0), (signal.SIGKILL, 4))
+    compilation, arguments, ((0, 0), (signal.SIGKILL, 4))
   )
   assert (status, killed) == (distributed.ProcessLostError.status, -signal.SIGKILL), errors
   assert_one_line(errors, 'process 0 of 2 has lost another one')
   assert steps() == [2]
 
-  ended = run_command(quick_compilation, arguments, ((0, 0), (signal.SIGTERM, 4)))
+  ended = run_command(compilation, arguments, ((0, 0), (signal.SIGTERM, 4)))
   assert [status for status, *_ in ended] == [128 + signal.SIGTERM] * 2, ended
   assert f'stopped at step 4 of {workdir}' in ended[0][1]
   assert steps() == [2, 4]
 
   # The first one is also where the others meet: jax may abort before its error can be raised.
   (killed, *_), (status, _, errors) = run_command(
-    quick_compilation, arguments, ((signal.SIGKILL, 6), (0, 0))
+    compilation, arguments, ((signal.SIGKILL, 6), (0, 0))
   )
   assert killed == -signal.SIGKILL
   if status == -signal.SIGABRT:
@@ -328,7 +328,7 @@ def test_a_lost_process_and_a_signal_end_all_and_the_same_command_goes_on(
     assert_one_line(errors, 'process 1 of 2 has lost another one')
   assert steps() == [2, 4]
 
-  assert [status for status, *_ in run_command(quick_compilation, arguments)] == [0, 0]
+  assert [status for status, *_ in run_command(compilation, arguments)] == [0, 0]
   assert metrics_of(workdir) == metrics_of(finished[0])
   found, expected = map(newest_state, (workdir, finished[0]))
   jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -20,8 +20,6 @@ from patch_svdd_jax.training.checkpoints import Checkpoints
 from tests.faults import programs
 from tests.support.runs import assert_same_bits
 
-pytestmark = pytest.mark.usefixtures('only_quick_compilation')
-
 
 def cut(path):
   os.truncate(path, path.stat().st_size // 2)

@@ -70,8 +70,8 @@ pytestmark = pytest.mark.skipif(not can_mount(), reason='no file system can be m
 
 
 @pytest.fixture(scope='module')
-def environment(only_quick_compilation):
-  return programs.variables(only_quick_compilation)
+def environment(compilation):
+  return programs.variables(compilation)
 
 
 @pytest.fixture(scope='module')

@@ -5,14 +5,11 @@ import json
 import os
 
 import numpy as np
-import pytest
 
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.errors import one_line
 from patch_svdd_jax.system import files
 from tests.faults import programs
-
-pytestmark = pytest.mark.usefixtures('only_quick_compilation')
 
 NAMES = [
   b'two words.png',

@@ -16,8 +16,6 @@ from patch_svdd_jax.data import image_stream, layout
 from patch_svdd_jax.errors import UserError
 from tests.faults import programs
 
-pytestmark = pytest.mark.usefixtures('only_quick_compilation')
-
 
 def plain(level):
   return np.full((*programs.SIZE, 3), level, np.uint8)

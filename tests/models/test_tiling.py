@@ -27,7 +27,6 @@ from tests.detection.test_detector import (
 )
 
 PAIRED = dict(zip((32, 16), STRIDES, strict=True))
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.search import coreset
 
-pytestmark = pytest.mark.usefixtures('quick_compilation', 'small_passes')
+pytestmark = pytest.mark.usefixtures('small_passes')
 
 # Neither a block of rows, the candidates nor the choices between two passes divide them.
 ROWS, COUNT, DIM, PART = 5000, 700, 8, 1300

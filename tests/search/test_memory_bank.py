@@ -14,8 +14,6 @@ from patch_svdd_jax.search.memory_bank import GROUP
 from patch_svdd_jax.system.sharding import DEVICES, all_devices
 from tests.support import banks
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 DIM = 5
 
 

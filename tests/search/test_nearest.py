@@ -16,8 +16,6 @@ from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.system.sharding import DEVICES
 from tests.support import banks
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 @pytest.fixture
 def sharded(monkeypatch):

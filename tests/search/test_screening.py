@@ -9,8 +9,6 @@ from patch_svdd_jax.search import screening
 from patch_svdd_jax.search.screening import GROUP, Screen
 from tests.support import banks
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 TYPES = [jnp.float32, jnp.bfloat16]
 
 # Padded to the same shapes, all kinds share the programs of their screens.

@@ -16,8 +16,6 @@ from patch_svdd_jax.search import screening_pallas
 from patch_svdd_jax.search.screening import GROUP
 from patch_svdd_jax.tpu_planning.aot import ENVIRONMENT
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 TILE = screening_pallas.ROWS // GROUP
 
 # (queries, groups): less than a tile of either, whole tiles, and tiles that hang over the end.

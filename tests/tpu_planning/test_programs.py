@@ -85,7 +85,6 @@ def compiled():
   return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize(('rows', 'small'), [(3000, 0), (3000, 2**20), (100, 2**20), (3, 0)])
 def test_the_described_bank_is_as_a_real_one(rows, small, monkeypatch):
   monkeypatch.setattr(memory_bank, 'SMALL', small)

@@ -17,9 +17,6 @@ from tests.support.runs import IMAGE_SIZE, IMAGES, MEAN, assert_same_bits
 STEPS = 5
 
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
 def tiny_config(seed=0, **encoder):
   config = default.get_config()
   config.seed = seed

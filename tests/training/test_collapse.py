@@ -135,7 +135,6 @@ class Notes:
     self.saved.append((int(state.step), dict(statistics)))
 
 
-@pytest.mark.usefixtures('quick_compilation')
 def test_a_real_collapse():
   """Of the neighbour loss alone, at a high rate, is met in the call in which it happens."""
   images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)

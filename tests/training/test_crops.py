@@ -18,8 +18,6 @@ from tests.support.draws import NEIGHBOURS, check_uniform
 from tests.support.runs import COUNT, IMAGE_SIZE, IMAGES, MEAN, mesh_of, tiny_config
 from tests.training.test_windows import jit
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 SCALES, NATIVE, SIDE = (16, 8), 2, 32
 CROPS, PAIRS = 400, 4
 

@@ -1,15 +1,12 @@
 """The centre that patch-wise Deep SVDD starts from."""
 
 import numpy as np
-import pytest
 
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.encoder import Encoder, init_encoder
 from patch_svdd_jax.training import deep_svdd_centre
 from tests.detection.test_detector import corners
 from tests.support.runs import IMAGE_SIZE, IMAGES, MEAN, tiny_config
-
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def test_the_centre_is_the_mean_embedding_of_an_untrained_encoder():

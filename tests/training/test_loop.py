@@ -27,9 +27,6 @@ METRICS = (
 TRANSFER = 'Disallowed host-to-device transfer'
 
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
 @pytest.fixture(scope='module', autouse=True)
 def shared_train_steps():
   """Traces the train step of a config once, however many tests run it."""

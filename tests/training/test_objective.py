@@ -12,8 +12,6 @@ from patch_svdd_jax.training import objective, train_state, windows
 from tests.detection.test_detector import random_params
 from tests.support.runs import COUNT, IMAGES, MEAN, assert_close, tiny_config
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 BATCH, WEIGHT = 8, 0.3
 
 

@@ -14,8 +14,6 @@ STEPS = 5  # no multiple of the two steps of a call
 SETTINGS = ((0, 0.1, 1e-3), (0, 0.0, 1e-3), (3, 2.0, 1e-2), (1, 0.1, 1e38))
 LOST = 3
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def tiny_config(seed, svdd_weight, learning_rate):
   config = default.get_config()

@@ -8,8 +8,6 @@ from patch_svdd_jax.models import architecture, encoder
 from patch_svdd_jax.training import train_state
 from tests.support.runs import assert_same_bits, leaves, moved, on_host, tiny_config
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def test_initial_parameters_depend_on_the_seed_alone():
   states = [

@@ -25,8 +25,6 @@ from tests.support.runs import (
   tiny_config,
 )
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 STEPS = 3
 # The order of a sum, after a few steps of Adam.
 SAME = {'rtol': 1e-5, 'atol': 1e-6}

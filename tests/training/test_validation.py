@@ -15,8 +15,6 @@ from patch_svdd_jax.training import sampling, train_state, validation
 SIZE = (40, 48)
 STRIDES = {32: 8, 16: 4}
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def tiny_config(**train):
   config = default.get_config()
