@@ -47,3 +47,13 @@ def shared_data() -> pathlib.Path:
 def compilation():
   """The settings that programs are compiled with, by name, for other processes."""
   return {name: jax.config.values[name] for name in (*COMPILATION, 'jax_compilation_cache_dir')}
+
+
+@pytest.fixture(scope='module')
+def optimised():
+  """Compiles with optimisations, as users do: for what takes long or is about the program."""
+  for disabled in (False, True):
+    jax.config.update('jax_disable_most_optimizations', disabled)
+    jax.clear_caches()
+    if not disabled:
+      yield

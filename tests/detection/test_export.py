@@ -145,6 +145,7 @@ def test_one_file_for_three_platforms(exported):
 
 
 @pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='no libtpu, the TPU compiler')
 def test_the_program_compiles_for_a_tpu(exported, tmp_path):
   (tmp_path / 'model').write_bytes(exported)

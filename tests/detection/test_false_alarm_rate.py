@@ -26,6 +26,7 @@ def images(config, given):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('optimised')
 @pytest.mark.parametrize('texture', textures.CATEGORIES)
 def test_realised_rates_over_seeds(texture, capsys):
   """A detector that is calibrated 20 times by 100 images, each time tried on 100 fresh ones."""

@@ -24,6 +24,7 @@ def run(*arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('optimised')
 def test_screw(shared_data, tmp_path):
   weights = shared_data / 'authors_checkpoints/screw/enchier.pkl'
   workdir = str(tmp_path / 'authors')

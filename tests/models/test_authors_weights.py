@@ -122,6 +122,7 @@ def random_encoder(embed_dim):
   return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
+@pytest.mark.usefixtures('optimised')
 def test_authors_files(shared_data):
   paths = sorted((shared_data / 'authors_checkpoints').glob('*/enchier.pkl'))
   assert len(paths) == 15

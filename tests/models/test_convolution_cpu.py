@@ -33,6 +33,7 @@ PATCHES, KERNEL, GRADIENT = (128, 13, 13, 64), (3, 3, 64, 128), (128, 11, 11, 12
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('optimised')
 @pytest.mark.parametrize(
   ('shapes', 'layout', 'members'),
   [

@@ -146,6 +146,7 @@ PLAN = ('plan', 'embed', '--topology', 'v5e:2x2', '--config', 'default')
 
 
 @pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='no libtpu, the TPU compiler')
 def test_large_images_fit_a_small_chip(tmp_path):
   file = tmp_path / 'plan.json'

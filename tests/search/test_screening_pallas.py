@@ -77,6 +77,7 @@ def test_no_races(queries, groups):
 
 
 @pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='no libtpu, the TPU compiler')
 def test_it_compiles_for_tpus_and_keeps_products_out_of_their_memory():
   # The library reads its environment, and takes hold of the process, when it is loaded.

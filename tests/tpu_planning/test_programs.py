@@ -140,6 +140,7 @@ def plan(*arguments):
 
 
 @pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
 @needs_libtpu
 def test_a_topology_that_the_compiler_refuses():
   done = plan('--topology', 'v5e:3x7', '--bank-rows', 10)
@@ -148,6 +149,7 @@ def test_a_topology_that_the_compiler_refuses():
 
 
 @pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
 @needs_libtpu
 def test_the_search_compiles_for_a_tpu(tmp_path):
   rows, queries, chips = 2**18, 512, 4
@@ -174,6 +176,7 @@ def test_the_search_compiles_for_a_tpu(tmp_path):
 
 
 @pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
 @needs_libtpu
 @pytest.mark.parametrize('topology', TOPOLOGIES)
 def test_the_train_step_compiles(compiled, topology):
@@ -201,6 +204,7 @@ def test_the_train_step_compiles(compiled, topology):
 
 
 @pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
 @needs_libtpu
 @pytest.mark.parametrize('topology', TOPOLOGIES)
 def test_the_embedding_pass_compiles(compiled, topology):
