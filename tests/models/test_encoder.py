@@ -202,8 +202,8 @@ def test_three_levels_agree_with_a_float64_forward_pass():
   np.testing.assert_allclose(found[0, 0, 0], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize('depth', range(2, 16))
-def test_dense_equals_patch_wise_at_every_depth(depth):
+@pytest.mark.parametrize('depth', [2, 3, 8, 15])
+def test_dense_equals_patch_wise_at_any_depth(depth):
   encoder, variables = make(width=0.25, depth=depth, scales=(32,), embed_dim=16)
   check_dense(encoder, variables, random_images((97, 131)), {32: 4})
 
