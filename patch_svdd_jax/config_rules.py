@@ -122,16 +122,16 @@ def check_crop_size(config: ml_collections.ConfigDict) -> None:
   """Refuses crops from which pairs of some scale cannot be drawn."""
   if config.train.pairs != 'crops':
     return
-  shape = architecture.from_config(config.encoder)
-  for scale in shape.scales:
-    near, far = crops.offsets(scale, shape.native_stride)
+  arch = architecture.from_config(config.encoder)
+  for scale in arch.scales:
+    near, far = crops.offsets(scale, arch.native_stride)
     if near > far:
       raise UserError(
         f"config.train.pairs='crops': neighbours of {scale}-pixel patches lie {3 * scale // 4} to "
         f"{scale - 1} pixels away, where no multiple of the encoder's native stride lies, which is "
-        f'{shape.native_stride}: lower config.encoder.strided_layers'
+        f'{arch.native_stride}: lower config.encoder.strided_layers'
       )
-  largest = shape.scales[0]
+  largest = arch.scales[0]
   if config.train.crop_size < 2 * largest - 1:
     raise UserError(
       f'config.train.crop_size={config.train.crop_size}: pairs of {largest}-pixel patches need '

@@ -7,8 +7,10 @@ import pathlib
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_force_host_platform_device_count=4'
-  # The older emitters compile in half the time, of which most tests consist.
+  # The older emitters compile in half the time, of which most tests consist; small programs
+  # compile faster in one piece.
   + ' --xla_cpu_use_fusion_emitters=false'
+  + ' --xla_cpu_parallel_codegen_split_count=1'
 )
 
 import jax
