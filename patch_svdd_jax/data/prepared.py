@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import shutil
@@ -39,8 +40,8 @@ def prepare(make_builder: Callable[[], Builder]) -> Builder:
   Raises:
     UserError: where the source is at fault or the prepared files cannot be written.
   """
-  builder = _opened(make_builder)
-  if builder.is_current():
+  builder, current = _opened(make_builder)
+  if current:
     return builder
   place = pathlib.Path(builder.data_dir)
   try:
@@ -58,10 +59,16 @@ def prepare(make_builder: Callable[[], Builder]) -> Builder:
   return builder
 
 
-def _opened(make_builder: Callable[[], Builder]) -> Builder:
+def _opened(make_builder: Callable[[], Builder]) -> tuple[Builder, bool]:
+  """Returns a builder, and whether what is prepared is current.
+
+  Raises:
+    UserError: a description of what is prepared is damaged; TFDS reads it here.
+  """
   try:
-    return make_builder()
-  except json_format.ParseError as error:
+    builder = make_builder()
+    return builder, builder.is_current()
+  except (json_format.ParseError, json.JSONDecodeError) as error:
     raise UserError(
       f'a prepared data set is damaged ({error}): remove its folder from config.data.prepared, and '
       'it is prepared anew'

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -128,8 +129,8 @@ def written(folder, before):
 def check_whole(folder):
   """Whatever has its final name can be read."""
   for path in folder.rglob('*'):
-    # Orbax names its unfinished folders so.
-    if not path.is_file() or 'tmp' in str(path.relative_to(folder)):
+    # Orbax and TFDS name their unfinished folders so.
+    if not path.is_file() or re.search('tmp|incomplete', str(path.relative_to(folder))):
       continue
     if path.suffix == '.json' and 'checkpoints' not in path.parts:
       json.loads(path.read_bytes())
