@@ -120,7 +120,7 @@ class Fit(Protocol):
     """Trains members to the end, or until told to stop.
 
     Args:
-      configs: of the members; they differ in seed, svdd_weight and learning_rate alone.
+      configs: of the members; from make_fit's they differ in seed, svdd_weight and learning_rate.
       states: their initial or restored states.
       monitor: is told the metrics of each call.
       savers: one for each, which keep its states as `loop.fit` would.
