@@ -38,7 +38,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def write_json(path: pathlib.Path | None, contents: Any) -> None:
-  """Writes what `check` or `disk.check_writable` let pass, if asked for, and says so."""
+  """Writes what `check` or `files.check_writable` let pass, if asked for, and says so."""
   if path:
     files.write_json(path, contents)
     print(f'written: {path}')

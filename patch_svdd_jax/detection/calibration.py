@@ -45,7 +45,7 @@ class Calibration:
     scores: f64[n], rising, of images.
     levels: f64[M], rising, scores of pixels; the lowest of all and the highest of all are there.
     shares: f64[M], the share of all pixels that are at least as high as each level.
-    statistics: f64[.] each, of normal images, by the names of `shift`.
+    statistics: f64[.] each, of normal images, by the names of `distribution_shift`.
   """
 
   scores: np.ndarray
@@ -99,7 +99,7 @@ def calibrate(
   Args:
     scores: f[n], image scores, n >= 1.
     maps: f[n, H, W], their maps.
-    statistics: of normal images, for `shift`.
+    statistics: of normal images, for `distribution_shift`.
   """
   values = np.sort(maps, axis=None)  # of large images too many to be copied as float64
   count = len(values)

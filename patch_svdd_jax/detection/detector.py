@@ -54,7 +54,8 @@ class Detector:
     params: the encoder's, on all local devices.
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
     banks: the memory bank of each receptive field, on the devices or on the host.
-    calibration: by normal images that are not in the banks; None before `normal_scores.calibrate`.
+    calibration: by normal images that are not in the banks; None before
+      `calibration_scores.calibrate`.
     dropped: f64[N], the share of each normal image's patches that are in no bank because they are
       outlying (config.score.outliers): defects, perhaps. None where none were to be dropped.
   """

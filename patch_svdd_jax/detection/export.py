@@ -33,7 +33,7 @@ def check_size(detector: Detector) -> None:
 
 
 def to_stablehlo(detector: Detector, limit: Limits | None) -> bytes:
-  """What `jax.export.deserialize` reads: `portable.make_score` for any number of images.
+  """What `jax.export.deserialize` reads: `exported_score.make_score` for any number of images.
 
   Raises:
     UserError: the detector cannot be exported.

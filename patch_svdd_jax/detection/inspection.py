@@ -41,7 +41,7 @@ class Inspection:
     alarms: bool[N], whether the score is above the limit.
     regions: of each image with an alarm, where; none of the others.
     warnings: of each image, what shows that it looks otherwise than normal images.
-    statistics: f[N] each, for `shift.of_batch`.
+    statistics: f[N] each, for `distribution_shift.of_batch`.
   """
 
   scores: np.ndarray

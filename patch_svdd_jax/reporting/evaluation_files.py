@@ -85,19 +85,19 @@ def write_evaluation(
   with files.explained(folder):
     folder.mkdir(parents=True, exist_ok=True)
     _remove_older(folder)
-    write_maps(folder / 'maps.npz', split, evaluation)
-    if len(split):
-      limits = overlays.colour_limits(evaluation.scores.maps[evaluation.main_map])
-      _write_pictures(folder, split, evaluation, limits)
-      page = evaluated.make(split, evaluation, others, limits, context)
-      html.write(folder / 'report.html', page)
-    if checkpoints:
-      files.write(
-        folder / 'checkpoints.png', figures.encode(checkpoint_table.draw(checkpoints), 'png')
-      )
-    # Last: where metrics.json is, the rest is whole.
-    contents = summary(evaluation, others, checkpoints, context.copies)
-    files.write_json(folder / 'metrics.json', contents)
+  write_maps(folder / 'maps.npz', split, evaluation)
+  if len(split):
+    limits = overlays.colour_limits(evaluation.scores.maps[evaluation.main_map])
+    _write_pictures(folder, split, evaluation, limits)
+    page = evaluated.make(split, evaluation, others, limits, context)
+    html.write(folder / 'report.html', page)
+  if checkpoints:
+    files.write(
+      folder / 'checkpoints.png', figures.encode(checkpoint_table.draw(checkpoints), 'png')
+    )
+  # Last: where metrics.json is, the rest is whole.
+  contents = summary(evaluation, others, checkpoints, context.copies)
+  files.write_json(folder / 'metrics.json', contents)
 
 
 def _remove_older(folder: pathlib.Path) -> None:

@@ -36,7 +36,7 @@ class Run(NamedTuple):
     steps: i64[calls], the last step of each call.
     accuracies: f64[calls] of each scale, by name.
     seconds_per_step: the median over calls; compilation, validation and saving are not in it.
-    flops_per_step: of the encoder, by `cost.step_flops`.
+    flops_per_step: of the encoder, by `flops.step_flops`.
     figures: test metrics of the main map, by checkpoint, where eval has measured them all.
     chosen: the checkpoint that held-out images chose; None where they were not measured.
   """

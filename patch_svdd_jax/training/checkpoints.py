@@ -101,7 +101,7 @@ class Checkpoints:
 
   @property
   def chosen(self) -> int | None:
-    """The step of the highest `selection.score`; the newest where none has statistics."""
+    """The step of the highest `checkpoint_selection.score`; the newest where none has one."""
     return self._manager.best_step() or self.latest
 
   @property

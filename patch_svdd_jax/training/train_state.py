@@ -35,7 +35,8 @@ class Hyperparams(NamedTuple):
     key: the run's; step n draws its keys from fold_in(key, n).
     svdd_weight: f32[], lambda.
     learning_rate: f32[], the peak of the schedule.
-    centres: f32[D] of each scale's name, of `centre.initial`; none for the neighbour loss.
+    centres: f32[D] of each scale's name, of `deep_svdd_centre.initial`; none for the neighbour
+      loss.
   """
 
   key: jax.Array
@@ -62,7 +63,7 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
 def hyperparams(
   config: ml_collections.ConfigDict, centres: Mapping[str, np.ndarray | jax.Array]
 ) -> Hyperparams:
-  """The hyperparameters that the config names, with what `centre.initial` gives."""
+  """The hyperparameters that the config names, with what `deep_svdd_centre.initial` gives."""
   return Hyperparams(
     jax.random.key(config.seed),
     jnp.float32(config.train.svdd_weight),

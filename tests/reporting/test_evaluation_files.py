@@ -1,6 +1,7 @@
 """The files of an evaluation, read back as a stranger would read them."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
-from patch_svdd_jax.reporting import checkpoint_table, evaluation_files, html, overlays
+from patch_svdd_jax.reporting import checkpoint_table, evaluation_files, overlays
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
 
 NAMES = ('test/good/000.png', 'test/hole/000.png', 'test/hole/001.png')
@@ -188,23 +189,31 @@ def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):
   assert 'config.train.steps' in page
 
 
-@pytest.mark.parametrize(
-  ('room', 'writer'),
-  [(overlays, 'write_overlays'), (overlays, 'write_overview'), (html, 'write')],
-)
-def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, room, writer):
+@pytest.mark.parametrize('name', ['overlays/', 'overview.png', 'report.html'])
+def test_where_metrics_are_the_rest_is_whole(split, tmp_path, monkeypatch, name):
   """Also where an older evaluation was, whose figures must not stand beside newer maps."""
   write(tmp_path, split, make_evaluation())
 
-  def full(*_):
-    raise OSError(28, 'No space left on device')
+  def full(path, contents, real=pathlib.Path.write_bytes):
+    if str(path.relative_to(tmp_path)).startswith(name):
+      raise OSError(28, 'No space left on device')
+    return real(path, contents)
 
-  monkeypatch.setattr(room, writer, full)
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', full)
   with pytest.raises(UserError) as caught:
     write(tmp_path, split, make_evaluation(1))
   assert f'no space left on the disk of {tmp_path}' in str(caught.value)
   assert not (tmp_path / 'metrics.json').exists()
   assert not (tmp_path / 'report.html').exists()
+
+
+def test_what_drawing_cannot_read_is_no_fault_of_the_disk(split, tmp_path, monkeypatch):
+  def draw(*_):
+    raise FileNotFoundError(2, 'No such file or directory', 'font.ttf')
+
+  monkeypatch.setattr(overlays, 'draw_overview', draw)
+  with pytest.raises(FileNotFoundError, match=r'font\.ttf'):
+    write(tmp_path, split, make_evaluation())
 
 
 def test_maps_appear_whole_or_not_at_all(split, tmp_path, monkeypatch):
