@@ -215,13 +215,14 @@ def test_an_error_that_is_no_fault_of_the_checkpoint_keeps_its_traceback(
 
 def test_a_disk_that_fills_up_leaves_the_older_checkpoint_whole(tmp_path, state, initial, capfd):
   """A limit on the size of files stands in for the disk: the writer meets it in the same place."""
-  kernel = jax.numpy.asarray(np.random.default_rng(0).normal(size=100_000))
-  # A single array: of several writers only one would report, and the others die noisily.
+  kernel = jax.numpy.asarray(np.random.default_rng(0).normal(size=1_000_000))
+  # A single array: of several writers only one would report, and the others die noisily. All others
+  # together, which may share a file, stay below the limit.
   too_large = at(state, 4)._replace(params=state.params | {'encoder': {'kernel': kernel}})
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(state, {})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
     try:
       with pytest.raises(UserError, match=r'no space left on the disk of .*already there is whole'):
         checkpoints.save(too_large, {})
