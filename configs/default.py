@@ -14,6 +14,7 @@ import ml_collections
 CHOICES = {
   'data.resize': ('nearest', 'box', 'bilinear', 'bicubic', 'lanczos'),
   'data.light': ('kept', 'standardised'),
+  'encoder.init': ('uniform', 'he'),
   'train.pairs': ('patches', 'crops'),
   'train.images': ('replicated', 'sharded'),
   'train.compute': ('float32', 'bfloat16'),
@@ -118,6 +119,7 @@ def get_config() -> ml_collections.ConfigDict:
   encoder.merge_features = 128  # channels inside a level that joins four patches of the level below
   encoder.strided_layers = 1  # leading convolutions of stride 2
   encoder.strided_kernel = 3  # and their kernel size
+  encoder.init = 'uniform'  # PyTorch's, as the authors'; 'he': for leaky ReLU, He et al. 2015
 
   config.train = train = ml_collections.ConfigDict()
   train.steps = 10_000

@@ -6,6 +6,7 @@ from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import images
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models import encoder
 from patch_svdd_jax.training import objective, optimizer, windows
 
 NAN, INFINITY = float('nan'), float('inf')
@@ -54,6 +55,7 @@ def test_an_unknown_choice_is_refused(key):
 def test_what_can_be_chosen_is_what_there_is():
   known = {
     'data.resize': images.FILTERS,
+    'encoder.init': encoder.INITIALIZERS,
     'train.pairs': objective.PAIRS,
     'train.images': windows.PLACEMENTS,
     'train.compute': objective.COMPUTE,

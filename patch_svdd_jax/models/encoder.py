@@ -7,7 +7,7 @@ shared.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,17 +32,51 @@ Params = Mapping[str, Any]
 Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
 
 
+class Initializers(NamedTuple):
+  """How a layer's parameters are drawn."""
+
+  kernel: nn.initializers.Initializer
+  bias: nn.initializers.Initializer
+
+
 def uniform_initializer(fan_in: int) -> nn.initializers.Initializer:
   """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default and therefore the authors'."""
   bound = fan_in**-0.5
+  return drawn_flat(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound))
+
+
+def drawn_flat(initializer: nn.initializers.Initializer) -> nn.initializers.Initializer:
+  """The same numbers as a draw of four dimensions, which XLA takes four times longer to compile."""
 
   def initialize(
     key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
   ) -> jax.Array:
-    # The same numbers as a draw of four dimensions, which XLA takes four times longer to compile.
-    return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+    return jnp.reshape(initializer(key, (math.prod(shape),), dtype), shape)
 
   return initialize
+
+
+def uniform_initializers(fan_in: int) -> Initializers:
+  """Draws kernel and biases alike, by `uniform_initializer`."""
+  initialize = uniform_initializer(fan_in)
+  return Initializers(initialize, initialize)
+
+
+def he_initializers(fan_in: int) -> Initializers:
+  """Draws a kernel from N(0, 2 / ((1 + LEAK^2) fan_in)); biases are zero.
+
+  Activations then keep their size from layer to layer through leaky ReLUs (He et al. 2015, arXiv
+  1502.01852, eq. 15), where PyTorch's default makes them about 2.4 times smaller at each.
+  """
+  deviation = math.sqrt(2 / ((1 + LEAK**2) * fan_in))
+  return Initializers(drawn_flat(nn.initializers.normal(deviation)), nn.initializers.zeros)
+
+
+# Those of a convolution, by `config.encoder.init`.
+INITIALIZERS: dict[str, Callable[[int], Initializers]] = {
+  'uniform': uniform_initializers,
+  'he': he_initializers,
+}
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -58,21 +92,23 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 class ValidConv(nn.Module):
   """A VALID convolution, whose stride and dilation are chosen at each call.
 
-  `dtype` is that of the computation; None is that of the parameters.
+  `dtype` is that of the computation; None is that of the parameters. `initializers` follow from the
+  fan-in.
   """
 
   kernel: int
   features: int
   dtype: jax.typing.DTypeLike | None = None
   convolve: Convolve = valid_conv
+  initializers: Callable[[int], Initializers] = uniform_initializers
 
   @nn.compact
   def __call__(self, x: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
     """Convolves f32[B, H, W, C] to f32[B, H', W', features]."""
-    initializer = uniform_initializer(self.kernel**2 * x.shape[-1])
+    initializers = self.initializers(self.kernel**2 * x.shape[-1])
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-    kernel = self.param('kernel', initializer, shape)
-    bias = self.param('bias', initializer, (self.features,))
+    kernel = self.param('kernel', initializers.kernel, shape)
+    bias = self.param('bias', initializers.bias, (self.features,))
     if self.dtype:
       x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
     return self.convolve(x, kernel, stride, dilation) + bias[None, None, None]
@@ -84,10 +120,12 @@ class BaseLevel(nn.Module):
   layers: tuple[Convolution, ...]
   dtype: jax.typing.DTypeLike | None = None
   convolve: Convolve = valid_conv
+  initializers: Callable[[int], Initializers] = uniform_initializers
 
   def setup(self) -> None:
     self.conv = [
-      ValidConv(layer.kernel, layer.features, self.dtype, self.convolve) for layer in self.layers
+      ValidConv(layer.kernel, layer.features, self.dtype, self.convolve, self.initializers)
+      for layer in self.layers
     ]
 
   def __call__(self, x: jax.Array, thinning: int = 1) -> jax.Array:
@@ -108,11 +146,13 @@ class MergeLevel(nn.Module):
   embed_dim: int
   dtype: jax.typing.DTypeLike | None = None
   convolve: Convolve = valid_conv
+  initializers: Callable[[int], Initializers] = uniform_initializers
 
   def setup(self) -> None:
     features = (self.merge_features, self.embed_dim)
     self.conv = [
-      ValidConv(2 - i, count, self.dtype, self.convolve) for i, count in enumerate(features)
+      ValidConv(2 - i, count, self.dtype, self.convolve, self.initializers)
+      for i, count in enumerate(features)
     ]
 
   def __call__(self, x: jax.Array, stride: int, dilation: int) -> jax.Array:
@@ -128,21 +168,20 @@ class Encoder(nn.Module):
     dtype: in which its layers compute; None is that of the parameters. Embeddings of bfloat16
       become float32.
     convolve: what its layers convolve with.
+    initializers: how its layers are drawn, by their fan-in.
   """
 
   architecture: Architecture
   dtype: jax.typing.DTypeLike | None = None
   convolve: Convolve = valid_conv
+  initializers: Callable[[int], Initializers] = uniform_initializers
 
   def setup(self) -> None:
     base, *merging = self.architecture.levels
-    arch = self.architecture
-    levels: dict[str, nn.Module] = {
-      f'level_{base}': BaseLevel(arch.base, self.dtype, self.convolve)
-    }
+    arch, layers = self.architecture, (self.dtype, self.convolve, self.initializers)
+    levels: dict[str, nn.Module] = {f'level_{base}': BaseLevel(arch.base, *layers)}
     levels |= {
-      f'level_{k}': MergeLevel(arch.merge_features, arch.embed_dim, self.dtype, self.convolve)
-      for k in merging
+      f'level_{k}': MergeLevel(arch.merge_features, arch.embed_dim, *layers) for k in merging
     }
     for name, module in levels.items():
       setattr(self, name, module)
@@ -263,5 +302,6 @@ def init_encoder(config: ml_collections.ConfigDict) -> Params:
   arch = architecture.from_config(config.encoder)
   smallest = jnp.zeros((1, arch.levels[-1], arch.levels[-1], 3))
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  params: Params = Encoder(arch).init(key, smallest, method='initialize')['params']
+  encoder = Encoder(arch, initializers=INITIALIZERS[config.encoder.init])
+  params: Params = encoder.init(key, smallest, method='initialize')['params']
   return params

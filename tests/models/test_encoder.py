@@ -11,7 +11,7 @@ import pytest
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture
-from patch_svdd_jax.models.encoder import Encoder, PositionClassifier
+from patch_svdd_jax.models.encoder import Encoder, PositionClassifier, init_encoder
 
 # LLVM's optimisations take far longer than what they make faster here.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
@@ -26,6 +26,10 @@ NON_HIERARCHICAL = {
   'strided_kernel': 5,
   'scales': (64,),
 }
+
+
+# Of the authors' settings and seed 0; see the test.
+FIRST_DRAWN = (-0.141777575, -0.13341248, 0.0302832555, 0.0543066636, -0.0377144739, -0.0172809865)
 
 
 def encoder_config(**settings):
@@ -164,20 +168,44 @@ def test_default_encoder_has_the_authors_parameters():
   }
 
 
-def test_initial_parameters_are_uniform_within_the_fan_in():
-  # Two layers: 3 x 3 x 3 -> 16 and 15 x 15 x 16 -> 8.
-  config = encoder_config(depth=2, width=0.5, embed_dim=8, scales=(32,))
-  encoder = Encoder(architecture.from_config(config))
-  init = jit(functools.partial(encoder.init, method='initialize'))
-  layers = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))['params']['level_32']
-  for layer, fan_in in (('conv_0', 27), ('conv_1', 3600)):
-    kernel, bound = np.asarray(layers[layer]['kernel']), fan_in**-0.5
-    assert np.abs(kernel).max() <= bound
-    assert np.abs(layers[layer]['bias']).max() <= bound
-    # A uniform distribution's mean and deviation, within five of their standard errors.
-    deviation, scale = bound / math.sqrt(3), 5 / math.sqrt(kernel.size)
-    assert kernel.mean() == pytest.approx(0, abs=scale * deviation)
-    assert kernel.std() == pytest.approx(deviation, abs=scale * deviation * math.sqrt(0.2))
+@pytest.mark.parametrize('init', ['uniform', 'he'])
+def test_initial_parameters_follow_from_the_fan_in(init):
+  config = default.get_config()
+  # 3 x 3 x 3 -> 16, 15 x 15 x 16 -> 32; 2 x 2 x 32 -> 64, 1 x 1 x 64 -> 32.
+  config.encoder.update(depth=2, width=0.5, embed_dim=32, init=init)
+  params = jit(lambda: init_encoder(config))()
+  fans = {
+    ('level_32', 'conv_0'): 27,
+    ('level_32', 'conv_1'): 3600,
+    ('level_64', 'conv_0'): 128,
+    ('level_64', 'conv_1'): 64,
+  }
+  for (level, conv), fan_in in fans.items():
+    kernel, bias = (np.asarray(params[level][conv][name]) for name in ('kernel', 'bias'))
+    if init == 'uniform':
+      variance, bound, kurtosis = 1 / (3 * fan_in), fan_in**-0.5, 1.8
+      assert 0 < np.abs(bias).max() <= bound
+      assert np.abs(kernel).max() <= bound
+    else:
+      # He et al. 2015, eq. 15, for a leaky ReLU of slope .1.
+      variance, kurtosis = 2 / (1.01 * fan_in), 3
+      assert not bias.any()
+      assert np.abs(kernel).max() > 2.5 * math.sqrt(variance)
+    # The moments within five of their standard errors.
+    error = 5 / math.sqrt(kernel.size)
+    assert kernel.mean() == pytest.approx(0, abs=error * math.sqrt(variance))
+    assert kernel.var() == pytest.approx(variance, rel=error * math.sqrt(kurtosis - 1))
+
+
+def test_the_authors_encoder_begins_as_in_older_runs():
+  """By what the first version drew: a run that resumes has the same weights."""
+  params = init_encoder(default.get_config())
+  drawn = [
+    params['level_32']['conv_0']['kernel'][0, 0, 0, :2],
+    params['level_32']['conv_7']['bias'][:2],
+    params['level_64']['conv_1']['kernel'][0, 0, :2, 0],
+  ]
+  np.testing.assert_allclose(np.concatenate(drawn), FIRST_DRAWN, rtol=1e-6)
 
 
 def test_agrees_with_a_float64_forward_pass():
