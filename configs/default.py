@@ -37,6 +37,7 @@ RANGES = {
       'encoder.strided_layers',
       'train.svdd_weight',
       'train.position_weight',
+      'train.contrast',
       'train.learning_rate',
       'train.warmup_steps',
       'train.clip_norm',
@@ -79,7 +80,10 @@ RANGES = {
     lambda value: 1 <= value <= 1024,  # the dimensions that the search takes
     ('baseline.components',),
   ),
-  'above 0': (lambda value: 0 < value < math.inf, ('encoder.width', 'baseline.learning_rate')),
+  'above 0': (
+    lambda value: 0 < value < math.inf,
+    ('encoder.width', 'train.contrast_temperature', 'baseline.learning_rate'),
+  ),
   'a share, 0 to below 1': (
     lambda value: 0 <= value < 1,
     ('data.held_out', 'data.contamination', 'score.outliers'),
@@ -135,6 +139,8 @@ def get_config() -> ml_collections.ConfigDict:
   train.svdd = 'neighbour'  # L_SVDD'; 'centre': L_SVDD, the distance to one centre (Deep SVDD)
   train.svdd_weight = 1.0  # lambda, the weight of that loss; the authors' README uses 1e-3
   train.position_weight = 1.0  # of the position loss L_SSL; 0 trains without
+  train.contrast = 0.0  # weight of a contrastive loss of the neighbour pairs; 0 trains without
+  train.contrast_temperature = 0.2  # of its softmax, over the pairs of one of `accumulate` parts
   train.position_pairs = 'clip'  # 'patches': moves a second one inside; 'valid': none is outside
   train.train_last_layer = False  # of the position classifier; the authors' never trains
   train.mean = 'image'  # what is subtracted: the per-pixel mean 'image', or one mean per 'channel'

@@ -108,6 +108,17 @@ def check_warmup(config: ml_collections.ConfigDict) -> None:
     )
 
 
+def check_contrast(config: ml_collections.ConfigDict) -> None:
+  """Refuses a contrastive loss of pairs that have no others to be compared with."""
+  train = config.train
+  if train.contrast and train.batch_size // train.accumulate < 2:
+    raise UserError(
+      f'config.train.contrast={train.contrast:g}: compares pairs within each part of a batch: '
+      f'config.train.batch_size={train.batch_size} must be at least twice '
+      f'config.train.accumulate={train.accumulate}'
+    )
+
+
 def check_crops(config: ml_collections.ConfigDict) -> None:
   """Refuses crops among which a batch's pairs cannot be divided."""
   train = config.train
@@ -169,6 +180,7 @@ RULES = (
   ),
   Rule(('score.compare', 'score.neighbours', 'score.coreset', 'score.outliers'), check_compare),
   Rule(('train.warmup_steps', 'train.steps'), check_warmup),
+  Rule(('train.contrast', 'train.batch_size', 'train.accumulate'), check_contrast),
   Rule(('train.crop_size', 'train.pairs', 'encoder'), check_crop_size),
   Rule(('train.crops', 'train.pairs', 'train.batch_size'), check_crops),
 )

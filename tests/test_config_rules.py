@@ -149,6 +149,17 @@ def test_what_does_not_fit_together_is_refused(changes, expected):
   assert '; ' not in line
 
 
+def test_a_pair_alone_has_nothing_to_be_contrasted_with():
+  changes = {'train.contrast': 0.5, 'train.batch_size': 8, 'train.accumulate': 8}
+  # Training on several devices needs more pairs in any case.
+  assert refusal(small(**changes), training=False) == (
+    'config.train.contrast=0.5: compares pairs within each part of a batch: '
+    'config.train.batch_size=8 must be at least twice config.train.accumulate=8'
+  )
+  config_rules.validate(small(**changes | {'train.accumulate': 4}), training=False)
+  config_rules.validate(small(**changes | {'train.contrast': 0.0}), training=False)
+
+
 @pytest.mark.parametrize(
   'changes',
   [

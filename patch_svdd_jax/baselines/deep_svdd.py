@@ -310,6 +310,7 @@ def patch_wise(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   its only loss, so lambda has nothing to weigh and is 1 (Yi & Yoon 2020, eq. 2).
   """
   own = config.copy_and_resolve_references()
-  own.train.update(svdd='centre', position_weight=0.0, svdd_weight=1.0, on_collapse='warn')
+  own.train.update(svdd='centre', position_weight=0.0, svdd_weight=1.0, contrast=0.0)
+  own.train.on_collapse = 'warn'
   own.score.update(compare='centre', neighbours=1, coreset=1.0)
   return own

@@ -39,6 +39,45 @@ def centre_loss(z: jax.Array, centre: jax.Array) -> jax.Array:
   return jnp.mean(distance(z, centre[None]))
 
 
+def contrast_loss(z: jax.Array, z_neighbour: jax.Array, temperature: float, axis: str) -> jax.Array:
+  """L_con = 1/2 mean_i [-log softmax_j(q_i . p_j / t)_i - log softmax_j(p_i . q_j / t)_i].
+
+  q_i = (z_i - m) / (||z_i - m|| + 1e-6), p_i = (z'_i - m) / (||z'_i - m|| + 1e-6), and m is the
+  mean of all z and z', which takes part in the gradient. InfoNCE (van den Oord et al. 2018, arXiv
+  1807.03748, eq. 4) in both directions; NT-Xent (Chen et al. 2020, arXiv 2002.05709, eq. 1) with
+  only the other side's patches for negatives. A patch is to be nearer to its neighbour than to
+  those of other pairs: where L_SVDD' makes neighbours alike, this keeps different patches apart, as
+  seen from m, whatever the spread.
+
+  The pairs j are those of all devices; each device's loss is the mean over its own i, so that the
+  mean over devices is the loss of the batch, and the mean of gradients its gradient.
+
+  Args:
+    z: f32[B, D], embeddings of this device's patches.
+    z_neighbour: f32[B, D], embeddings of patches a few pixels apart.
+    temperature: t.
+    axis: the mapped axis of devices.
+
+  Returns:
+    f32[]; where all embeddings are equal it is the logarithm of the number of pairs, and its
+    gradient is finite.
+  """
+  here = jnp.stack([z, z_neighbour])
+  everywhere = lax.all_gather(here, axis, axis=1, tiled=True)
+  mean = everywhere.mean(axis=(0, 1))
+  own, other = directions(here, mean), directions(everywhere, mean)[::-1]
+  logits = jnp.einsum('sid,sjd->sij', own, other, precision=PRECISION) / temperature
+  labels = lax.axis_index(axis) * len(z) + jnp.arange(len(z))
+  labels = jnp.broadcast_to(labels[None], logits.shape[:2])
+  return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def directions(z: jax.Array, origin: jax.Array) -> jax.Array:
+  """(z - o) / (||z - o|| + 1e-6) of f32[..., D]; its gradient is finite also where z is o."""
+  origin = jnp.broadcast_to(origin, z.shape)
+  return (z - origin) / (distance(z, origin) + 1e-6)[..., None]
+
+
 def position_loss(logits: jax.Array, positions: jax.Array) -> jax.Array:
   """L_SSL = mean cross entropy of the 8-way position task  (eq. 5).
 

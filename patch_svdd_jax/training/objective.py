@@ -15,6 +15,7 @@ from jax import lax
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import KEPT, Encoder, Params, PositionClassifier
+from patch_svdd_jax.system.sharding import DEVICES
 from patch_svdd_jax.training import crops, losses, sampling, windows
 from patch_svdd_jax.training.train_state import Hyperparams
 
@@ -152,6 +153,9 @@ def make_loss(
   pairs, so that those of equal parts of a batch average to the batch's. `anchors` has embeddings
   f32[B, D] of random patches for each scale's name, for statistics that are no such means.
 
+  `config.train.contrast` adds so many times `losses.contrast_loss`, which compares each pair with
+  the others of its part of the batch on all devices; the loss then needs the mapped axis DEVICES.
+
   Args:
     config: the whole config.
     count: of the training images.
@@ -182,6 +186,12 @@ def make_loss(
       }
       anchors[name] = lax.stop_gradient(pairs.anchor)
       total += config.train.position_weight * position + hyperparams.svdd_weight * svdd
+      if config.train.contrast:
+        contrast = losses.contrast_loss(
+          pairs.anchor, pairs.neighbour, config.train.contrast_temperature, DEVICES
+        )
+        metrics[f'contrast_loss/{name}'] = contrast
+        total += config.train.contrast * contrast
     return total, ({'loss': total} | metrics, anchors)
 
   return loss

@@ -127,6 +127,8 @@ def make_program(config: ml_collections.ConfigDict, strides: dict[int, int], cou
   # However training makes its pairs, the statistics of two runs are those of the same pairs.
   single.train.pairs = 'patches'
   single.train.svdd = 'neighbour'
+  # It is a statistic of a batch, not of pairs.
+  single.train.contrast = 0.0
   loss = objective.make_loss(single, count)
   arch = architecture.from_config(config.encoder)
   encode = embedding.make_encode(arch, strides, config.score.tile)

@@ -173,8 +173,10 @@ def test_a_loss_that_is_no_number():
 def test_patch_wise_is_the_packages_own_training():
   config = default.get_config()
   config.score.update(neighbours=3, coreset=0.5)
+  config.train.contrast = 1.0
   own = deep_svdd.patch_wise(config)
   config_rules.validate(own)
-  assert (own.train.svdd, own.train.position_weight, own.train.svdd_weight) == ('centre', 0, 1)
+  weights = (own.train.position_weight, own.train.svdd_weight, own.train.contrast)
+  assert (own.train.svdd, *weights) == ('centre', 0, 1, 0)
   assert (own.score.compare, own.score.neighbours, own.score.coreset) == ('centre', 1, 1)
   assert config.train.svdd == 'neighbour'

@@ -50,19 +50,22 @@ def test_depths_are_those_that_fit():
 
 
 def test_losses_are_the_paper_s():
+  config = laptop.get_config()
+  config.train.contrast = 1.0
   weights = {
     group.name: (
       group.config.train.svdd,
       group.config.train.svdd_weight,
       group.config.train.position_weight,
+      group.config.train.contrast,
     )
-    for group in plan(laptop.get_config(), 'losses')
+    for group in plan(config, 'losses')
   }
   assert weights == {
-    'L_SVDD': ('centre', 1, 0),
-    'L_SVDD_near': ('neighbour', 1, 0),
-    'L_SSL': ('neighbour', 0, 1),
-    'L_SVDD_near+L_SSL': ('neighbour', 1e-3, 1),
+    'L_SVDD': ('centre', 1, 0, 0),
+    'L_SVDD_near': ('neighbour', 1, 0, 0),
+    'L_SSL': ('neighbour', 0, 1, 0),
+    'L_SVDD_near+L_SSL': ('neighbour', 1e-3, 1, 0),
   }
 
 
@@ -87,7 +90,7 @@ def test_a_bad_row_is_one_line(tmp_path, rows, words):
 
 
 def test_an_unknown_ablation_names_those_there_are():
-  with pytest.raises(UserError, match="no config file 'dept': give a path, or one of depth, "):
+  with pytest.raises(UserError, match=r"no config file 'dept': give a path, or one of .*, depth, "):
     plan(default.get_config(), 'dept')
 
 

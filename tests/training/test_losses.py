@@ -1,5 +1,6 @@
 """The losses against float64, and their gradients where pairs are identical."""
 
+import functools
 import math
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax.training import losses
+from tests.support.contrast import contrast64
 
 
 def embeddings(count=6, dim=5):
@@ -58,6 +60,58 @@ def test_centre_loss_is_the_mean_distance_to_one_point():
   centre = centres[0]
   expected = lengths(z, np.broadcast_to(centre, z.shape)).mean()
   np.testing.assert_allclose(losses.centre_loss(z, centre), expected, rtol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnames=('temperature', 'devices'))
+def contrast(z, z_neighbour, temperature, devices):
+  """The mean over so many devices, which have equal parts of the pairs, and its gradients."""
+
+  def over_devices(*pairs):
+    parts = (each.reshape(devices, -1, each.shape[-1]) for each in pairs)
+    loss = jax.vmap(
+      lambda *part: losses.contrast_loss(*part, temperature, 'devices'), axis_name='devices'
+    )
+    return loss(*parts).mean()
+
+  return jax.value_and_grad(over_devices, argnums=(0, 1))(z, z_neighbour)
+
+
+@pytest.mark.parametrize('devices', [1, 2, 4])
+@pytest.mark.parametrize(('scale', 'temperature'), [(1.0, 0.2), (1.0, 0.05), (4e-4, 1.0)])
+def test_contrast_loss_agrees_with_float64_on_any_devices(devices, scale, temperature):
+  rng = np.random.default_rng(0)
+  z, apart = rng.normal(size=(2, 8, 5))
+  pairs = np.float32(0.95 + scale * np.stack([z, z + 0.5 * apart]))
+  loss, gradients = contrast(*pairs, temperature, devices)
+  rtol = 1e-5 if scale == 1 else 2e-3
+  assert 0.1 < loss < 3
+  assert loss == pytest.approx(contrast64(*pairs, temperature), rel=rtol)
+  # Central differences, of coordinates of anchors and neighbours.
+  for side, row, column in ((0, 0, 0), (0, 7, 3), (1, 2, 4), (1, 5, 1)):
+    step = np.zeros(pairs.shape)
+    step[side, row, column] = 1e-5 * scale
+    above, below = (contrast64(*(pairs + sign * step), temperature) for sign in (1, -1))
+    slope = (above - below) / (2e-5 * scale)
+    assert gradients[side][row, column] == pytest.approx(slope, rel=10 * rtol, abs=1e-4 / scale)
+
+
+def test_contrast_loss_of_certain_and_of_no_answers():
+  corners = 3 * np.concatenate([np.eye(4), -np.eye(4)]).astype(np.float32)
+  # Of each other pair the neighbour is at right angles, or opposite.
+  expected = math.log(1 + 6 * math.exp(-1 / 0.2) + math.exp(-2 / 0.2))
+  assert contrast(corners, corners, 0.2, 2)[0] == pytest.approx(expected, rel=1e-4)
+  for level in (0.75, 1 / 3):
+    point = np.full((8, 4), level, np.float32)
+    loss, gradients = contrast(point, point, 0.2, 2)
+    assert loss == pytest.approx(math.log(8), rel=1e-6)
+    assert np.isfinite(gradients).all()
+
+
+def test_contrast_loss_at_the_mean_has_a_finite_gradient():
+  z = np.float32([[1, 0], [-1, 0], [0, 0], [0, 0]])
+  loss, gradients = contrast(z, z, 0.2, 1)
+  assert loss == pytest.approx(contrast64(z, z, 0.2), rel=1e-5)
+  assert np.isfinite(gradients).all()
 
 
 def test_position_loss_is_the_mean_cross_entropy():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import mean_image
@@ -13,6 +14,7 @@ from patch_svdd_jax.models.encoder import PositionClassifier
 from patch_svdd_jax.system.sharding import place
 from patch_svdd_jax.training import loop, objective, train_state, train_step, windows
 from patch_svdd_jax.training.train_state import Hyperparams
+from tests.support.contrast import contrast64
 from tests.support.runs import (
   COUNT,
   IMAGES,
@@ -87,20 +89,60 @@ def check_same_run(found, expected, parts=1, learning_rate=1e-4):
     (2, {'images': 'sharded', 'accumulate': 2}),
     (4, {'pairs': 'crops'}),
     (2, {'pairs': 'crops', 'images': 'sharded', 'accumulate': 2}),
+    (4, {'contrast': 0.5}),
+    (2, {'contrast': 0.5, 'accumulate': 2}),
+    (4, {'contrast': 0.5, 'pairs': 'crops'}),
   ],
   ids=str,
 )
 def test_devices_and_parts_change_no_run(devices, train):
-  on_one = run(pairs='crops') if 'pairs' in train else run()
+  # A pair is contrasted with those of its part.
+  shared = ('pairs', 'contrast', 'accumulate') if 'contrast' in train else ('pairs',)
+  on_one = run(**{key: value for key, value in train.items() if key in shared})
   check_same_run(run(devices, **train), on_one, train.get('accumulate', 1))
 
 
-def test_what_is_watched_agrees_with_float64_and_so_does_the_loss():
+def contrast_gradient(devices, config, params):
+  """The gradient of the contrastive loss alone, and its metrics, as a step takes it."""
+  loss = objective.make_loss(config, COUNT)
+  gradient = jax.jit(
+    jax.shard_map(
+      train_step.make_gradient(config, loss, devices),
+      mesh=mesh_of(devices),
+      in_specs=PartitionSpec(),
+      out_specs=PartitionSpec(),
+      check_vma=False,
+    )
+  )
+  hyperparams = train_state.hyperparams(config, {})
+  return jax.device_get(gradient(params, hyperparams.key, IMAGES, MEAN, hyperparams))
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_devices_change_no_gradient_of_the_contrastive_loss(accumulate):
+  """Neither its direction nor its size, which Adam hides."""
+  config = step_config(
+    accumulate=accumulate, contrast=1.0, svdd_weight=0.0, position_weight=0.0, pairs='crops'
+  )
+  params = train_state.init_state(config).params
+  expected, metrics = contrast_gradient(1, config, params)
+  found, of_two = contrast_gradient(2, config, params)
+  assert of_two['loss'] == pytest.approx(metrics['loss'], rel=1e-6)
+  for one, other in zip(
+    jax.tree.leaves(found['encoder']), jax.tree.leaves(expected['encoder']), strict=True
+  ):
+    largest = np.abs(other).max()
+    assert largest > 1e-4
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * largest)
+
+
+@pytest.mark.parametrize('train', [{}, {'contrast': 0.5}], ids=str)
+def test_what_is_watched_agrees_with_float64_and_so_does_the_loss(train):
   """Of every step, on the pairs that its keys draw."""
-  config = step_config()
+  config = step_config(**train)
   embed = jax.jit(objective.embed_patch_pairs(config, COUNT, windows.crop))
   classify = jax.jit(PositionClassifier().apply)
-  states, metrics = run(4)
+  states, metrics = run(4, **train)
   for step, found in enumerate(metrics):
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     params = states[step].params
@@ -112,9 +154,10 @@ def test_what_is_watched_agrees_with_float64_and_so_does_the_loss():
     odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     eigenvalues = np.linalg.eigvalsh(np.cov(anchor, rowvar=False, bias=True))
     position = -np.log(odds[np.arange(8), np.asarray(pairs.positions)]).mean()
+    contrast = {'contrast_loss/k8': contrast64(anchor, neighbour, 0.2)} if train else {}
     neighbour = np.sqrt(((anchor - neighbour) ** 2).sum(axis=1)).mean()
     expected = {
-      'loss': position + 0.1 * neighbour,
+      'loss': position + 0.1 * neighbour + sum(0.5 * value for value in contrast.values()),
       'position_loss/k8': position,
       'position_accuracy/k8': (odds.argmax(axis=1) == np.asarray(pairs.positions)).mean(),
       'neighbour_loss/k8': neighbour,
@@ -122,7 +165,7 @@ def test_what_is_watched_agrees_with_float64_and_so_does_the_loss():
       'effective_rank/k8': eigenvalues.sum() ** 2 / (eigenvalues**2).sum(),
       'steps': 1,
       'finite_steps': 1,
-    }
+    } | contrast
     assert found.keys() == expected.keys()
     for name, value in expected.items():
       assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
@@ -142,16 +185,16 @@ def test_all_but_the_last_classifier_layer_moves():
     assert np.abs(after - before).max() < 1.01e-4
 
 
-def test_positions_are_learned_where_content_tells_them():
+def learn_layout(**train):
+  """The metrics of three calls of 20 steps on images whose content tells positions."""
   # Red grows downwards and green to the right, in every image.
   size = 40
   ramp = np.linspace(0, 255, size)
   layout = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128.0), axis=-1)
   noise = np.random.default_rng(0).normal(0, 5, (3, size, size, 3))
   images = np.clip(layout + noise, 0, 255).astype(np.uint8)
-  config = tiny_config(
-    steps=60, steps_per_call=20, learning_rate=3e-3, svdd_weight=0.01, position_pairs='valid'
-  )
+  settings = {'steps': 60, 'steps_per_call': 20, 'learning_rate': 3e-3, 'position_pairs': 'valid'}
+  config = tiny_config(**settings | train)
   train = train_step.make_train_step(config, len(images), mesh_of(1))
   mean = mean_image.training_mean(images, 'channel')
   given = loop.place_inputs(config, images, mean, mesh_of(1))
@@ -159,10 +202,23 @@ def test_positions_are_learned_where_content_tells_them():
   for _ in range(3):
     state, found = train(state, *given)
     metrics.append(jax.device_get(found))
+  return metrics
+
+
+def test_positions_are_learned_where_content_tells_them():
+  first, _, last = learn_layout(svdd_weight=0.01)
   for scale in ('k16', 'k8'):
     # By chance 1/8.
-    assert metrics[-1][f'position_accuracy/{scale}'] > 0.7
-    assert metrics[-1][f'position_loss/{scale}'] < 0.5 * metrics[0][f'position_loss/{scale}']
+    assert last[f'position_accuracy/{scale}'] > 0.7
+    assert last[f'position_loss/{scale}'] < 0.5 * first[f'position_loss/{scale}']
+
+
+def test_neighbours_are_recognised_among_others_where_that_is_trained():
+  first, _, last = learn_layout(contrast=1.0, svdd_weight=0.0, position_weight=0.0)
+  for scale in ('k16', 'k8'):
+    # By chance log 8 = 2.08.
+    assert last[f'contrast_loss/{scale}'] < 0.8 * first[f'contrast_loss/{scale}']
+    assert last[f'effective_rank/{scale}'] > first[f'effective_rank/{scale}']
 
 
 def test_a_run_repeats_bit_for_bit_and_another_seed_draws_other_pairs():
@@ -224,15 +280,16 @@ def initial(seed):
   return on_host(train_state.init_state(step_config(seed=seed)))
 
 
-def run_population(members=MEMBERS):
+def run_population(members=MEMBERS, **train):
   states = stacked([initial(seed) for seed, _, _ in members])
-  return program(4, population=True).run(states, stacked(all_hyperparams(members)))
+  return program(4, population=True, **train).run(states, stacked(all_hyperparams(members)))
 
 
-def test_a_population_equals_its_members_trained_one_by_one():
-  together = run_population()
+@pytest.mark.parametrize('train', [{}, {'contrast': 0.5}], ids=str)
+def test_a_population_equals_its_members_trained_one_by_one(train):
+  together = run_population(**train)
   for index, (given, hyperparams) in enumerate(zip(MEMBERS, all_hyperparams(), strict=True)):
-    alone = program(4).run(initial(given[0]), hyperparams)
+    alone = program(4, **train).run(initial(given[0]), hyperparams)
     check_same_run(member(together, index), alone, learning_rate=given[2])
     assert all(found['finite_steps'] == 1 for found in alone[1])
 

@@ -20,6 +20,7 @@ TRAINING = {
   'position_accuracy': ('Positions right', 'share'),
   'position_loss': ('Position loss', 'cross-entropy, nats'),
   'neighbour_loss': ('Neighbour loss', 'mean distance'),
+  'contrast_loss': ('Contrastive loss', 'cross-entropy, nats'),
   'centre_loss': ('Distance to the centre', 'mean distance'),
   'embedding_spread': ('Spread of embeddings', 'standard deviation'),
   'effective_rank': ('Effective rank of embeddings', 'dimensions'),
