@@ -10,7 +10,11 @@ import math
 
 import ml_collections
 
-# What the values of keys may be. What must fit together besides, `config_rules` checks.
+# What tuples that are empty by default would hold.
+FILLED = {'score.scale_weights': (1.0,)}
+
+# What the values of keys may be, in tuples each. What must fit together besides, `config_rules`
+# checks.
 CHOICES = {
   'data.resize': ('nearest', 'box', 'bilinear', 'bicubic', 'lanczos'),
   'data.light': ('kept', 'standardised'),
@@ -26,6 +30,7 @@ CHOICES = {
   'train.decay': ('none', 'cosine'),
   'train.on_collapse': ('warn', 'stop'),
   'score.compare': ('patches', 'centre'),
+  'score.features': ('embedding', 'hidden', 'thumbnail'),
   'baseline.kernel': ('rbf', 'linear', 'polynomial'),
   'baseline.objective': ('one_class', 'soft_boundary'),
 }
@@ -45,6 +50,7 @@ RANGES = {
       'train.augment.pixel_noise',
       'train.augment.brightness',
       'train.augment.gain',
+      'score.scale_weights',
       'calibration.images',
       'baseline.gamma',
     ),
@@ -70,6 +76,7 @@ RANGES = {
       'score.strides',
       'score.neighbours',
       'score.batch_size',
+      'score.components',
       'baseline.stride',
       'baseline.fitted_patches',
       'baseline.steps',
@@ -167,6 +174,10 @@ def get_config() -> ml_collections.ConfigDict:
   score.strides = (16, 4)  # pixels between patches, one for each of encoder.scales
   score.neighbours = 1  # a patch's score is the mean distance to so many nearest normal patches
   score.compare = 'patches'  # with normal patches; 'centre': with their mean embedding (Deep SVDD)
+  score.features = ('embedding',)  # of patches; 'hidden': two layers' mean activations; 'thumbnail'
+  score.whiten = False  # divide the features' principal components by their deviations, shrunk
+  score.components = 64  # 'whiten': principal components that are kept
+  score.scale_weights = ()  # exponents in the product of maps, for each of encoder.scales; (): 1
   score.batch_size = 8  # images embedded at a time on each device
   score.tile = 1024  # larger images are embedded in tiles of so many pixels at most; 0: whole
   score.outliers = 0.0  # share of the memory bank that is dropped, that farthest from other images

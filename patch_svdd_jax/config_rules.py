@@ -14,7 +14,7 @@ from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import architecture, encoder, tiling
+from patch_svdd_jax.models import architecture, encoder, features, tiling
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.geometry import shorter_side
 from patch_svdd_jax.training import crops, sampling, train_step
@@ -75,7 +75,8 @@ def validate(config: ml_collections.ConfigDict, *, training: bool = True) -> Non
 def bad_values(values: dict[str, object]) -> Iterator[tuple[str, str]]:
   """Yields the keys whose values are none of theirs, and what they must be, in words."""
   for key, choices in default.CHOICES.items():
-    if values[key] not in choices:
+    value = values[key]
+    if not all(each in choices for each in (value if isinstance(value, tuple) else (value,))):
       yield key, ' or '.join(map(repr, choices))
   for words, (allows, keys) in default.RANGES.items():
     for key in keys:
@@ -96,6 +97,16 @@ def check_compare(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       "config.score.compare='centre' has one row: leave config.score.neighbours and coreset at 1, "
       'outliers at 0'
+    )
+
+
+def check_scale_weights(config: ml_collections.ConfigDict) -> None:
+  """Refuses weights that are not of each scale, or that leave no map."""
+  scales, weights = config.encoder.scales, config.score.scale_weights
+  if weights and (len(weights) != len(scales) or not any(weights)):
+    raise UserError(
+      f'config.score.scale_weights={tuple(weights)}: give one for each of '
+      f'config.encoder.scales={tuple(scales)}, not all of them 0, or () for 1 each'
     )
 
 
@@ -179,6 +190,8 @@ RULES = (
     lambda config: tiling.check(config.score.tile, strides_of(config)),
   ),
   Rule(('score.compare', 'score.neighbours', 'score.coreset', 'score.outliers'), check_compare),
+  Rule(('score.features', 'encoder'), features.check),
+  Rule(('score.scale_weights', 'encoder.scales'), check_scale_weights),
   Rule(('train.warmup_steps', 'train.steps'), check_warmup),
   Rule(('train.contrast', 'train.batch_size', 'train.accumulate'), check_contrast),
   Rule(('train.crop_size', 'train.pairs', 'encoder'), check_crop_size),

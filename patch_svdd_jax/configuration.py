@@ -153,15 +153,22 @@ def kind(value: Any) -> str:
 def mistakes(values: Mapping[str, Any]) -> list[str]:
   """Says of values by full key which keys do not exist, and which have the wrong type.
 
-  A whole number may stand for any number.
+  A whole number may stand for any number; where a tuple is empty by default, it may be empty.
   """
   known = dict(flatten(default.get_config()))
+  like = known | {f'config.{key}': value for key, value in default.FILLED.items()}
   return [
-    f'{key}={value!r}: must be {kind(known[key])}' if key in known else no_such_key(key)
+    f'{key}={value!r}: must be {kind(like[key])}' if key in known else no_such_key(key)
     for key, value in values.items()
-    if key not in known
-    or (kind(value) != kind(known[key]) and (type(value), type(known[key])) != (int, float))
+    if key not in known or not (value == known[key] == () or fits(value, like[key]))
   ]
+
+
+def fits(value: Any, like: Any) -> bool:
+  """Whether a value has the type of another; whole numbers may stand for numbers."""
+  if isinstance(value, tuple) and isinstance(like, tuple):
+    return bool(value) and all(any(fits(item, each) for each in like) for item in value)
+  return kind(value) == kind(like) or (type(value), type(like)) == (int, float)
 
 
 def check(config: ml_collections.ConfigDict, source: str) -> None:

@@ -43,13 +43,19 @@ def refusal(config, **options):
   return line
 
 
+def default_of(key):
+  return dict(configuration.flatten(default.get_config()))[f'config.{key}']
+
+
 @pytest.mark.parametrize('key', default.CHOICES)
 def test_an_unknown_choice_is_refused(key):
   choices = default.CHOICES[key]
   config = default.get_config()
   words = ' or '.join(map(repr, choices))
-  config.update_from_flattened_dict({key: 'nonsense'})
-  assert refusal(config) == f"config.{key}='nonsense': must be {words}"
+  is_tuple = isinstance(default_of(key), tuple)
+  value = (choices[-1], 'nonsense') if is_tuple else 'nonsense'
+  config.update_from_flattened_dict({key: value})
+  assert refusal(config) == f'config.{key}={value!r}: must be {words}'
 
 
 def test_what_can_be_chosen_is_what_there_is():
@@ -64,10 +70,9 @@ def test_what_can_be_chosen_is_what_there_is():
   }
   for key, table in known.items():
     assert set(default.CHOICES[key]) == set(table)
-  for key in default.CHOICES:
-    assert (
-      dict(configuration.flatten(default.get_config()))[f'config.{key}'] in default.CHOICES[key]
-    )
+  for key, choices in default.CHOICES.items():
+    value = default_of(key)
+    assert set(value if isinstance(value, tuple) else (value,)) <= set(choices)
 
 
 OUTSIDE = {
@@ -86,7 +91,7 @@ def test_values_out_of_range_are_refused(words):
   for key in default.RANGES[words][1]:
     for value in OUTSIDE[words]:
       config = default.get_config()
-      like = dict(configuration.flatten(config))[f'config.{key}']
+      like = default.FILLED.get(key, default_of(key))
       value = (*like[1:], value) if isinstance(like, tuple) else type(like)(value)
       config.update_from_flattened_dict({key: value})
       assert refusal(config) == f'config.{key}={value!r}: must be {words}'

@@ -1,7 +1,7 @@
 """From patch distances to pixel maps, to maps of several scales together, to an image's score."""
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,15 +33,25 @@ def upsample(
   return jnp.einsum('hr,brc,wc->bhw', rows, distances, columns, precision=PRECISION)
 
 
-def aggregate(maps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def aggregate(maps: Mapping[str, jax.Array], weights: Sequence[float] = ()) -> dict[str, jax.Array]:
   """The maps of all scales, their 'sum' and their 'product' (eq. 8), f32[B, H, W] each.
 
+  With weights w the product is prod_k map_k ^ w_k, a weighted geometric mean but for its exponent:
+  a scale whose distances vary more, or say less, then counts less. Eq. 8 has w = 1.
+
   One scale alone is its own sum and product, and stands for itself.
+
+  Args:
+    maps: f32[B, H, W] of each scale, none below 0.
+    weights: w of each map in their order, at least 0; none: 1 each.
   """
   if len(maps) == 1:
     return dict(maps)
   stacked = jnp.stack(list(maps.values()))
-  return {**maps, 'sum': stacked.sum(axis=0), 'product': stacked.prod(axis=0)}
+  weighed = stacked
+  if weights:
+    weighed **= jnp.array(weights, jnp.float32).reshape(-1, *[1] * (stacked.ndim - 1))
+  return {**maps, 'sum': stacked.sum(axis=0), 'product': weighed.prod(axis=0)}
 
 
 def main_map(names: Collection[str]) -> str:

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax.detection import outliers
-from patch_svdd_jax.models import architecture, embedding, geometry
+from patch_svdd_jax.models import architecture, embedding, features, geometry
 from patch_svdd_jax.models.embedding import Embeddings
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import block_sizes, coreset, memory_bank
@@ -48,7 +48,7 @@ def build(
 
   Args:
     config: the whole config.
-    params: the encoder's, replicated.
+    params: the encoder's, with the projection where there is one, replicated.
     mean: f32[H, W, 3] or f32[1, 1, 3], replicated.
     images: u8[N, H, W, 3].
     strides: of each receptive field, in pixels.
@@ -62,6 +62,7 @@ def build(
   options = {
     'batch_size': config.score.batch_size,
     'tile': config.score.tile,
+    'features': features.from_config(config.score),
     'progress': progress,
   }
   if (
@@ -89,7 +90,7 @@ def lies_on_host(
 ) -> bool:
   """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
   patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
-  needed = COPIES * shape[0] * patches * config.encoder.embed_dim * 4
+  needed = COPIES * shape[0] * patches * features.dim_of(config) * 4
   free = (
     sum(block_sizes.free_memory(device) for device in jax.local_devices()) * jax.process_count()
   )

@@ -16,7 +16,7 @@ from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detection import bank_building, calibration
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
-from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.models import architecture, embedding, features
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.system.batching import Progress, evenly_spaced
 
@@ -81,6 +81,7 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
     strides_of(detector.config),
     batch_size=detector.config.score.batch_size,
     tile=detector.config.score.tile,
+    features=features.from_config(detector.config.score),
   )
   in_bank = len(images) - -(-len(images) // folds)
   for fold in progress(range(folds)):

@@ -14,12 +14,12 @@ import orbax.checkpoint as ocp
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.data import image_size
-from patch_svdd_jax.detection import anomaly_map, bank_building
+from patch_svdd_jax.detection import anomaly_map, bank_building, projection
 from patch_svdd_jax.detection.bank_building import Bank
 from patch_svdd_jax.detection.calibration import Calibration
 from patch_svdd_jax.detection.scores import Scores, in_batches, timed
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import architecture, embedding, mean_image
+from patch_svdd_jax.models import architecture, embedding, features, mean_image
 from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import memory_bank, nearest
@@ -51,7 +51,8 @@ class Detector:
 
   Attributes:
     origin: what it was made from.
-    params: the encoder's, on all local devices.
+    params: the encoder's, and the projection where there is one (`models.features`), on all local
+      devices.
     mean: f32[H, W, 3] or f32[1, 1, 3] in grey levels, on all local devices.
     banks: the memory bank of each receptive field, on the devices or on the host.
     calibration: by normal images that are not in the banks; None before
@@ -93,6 +94,7 @@ class Detector:
     params = replicate(params)
     mean = jnp.asarray(mean_image.training_mean(images, config.train.mean))
     mean = replicate(mean)
+    params = projection.fit(config, params, mean, images)
     built = bank_building.build(config, params, mean, images, strides_of(config), progress)
     origin = Origin(config, step, digest(images))
     return cls(origin, params, mean, built.banks, dropped=built.dropped)
@@ -111,7 +113,12 @@ class Detector:
         f"with config.train.mean='channel'"
       )
     arch = architecture.from_config(self.config.encoder)
-    embed = embedding.make_embed_batch(arch, strides_of(self.config), self.config.score.tile)
+    embed = embedding.make_embed_batch(
+      arch,
+      strides_of(self.config),
+      self.config.score.tile,
+      features.from_config(self.config.score),
+    )
     devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
 
@@ -141,7 +148,8 @@ class Detector:
         )
         for k, stride in strides_of(self.config).items()
       }
-      maps = {name: np.asarray(each) for name, each in anomaly_map.aggregate(scales).items()}
+      joined = anomaly_map.aggregate(scales, self.config.score.scale_weights)
+      maps = {name: np.asarray(each) for name, each in joined.items()}
       norms = {
         f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()
       }

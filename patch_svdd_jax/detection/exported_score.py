@@ -16,7 +16,7 @@ from patch_svdd_jax.detection.calibration import Calibration
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Limits
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.models import architecture, embedding, features
 from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.convolution import valid_conv
 from patch_svdd_jax.models.encoder import Convolve
@@ -45,7 +45,7 @@ def make_score(
   """
   config, strides = detector.config, strides_of(detector.config)
   arch = architecture.from_config(config.encoder)
-  encode = embedding.make_encode(arch, strides, tile, convolve)
+  encode = embedding.make_encode(arch, strides, tile, convolve, features.from_config(config.score))
   params, mean = jax.device_get((detector.params, detector.mean))
   banks = {k: export_search.group(memory_bank.to_rows(detector.banks[k])) for k in strides}
   for k in strides:
@@ -68,7 +68,8 @@ def make_score(
           stride=stride,
         )
         for k, stride in strides.items()
-      }
+      },
+      config.score.scale_weights,
     )
     main = maps[detector.main_map]
     results = {'map': main, 'score': main.max(axis=(1, 2))}

@@ -112,7 +112,7 @@ def search_flop(detector: Detector, image_size: ImageSize) -> float:
       2.0
       * geometry.patch_count(image_size, k, stride)
       * detector.banks[k].size
-      * detector.config.encoder.embed_dim
+      * detector.banks[k].dim
       for k, stride in strides_of(detector.config).items()
     )
   )

@@ -48,6 +48,14 @@ class Architecture:
     """Pixels between neighbouring outputs of the lowest level: the finest stride there is."""
     return math.prod(layer.stride for layer in self.base)
 
+  def extent(self, layers: int) -> tuple[int, int]:
+    """What an output of so many of the lowest level's layers sees, and pixels to the next one."""
+    field, step = 1, 1
+    for layer in self.base[:layers]:
+      field += (layer.kernel - 1) * step
+      step *= layer.stride
+    return field, step
+
 
 def deal_kernels(
   receptive_field: int, depth: int, strided_layers: int, strided_kernel: int

@@ -6,7 +6,7 @@ each embeds the images of its own devices. Large images go through the encoder i
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from patch_svdd_jax.models import geometry, tiling
 from patch_svdd_jax.models.architecture import Architecture
 from patch_svdd_jax.models.convolution import valid_conv
 from patch_svdd_jax.models.encoder import Convolve, Encoder, Params
+from patch_svdd_jax.models.features import EMBEDDING, Features, describe, project
 from patch_svdd_jax.models.mean_image import subtract_mean
 from patch_svdd_jax.system.batching import Progress, pad_images
 from patch_svdd_jax.system.sharding import DEVICES, SHARDED, all_devices, local_mesh
@@ -49,35 +50,42 @@ def make_encode(
   strides: Mapping[int, int],
   tile: int = 0,
   convolve: Convolve = valid_conv,
+  features: Features = EMBEDDING,
 ) -> tiling.Encode:
   """Returns encode(params, mean, images u8[B, H, W, 3]) -> f32[B, rows, columns, D] for each K.
 
-  Images of more than `tile` pixels along a side are encoded in tiles; 0 encodes them whole.
+  Images of more than `tile` pixels along a side are encoded in tiles; 0 encodes them whole. D is
+  that of the features that patches are described by.
   """
   encoder = Encoder(architecture, convolve=convolve)
 
   def encode(params: Params, mean: jax.Array, images: jax.Array) -> Any:
-    return encoder.apply({'params': params}, subtract_mean(images, mean), strides)
+    pixels = subtract_mean(images, mean)
+    grids: Any = encoder.apply({'params': params}, pixels, strides, features.names, method=describe)
+    return project(grids, params) if features.projected else grids
 
   return tiling.in_tiles(encode, strides, tile)
 
 
 def make_embed_batch(
-  architecture: Architecture, strides: Mapping[int, int], tile: int = 0
+  architecture: Architecture,
+  strides: Mapping[int, int],
+  tile: int = 0,
+  features: Features = EMBEDDING,
 ) -> EmbedBatch:
   """Returns the pmapped embed(params, mean, images u8[devices, B, H, W, 3]) for queries.
 
   `params` and `mean` are replicated; the result is f32[devices, B, rows, columns, D] for each K.
   """
-  return _embed_batch(architecture, tuple(strides.items()), tile)
+  return _embed_batch(architecture, tuple(strides.items()), tile, features)
 
 
 @functools.lru_cache(maxsize=8)  # a new function of the same would be compiled anew
 def _embed_batch(
-  architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int
+  architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int, features: Features
 ) -> EmbedBatch:
   embed: EmbedBatch = jax.pmap(
-    make_encode(architecture, dict(strides), tile),
+    make_encode(architecture, dict(strides), tile, features=features),
     DEVICES,
     in_axes=(None, None, 0),
     out_axes=0,
@@ -86,18 +94,25 @@ def _embed_batch(
   return embed
 
 
-def make_fill(architecture: Architecture, strides: Mapping[int, int], tile: int = 0) -> Fill:
+def make_fill(
+  architecture: Architecture,
+  strides: Mapping[int, int],
+  tile: int = 0,
+  features: Features = EMBEDDING,
+) -> Fill:
   """Returns the pmapped fill(rows, params, mean, images, first) -> rows.
 
   It writes the embeddings of a batch of images into the rows of each device, in place (they are
   donated), from image `first` on.
   """
-  return _fill(architecture, tuple(strides.items()), tile)
+  return _fill(architecture, tuple(strides.items()), tile, features)
 
 
 @functools.lru_cache(maxsize=8)
-def _fill(architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int) -> Fill:
-  encode = make_encode(architecture, dict(strides), tile)
+def _fill(
+  architecture: Architecture, strides: tuple[tuple[int, int], ...], tile: int, features: Features
+) -> Fill:
+  encode = make_encode(architecture, dict(strides), tile, features=features)
 
   def fill(
     rows: dict[int, jax.Array], params: Params, mean: jax.Array, images: jax.Array, first: jax.Array
@@ -122,6 +137,7 @@ def embed(
   *,
   batch_size: int,
   tile: int = 0,
+  features: Features = EMBEDDING,
   progress: Progress = iter,
 ) -> dict[int, Embeddings]:
   """Embeds all patches of all images; what comes out stays on the devices.
@@ -134,6 +150,7 @@ def embed(
     strides: for each receptive field that is wanted, its stride in pixels.
     batch_size: images embedded at a time on each device.
     tile: the most pixels along a side that are encoded at a time, 0 for all.
+    features: that patches are described by.
     progress: wraps the iterable of batches.
 
   Returns:
@@ -148,9 +165,9 @@ def embed(
   rows = {}
   for k, stride in strides.items():
     patches = geometry.patch_count(images.shape[1:3], k, stride)
-    shape = (own.size, share, patches, architecture.embed_dim)
+    shape = (own.size, share, patches, features.dim(architecture))
     rows[k] = jnp.zeros(shape, jnp.float32, device=NamedSharding(own, SHARDED))
-  fill = make_fill(architecture, strides, tile)
+  fill = make_fill(architecture, strides, tile, features)
   for index in progress(range(batches)):
     first = index * batch
     rows = fill(rows, params, mean, dealt[:, first : first + batch], first)
@@ -177,20 +194,54 @@ def embed_to_host(
   *,
   batch_size: int,
   tile: int = 0,
+  features: Features = EMBEDDING,
   progress: Progress = iter,
 ) -> dict[int, np.ndarray]:
   """The same for embeddings that do not fit on the devices: rows f32[N, D] of each scale."""
-  own = local_mesh().size
-  batch = own * min(batch_size, -(-len(images) // own))
-  embed_batch = make_embed_batch(architecture, strides, tile)
+  dim = features.dim(architecture)
   rows = {}
   for k, stride in strides.items():
     patches = geometry.patch_count(images.shape[1:3], k, stride)
-    rows[k] = np.empty((len(images), patches, architecture.embed_dim), np.float32)
+    rows[k] = np.empty((len(images), patches, dim), np.float32)
+  first = 0
+  for part in embed_by_batches(
+    architecture,
+    params,
+    mean,
+    images,
+    strides,
+    batch_size=batch_size,
+    tile=tile,
+    features=features,
+    progress=progress,
+  ):
+    for k, embedded in part.items():
+      rows[k][first : first + len(embedded)] = embedded
+    first += len(embedded)
+  return {k: value.reshape(-1, dim) for k, value in rows.items()}
+
+
+def embed_by_batches(
+  architecture: Architecture,
+  params: Params,
+  mean: jax.Array,
+  images: np.ndarray,
+  strides: Mapping[int, int],
+  *,
+  batch_size: int,
+  tile: int = 0,
+  features: Features = EMBEDDING,
+  progress: Progress = iter,
+) -> Iterator[dict[int, np.ndarray]]:
+  """Yields f32[images, patches, D] of each scale, of one batch of images after another."""
+  own = local_mesh().size
+  batch = own * min(batch_size, -(-len(images) // own))
+  embed_batch = make_embed_batch(architecture, strides, tile, features)
   for first in progress(range(0, len(images), batch)):
-    part = pad_images(images[first : first + batch], batch)
-    grids = embed_batch(params, mean, part.reshape(own, -1, *images.shape[1:]))
-    for k, grid in grids.items():
-      flat = np.asarray(grid).reshape(batch, *rows[k].shape[1:])
-      rows[k][first : first + batch] = flat[: len(images) - first]
-  return {k: value.reshape(-1, architecture.embed_dim) for k, value in rows.items()}
+    part = images[first : first + batch]
+    padded = pad_images(part, batch).reshape(own, -1, *images.shape[1:])
+    grids = embed_batch(params, mean, padded)
+    yield {
+      k: np.asarray(grid).reshape(batch, -1, grid.shape[-1])[: len(part)]
+      for k, grid in grids.items()
+    }

@@ -130,13 +130,21 @@ class BaseLevel(nn.Module):
 
   def __call__(self, x: jax.Array, thinning: int = 1) -> jax.Array:
     """Embeds f32[B, H, W, 3]; of the outputs every `thinning`-th is computed along each axis."""
-    *hidden, last = zip(self.conv, self.layers, strict=True)
-    for index, (conv, layer) in enumerate(hidden):
+    return self.last(self.activations(x, len(self.layers) - 1)[-1], thinning)
+
+  def activations(self, x: jax.Array, count: int) -> list[jax.Array]:
+    """Returns f32[B, H, W, 3] itself and what the first `count` layers make of it, but the last."""
+    found = [x]
+    for index, (conv, layer) in enumerate(zip(self.conv[:count], self.layers, strict=False)):
       x = leaky_relu(conv(x, layer.stride))
       if index % 2:
         x = checkpoint_name(x, KEPT)
-    conv, layer = last
-    return jnp.tanh(conv(x, layer.stride * thinning))
+      found.append(x)
+    return found
+
+  def last(self, x: jax.Array, thinning: int) -> jax.Array:
+    """Returns the embeddings by the activations of the last hidden layer."""
+    return jnp.tanh(self.conv[-1](x, self.layers[-1].stride * thinning))
 
 
 class MergeLevel(nn.Module):
@@ -199,6 +207,28 @@ class Encoder(nn.Module):
     Raises:
       UserError: an image is smaller than a patch, or a stride is not a multiple of the native one.
     """
+    return self.embed_activations(self.activations(images), images.shape[1:3], strides)
+
+  def activations(self, images: jax.Array, count: int | None = None) -> list[jax.Array]:
+    """The activations of the lowest level, each the input of the next layer.
+
+    Args:
+      images: f32[B, H, W, 3], of `subtract_mean`.
+      count: how many hidden layers are computed; None: all.
+
+    Returns:
+      The images, and f32[B, h, w, C] after the leaky ReLU of each hidden layer.
+    """
+    hidden = len(self.architecture.base) - 1
+    found: list[jax.Array] = self.level_module(self.architecture.receptive_field).activations(
+      images, hidden if count is None else count
+    )
+    return found
+
+  def embed_activations(
+    self, activations: list[jax.Array], size: geometry.ImageSize, strides: Mapping[int, int]
+  ) -> dict[int, jax.Array]:
+    """Embeds as `__call__` does, by all activations of images of this (height, width)."""
     levels = self.architecture.levels
     fine = fine_strides(self.architecture, strides)
     maps: dict[int, jax.Array] = {}
@@ -206,12 +236,13 @@ class Encoder(nn.Module):
       if level not in fine:
         continue
       if below is None:
-        grid = self.level_module(level)(images, fine[level] // self.architecture.native_stride)
+        thinning = fine[level] // self.architecture.native_stride
+        grid = self.level_module(level).last(activations[-1], thinning)
       else:
         grid = self.level_module(level)(
           maps[below], stride=fine[level] // fine[below], dilation=below // fine[below]
         )
-      rows, columns = geometry.grid_shape(images.shape[1:3], level, fine[level])
+      rows, columns = geometry.grid_shape(size, level, fine[level])
       # An odd last row of pixels can let one more convolution window in than there are patches.
       maps[level] = grid[:, :rows, :columns]
     return {

@@ -48,6 +48,27 @@ def shorter_side(image_size: ImageSize) -> float:
   return min((side for side in image_size if side), default=math.inf)
 
 
+def pooling_weights(
+  regions: np.ndarray, extent: int, outputs: int, field: int, step: int
+) -> np.ndarray:
+  """The mean over the outputs that see nothing but a region, along one axis, as a matrix.
+
+  Args:
+    regions: i[R], the first pixel of each region.
+    extent: pixels of a region.
+    outputs: how many there are along the axis.
+    field: pixels that an output sees, at most `extent`.
+    step: pixels from what one output sees to what the next one does.
+
+  Returns:
+    f32[R, outputs], whose rows sum to 1.
+  """
+  first, begins = regions[:, None], np.arange(outputs) * step
+  inside = (first <= begins) & (begins + field <= first + extent)
+  weights: np.ndarray = (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+  return weights
+
+
 def coverage_weights(extent: int, receptive_field: int, stride: int) -> np.ndarray:
   """The mean over the patches that cover a pixel, along one axis, as a matrix.
 
