@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax import lax
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, geometry
@@ -156,6 +157,7 @@ def pool(
   """The mean of the activations that see nothing but a region of pixels.
 
   Along each axis it is a product with a matrix, which is fast everywhere, however regions overlap.
+  Images go one by one: of many together a CPU would move all activations first.
 
   Args:
     activations: f32[B, h, w, C].
@@ -170,7 +172,13 @@ def pool(
     geometry.pooling_weights(first, extent, outputs, *seen)
     for first, outputs in zip(corners, activations.shape[1:3], strict=True)
   )
-  return jnp.einsum('rh,bhwc,sw->brsc', rows, activations, columns, precision=PRECISION)
+
+  def of_image(image: jax.Array) -> jax.Array:
+    of_rows = jnp.einsum('rh,hwc->rwc', rows, image, precision=PRECISION)
+    return jnp.einsum('sw,rwc->rsc', columns, of_rows, precision=PRECISION)
+
+  pooled: jax.Array = lax.map(of_image, activations)
+  return pooled
 
 
 def thumbnails(pixels: jax.Array, corners: list[np.ndarray], extent: int) -> jax.Array:
