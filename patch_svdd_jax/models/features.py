@@ -9,7 +9,7 @@ al., CVPR 2022); whitened pixels of small patches those of Coates et al. (AISTAT
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -206,10 +206,19 @@ def project(grids: Mapping[int, jax.Array], params: Params) -> dict[int, jax.Arr
   return {k: one(grid, **params[PROJECTION][scale_name(k)]) for k, grid in grids.items()}
 
 
-def projection_shapes(config: ml_collections.ConfigDict) -> dict[str, dict[str, tuple[int, ...]]]:
-  """The shapes of what `project` takes, f32 of each scale; none where nothing is projected."""
-  described = from_config(config.score)
+def empty(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """A projection of zeros, as the parameters would have it, for who only compiles.
+
+  Where `config.score` asks for none, nothing.
+  """
+  found = from_config(config.score)
+  if not found.projected:
+    return {}
   arch = architecture.from_config(config.encoder)
-  width = described.raw.dim(arch)
-  shapes = {'mean': (width,), 'matrix': (width, described.dim(arch))}
-  return {scale_name(k): shapes for k in arch.scales} if described.projected else {}
+  width, dim = found.raw.dim(arch), found.dim(arch)
+  return {
+    PROJECTION: {
+      scale_name(k): {'mean': jnp.zeros(width), 'matrix': jnp.zeros((width, dim))}
+      for k in arch.scales
+    }
+  }

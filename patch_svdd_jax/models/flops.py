@@ -1,11 +1,11 @@
-"""What the encoder costs, counted from its shape: multiply-adds of one image, FLOPs of a step."""
+"""What the encoder and its features cost, by their shapes: of one image, of a train step."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import ml_collections
 
-from patch_svdd_jax.models import architecture, geometry
+from patch_svdd_jax.models import architecture, features, geometry
 from patch_svdd_jax.models.architecture import Architecture, strides_of
 from patch_svdd_jax.models.encoder import fine_strides
 from patch_svdd_jax.models.geometry import ImageSize
@@ -77,8 +77,43 @@ def step_flops(config: ml_collections.ConfigDict) -> int:
   )
 
 
-def image_flops(config: ml_collections.ConfigDict) -> float:
+def embedding_flops(config: ml_collections.ConfigDict) -> float:
   """Of embedding all patches of an image, two for each multiply-add of the convolutions."""
   arch = architecture.from_config(config.encoder)
   layers = image_layers(arch, tuple(config.data.image_size), strides_of(config))
   return 2.0 * sum(layer.macs for layer in layers)
+
+
+def image_flops(config: ml_collections.ConfigDict) -> float:
+  """Of describing all patches of an image by `config.score.features`, with their projection."""
+  arch, strides = architecture.from_config(config.encoder), strides_of(config)
+  size, found = tuple(config.data.image_size), features.from_config(config.score)
+  if 'embedding' in found.names:
+    macs = sum(layer.macs for layer in image_layers(arch, size, strides))
+  else:
+    hidden = features.layers_needed(found.names, arch)
+    macs = sum(layer.macs for layer in list(base_layers(arch, size, 1))[:hidden])
+  for k, stride in strides.items():
+    grid = geometry.grid_shape(size, k, stride)
+    macs += pooling_macs(arch, size, grid, found.names)
+    if found.projected:
+      macs += grid[0] * grid[1] * found.raw.dim(arch) * found.dim(arch)
+  return 2.0 * macs
+
+
+def pooling_macs(
+  arch: Architecture, size: ImageSize, grid: tuple[int, int], names: tuple[str, ...]
+) -> int:
+  """Of the products that pool features of these names over a grid of patches."""
+  shapes = []  # rows, columns and channels of what is pooled, and regions along a patch's side
+  if 'thumbnail' in names:
+    shapes.append((*size, 3, features.CELLS))
+  if 'hidden' in names:
+    for layer in features.hidden_layers(arch):
+      seen = arch.extent(layer)
+      sides = (geometry.grid_extent(side, *seen) for side in size)
+      shapes.append((*sides, arch.base[layer - 1].features, 1))
+  return sum(
+    cells * grid[0] * columns * channels * (rows + cells * grid[1])
+    for rows, columns, channels, cells in shapes
+  )

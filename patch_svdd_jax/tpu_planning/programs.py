@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import architecture, embedding, encoder, flops, tiling
+from patch_svdd_jax.models import architecture, embedding, encoder, features, flops, tiling
 from patch_svdd_jax.search import block_sizes, memory_bank, nearest, screening
 from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.search.memory_bank import MemoryBank
@@ -75,19 +75,19 @@ def embed(topology: str, config: ml_collections.ConfigDict, images: int) -> Prog
   arch, strides = architecture.from_config(config.encoder), architecture.strides_of(config)
   size, tile = tuple(config.data.image_size), config.score.tile
   mapped = jax.shard_map(
-    embedding.make_encode(arch, strides, tile),
+    embedding.make_encode(arch, strides, tile, features=features.from_config(config.score)),
     mesh=mesh,
     in_specs=(REPLICATED, REPLICATED, SHARDED),
     out_specs=SHARDED,
     check_vma=False,
   )
   count = images * mesh.size
-  params = aot.described(jax.eval_shape(lambda: encoder.init_encoder(config)), mesh)
+  params = jax.eval_shape(lambda: {**encoder.init_encoder(config), **features.empty(config)})
   return aot.compile_program(
     topology,
     mesh.size,
     images,
-    jax.jit(mapped).lower(params, *_inputs(config, count, mesh, SHARDED)),
+    jax.jit(mapped).lower(aot.described(params, mesh), *_inputs(config, count, mesh, SHARDED)),
     flops=count * flops.image_flops(config),
     compute='float32',
     parts=1 if tiling.is_whole(size, tile) else images * tiling.count(size, tile, strides),
