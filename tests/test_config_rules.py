@@ -25,6 +25,7 @@ SMALL = {
 CROPS = {'train.pairs': 'crops'}
 VALID = {'train.position_pairs': 'valid'}
 CENTRE = {'score.compare': 'centre'}
+THUMBNAIL = {'score.features': ('thumbnail',)}
 # Points are 8 pixels apart; a neighbour of a 16-pixel patch lies 12 to 15 away.
 SPARSE = CROPS | {'encoder.depth': 4, 'encoder.strided_layers': 3, 'encoder.strided_kernel': 2}
 
@@ -121,6 +122,23 @@ def test_numbers_that_are_none_or_endless_are_refused():
     (CENTRE | {'score.coreset': 0.5}, "config.score.compare='centre' has one row: leave config."),
     (CENTRE | {'score.outliers': 0.1}, "config.score.compare='centre' has one row: leave config."),
     (
+      {'score.features': ('hidden', 'hidden')},
+      "config.score.features=('hidden', 'hidden'): give each once",
+    ),
+    (
+      {'score.features': ('hidden',), 'encoder.depth': 2},
+      "config.score.features=('hidden',): 'hidden' is of the second and third convolution, where ",
+    ),
+    (
+      THUMBNAIL | {'encoder.receptive_field': 18, 'encoder.scales': (18,)},
+      "config.score.features=('thumbnail',): the side of a 'thumbnail' has 4 cells, by which K=18 ",
+    ),
+    (
+      {'score.scale_weights': (1.0, 0.5)},
+      'config.score.scale_weights=(1.0, 0.5): give one for each of config.encoder.scales=(16,), ',
+    ),
+    ({'score.scale_weights': (0.0,)}, 'config.score.scale_weights=(0.0,): give one for each of '),
+    (
       {'train.warmup_steps': 11, 'train.steps': 10},
       'config.train.warmup_steps=11: must be at most config.train.steps=10',
     ),
@@ -180,6 +198,10 @@ def test_a_pair_alone_has_nothing_to_be_contrasted_with():
     {'score.tile': 16},
     {'encoder.scales': (16, 32), 'score.strides': (8, 4)},
     CENTRE,
+    CENTRE | {'score.features': ('hidden',), 'score.whiten': True},
+    THUMBNAIL | {'encoder.depth': 2},  # which has no hidden layer that counts
+    {'encoder.receptive_field': 18, 'encoder.scales': (18,)},
+    {'score.scale_weights': (0.5,)},
   ],
   ids=str,
 )

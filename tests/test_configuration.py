@@ -104,6 +104,11 @@ def test_several_overrides_and_none():
       '--config.encoder.scales=()',
       'config.encoder.scales=(): must be a tuple, each a whole number',
     ),
+    (
+      "--config.score.scale_weights=('a',1)",
+      "config.score.scale_weights=('a', 1): must be a tuple, each a number",
+    ),
+    ('--config.score.features=()', 'config.score.features=(): must be a tuple, each text'),
     ('--config.train.steps', 'Missing value for flag --config.train.steps'),
     ('--config=other.py', 'Overriding config is not allowed'),
     ('--confg.seed=3', "Unknown command line flag 'confg.seed'"),
@@ -213,7 +218,14 @@ def test_a_missing_file_lists_the_packaged_ones(tmp_path, monkeypatch, name):
 
 
 def test_save_and_load_keep_values_and_types(tmp_path):
-  config = override('--config.encoder.scales=(64,)', '--config.data.root=/ä "b"', '--config.seed=3')
+  config = override(
+    '--config.encoder.scales=(64,)',
+    '--config.data.root=/ä "b"',
+    '--config.seed=3',
+    '--config.score.features=hidden',
+    '--config.score.scale_weights=(0.5,1.0)',
+  )
+  assert (config.score.features, config.score.scale_weights) == (('hidden',), (0.5, 1.0))
   configuration.save(config, tmp_path / 'runs/a')
   loaded = configuration.load(tmp_path / 'runs/a')
   for (key, value), (other, saved) in zip(
@@ -249,6 +261,14 @@ def test_a_config_of_another_version(tmp_path, text, expected):
   line = refusal(configuration.load, tmp_path)
   assert line.startswith(f'{tmp_path}/config.json is no config of this version: ')
   assert expected in line
+
+
+def test_a_tuple_that_is_empty_by_default_may_be_filled():
+  for text, expected in (('()', ()), ('(0.5,1)', (0.5, 1)), ('.25,2', (0.25, 2))):
+    config = override(f'--config.score.scale_weights={text}')
+    assert config.score.scale_weights == expected
+    again = configuration.from_json(configuration.to_json(config), 'saved')
+    assert again.score.scale_weights == expected
 
 
 def test_an_older_config_takes_new_keys_from_the_defaults():

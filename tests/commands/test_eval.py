@@ -268,8 +268,12 @@ def test_other_strides_have_a_bank_of_their_own(capsys, place, workdir, tmp_path
   ]
 
 
-def test_one_scale_of_two(capsys, workdir):
-  overrides = ['--config.encoder.scales=(16,)', '--config.score.strides=(8,)']
+DESCRIBED = ["--config.score.features=('hidden','thumbnail')", '--config.score.whiten']
+
+
+@pytest.mark.parametrize('described', [[], DESCRIBED], ids=['embedding', 'described'])
+def test_one_scale_of_two(capsys, workdir, described):
+  overrides = ['--config.encoder.scales=(16,)', '--config.score.strides=(8,)', *described]
   status, _, _, metrics = run(capsys, '--workdir', workdir, *overrides)
   assert status == 0
   assert list(metrics['maps']) == list(metrics['random_encoder']['maps']) == ['k16']

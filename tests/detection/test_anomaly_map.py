@@ -85,6 +85,22 @@ def test_aggregate_is_sum_and_product():
   np.testing.assert_allclose(found['product'], exact[0] * exact[1] * exact[2], rtol=1e-6)
 
 
+@pytest.mark.parametrize('weights', [(0.5, 1.0, 2.0), (0, 1, 0.25)])
+def test_scales_weigh_in_the_product(weights):
+  rng = np.random.default_rng(0)
+  maps = {name: rng.uniform(0, 2, (2, 5, 7)).astype(np.float32) for name in ('k64', 'k32', 'k128')}
+  maps['k32'][0, 0, 0] = 0
+  given = {name: jnp.array(values) for name, values in maps.items()}
+  found = anomaly_map.aggregate(given, weights)
+  powers = [
+    values.astype(np.float64) ** w for values, w in zip(maps.values(), weights, strict=True)
+  ]
+  np.testing.assert_allclose(found['product'], np.prod(powers, axis=0), rtol=1e-5)
+  for name, values in anomaly_map.aggregate(given).items():
+    if name != 'product':
+      np.testing.assert_array_equal(found[name], values)
+
+
 def test_one_scale_stands_for_itself():
   only = jnp.ones((1, 2, 3))
   found = anomaly_map.aggregate({'k32': only})

@@ -90,13 +90,17 @@ def test_how_many_are_kept(size, share, count):
 
 class TestWhereItLies:
   SHAPE = (5, 42, 49, 3)
-  # Three copies of the embeddings of both scales, of 8 values of four bytes each.
-  NEEDED = 3 * 5 * (2 * 3 + 7 * 9) * 8 * 4
+  # Three copies of one value of four bytes, of each patch of both scales.
+  NEEDED = 3 * 5 * (2 * 3 + 7 * 9) * 4
 
+  @pytest.mark.parametrize(
+    ('score', 'dim'),
+    [({}, 8), ({'whiten': True, 'components': 5}, 5), ({'features': ('thumbnail',)}, 48)],
+  )
   @pytest.mark.parametrize(('spare', 'on_host'), [(1.01, False), (0.99, True)])
-  def test_the_devices_memory_tells(self, spare, on_host, free):
-    free(spare * self.NEEDED / 0.7 / 4)
-    assert bank_building.lies_on_host(score_config(), self.SHAPE, STRIDES) == on_host
+  def test_the_devices_memory_tells(self, spare, on_host, score, dim, free):
+    free(spare * self.NEEDED * dim / 0.7 / 4)
+    assert bank_building.lies_on_host(score_config(**score), self.SHAPE, STRIDES) == on_host
 
   def test_too_large_for_the_devices(self, rows, free):
     free(0)

@@ -8,7 +8,7 @@ import pytest
 from patch_svdd_jax.data import Split, appearance
 from patch_svdd_jax.detection import anomaly_map, calibration_scores
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.models import architecture, embedding
+from patch_svdd_jax.models import architecture, embedding, features
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import init_encoder
 from patch_svdd_jax.search import memory_bank
@@ -35,16 +35,19 @@ def split_of(seed, count):
 TRAIN, HELD_OUT = split_of(0, 9), split_of(1, 4)
 
 
-def make_detector(train=TRAIN, **calibration):
+# How patches are described: by the embedding, and by all there is.
+DESCRIBED = {
+  'embedding': {},
+  'all': {'features': ('embedding', 'hidden', 'thumbnail'), 'whiten': True, 'components': 20},
+}
+
+
+@pytest.fixture(scope='module', params=DESCRIBED)
+def detector(request):
   config = tiny_config(image_size=SIZE, mean='channel')
-  config.score.update(strides=(8, 4), batch_size=2)
-  config.calibration.update(calibration)
-  return Detector.fit(config, init_encoder(config), train.images, step=0)
-
-
-@pytest.fixture(scope='module')
-def detector():
-  return make_detector()
+  config.encoder.depth = 3
+  config.score.update({'strides': (8, 4), 'batch_size': 2} | DESCRIBED[request.param])
+  return Detector.fit(config, init_encoder(config), TRAIN.images, step=0)
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +78,13 @@ def scores_without(detector, images, others):
   strides = strides_of(detector.config)
   grids, rows = (
     embedding.embed_to_host(
-      arch, detector.params, detector.mean, part, strides, batch_size=len(part)
+      arch,
+      detector.params,
+      detector.mean,
+      part,
+      strides,
+      batch_size=len(part),
+      features=features.from_config(detector.config.score),
     )
     for part in (images, others)
   )

@@ -65,11 +65,25 @@ assert 'convolution' in text and ' conditional(' not in text
 """
 
 
-@pytest.fixture(scope='module')
-def uncalibrated():
+# How patches are described, and scales weighed.
+DESCRIBED = {
+  'embedding': {},
+  'all': {
+    'features': ('embedding', 'hidden', 'thumbnail'),
+    'whiten': True,
+    'components': 12,
+    'scale_weights': (0.5, 1.0),
+  },
+}
+
+
+@pytest.fixture(scope='module', params=DESCRIBED)
+def uncalibrated(request):
   config = tiny_config(image_size=SIZE)
+  config.encoder.depth = 3
   config.data.light = 'standardised'
-  config.score.update(strides=STRIDES, batch_size=2, neighbours=2)
+  config.score.update({'strides': STRIDES, 'batch_size': 2, 'neighbours': 2})
+  config.score.update(DESCRIBED[request.param])
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: encoder.init_encoder(config))
   params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
@@ -175,7 +189,8 @@ def test_scores_without_calibration(uncalibrated):
 
 
 def test_what_does_not_fit_is_refused(detector, monkeypatch):
-  monkeypatch.setattr(export, 'LIMIT', 20_000)
+  encoder = 4 * sum(leaf.size for leaf in jax.tree.leaves((detector.params, detector.mean)))
+  monkeypatch.setattr(export, 'LIMIT', encoder + 100)
   with pytest.raises(UserError, match=r'one file holds 0\.0 GB: .* config\.score\.coreset below 0'):
     export.to_stablehlo(detector, None)
 

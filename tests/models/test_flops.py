@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.models import architecture, flops, geometry
+from patch_svdd_jax.models import architecture, embedding, encoder, features, flops, geometry
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Encoder
 
 
@@ -46,6 +47,22 @@ def test_a_pass_over_an_image_agrees_with_the_compiler(strides):
   params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), method='initialize')
   found = compiled_macs(lambda image: module.apply(params, image, strides), (1, 60, 77, 3))
   assert macs(flops.image_layers(arch, (60, 77), strides)) == pytest.approx(found, rel=0.1)
+
+
+@pytest.mark.parametrize('names', [('hidden',), ('thumbnail',), ('thumbnail', 'embedding')])
+def test_features_of_an_image_agree_with_the_compiler(names):
+  config = small_config()
+  config.data.image_size = (60, 77)
+  config.score.update(features=names, whiten=True, strides=(8, 4))
+  arch = architecture.from_config(config.encoder)
+  params = encoder.init_encoder(config) | features.empty(config)
+  encode = embedding.make_encode(
+    arch, strides_of(config), features=features.from_config(config.score)
+  )
+  mean = jnp.zeros((1, 1, 3))
+  found = compiled_macs(lambda images: encode(params, mean, images), (1, 60, 77, 3))
+  assert flops.image_flops(config) / 2 == pytest.approx(found, rel=0.1)
+  assert flops.image_flops(config) != flops.embedding_flops(config)
 
 
 def test_a_step_learns_from_all_its_patches():
