@@ -93,7 +93,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   if 'hidden' in names and not hidden_layers(arch):
     raise UserError(
       f"config.score.features={names}: 'hidden' is of the second and third convolution, where they "
-      f'are not the last; config.encoder.depth={config.encoder.depth}: give at least 3'
+      f'are not the last: config.encoder.depth={config.encoder.depth} must be at least 3'
     )
   uneven = [scale for scale in arch.scales if scale % CELLS]
   if 'thumbnail' in names and uneven:
