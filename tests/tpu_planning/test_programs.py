@@ -219,6 +219,17 @@ def test_the_embedding_pass_compiles(compiled, topology):
   assert found['memory']['output'] >= 2 * 13 * 13 * 8 * 4
 
 
+def test_the_embedding_pass_is_that_of_the_features(monkeypatch):
+  config = small_config()
+  config.encoder.depth = 3
+  names = ('embedding', 'hidden', 'thumbnail')
+  config.score.update(features=names, whiten=True, components=20)
+  monkeypatch.setattr(aot, 'mesh_of', lambda _: sharding.all_devices())
+  monkeypatch.setattr(aot, 'compile_program', lambda *arguments, **_: arguments[3])
+  lowered = programs.embed('v5e:2x2', config, 2)
+  assert {k: grid.shape for k, grid in lowered.out_info.items()} == {16: (8, 13, 13, 20)}
+
+
 def test_flops_of_an_image():
   config = default.get_config()
   # 1 x 1 outputs at the grid's stride, layer by layer: 3x3 kernels, then two merging layers.
