@@ -2,8 +2,7 @@
 
 Every kind blends new content into an image, new = (1 - a) image + a content, where a falls smoothly
 from 1 to 0; the mask is a > 0. 'blurred', 'coarse', 'foreign' and 'smeared' keep the mean
-brightness of the place they change: what is wrong there is the structure. All random numbers come
-from `Generator.random`, the plainest of its methods and the least likely to change with numpy.
+brightness of the place they change: what is wrong there is the structure.
 """
 
 from collections.abc import Callable
@@ -11,17 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from patch_svdd_jax.data.defect_shapes import curve, sign, spot, uniform
+
 Defect = tuple[np.ndarray, np.ndarray]  # u8[H, W] and the mask of what differs, bool[H, W]
 _LEAST_CHANGE = 0.3  # mean change within the mask, in standard deviations of the image
 _MOST_DRAWS = 100
-
-
-def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
-  return low + (high - low) * rng.random()
-
-
-def _sign(rng: np.random.Generator) -> int:
-  return 1 if rng.random() < 0.5 else -1
 
 
 def _blend(image: np.ndarray, content: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -38,7 +31,7 @@ def _grid(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _centre(rng: np.random.Generator, image: np.ndarray, margin: float) -> tuple[float, float]:
   height, width = image.shape
-  return _uniform(rng, margin, height - margin), _uniform(rng, margin, width - margin)
+  return uniform(rng, margin, height - margin), uniform(rng, margin, width - margin)
 
 
 def _spot(
@@ -55,16 +48,10 @@ def _spot(
   Returns:
     (weight f64[H, W], centre (row, column)).
   """
-  mean = _uniform(rng, *radius)
+  mean = uniform(rng, *radius)
   centre = _centre(rng, image, mean * 4 / 3 + 1)
   rows, columns = _grid(image)
-  rows, columns = rows - centre[0], columns - centre[1]
-  angle = np.arctan2(rows, columns)
-  outline = mean + sum(
-    mean / 9 * np.cos(k * angle + _uniform(rng, 0, 2 * np.pi)) for k in (2, 3, 4)
-  )
-  weight = np.clip((outline - np.hypot(rows, columns)) / feather, 0, 1)
-  return weight, centre
+  return spot(rng, rows - centre[0], columns - centre[1], mean, feather), centre
 
 
 def _matched(content: np.ndarray, image: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -86,19 +73,16 @@ def scratch(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> D
   """A thin curved line, darker or brighter than the texture, two to three pixels wide."""
   del other
   start = np.array(_centre(rng, image, 12))
-  angle, length = _uniform(rng, 0, 2 * np.pi), _uniform(rng, 40, 70)
+  angle, length = uniform(rng, 0, 2 * np.pi), uniform(rng, 40, 70)
   direction = np.array([np.sin(angle), np.cos(angle)])
   # Towards the middle, so that most of it stays inside.
   if direction @ (np.array(image.shape) / 2 - start) < 0:
     direction = -direction
   end = start + length * direction
-  bend = (start + end) / 2 + _uniform(rng, -12, 12) * np.array([direction[1], -direction[0]])
-  t = np.linspace(0, 1, 200)[:, None]
-  path = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
-  rows, columns = _grid(image)
-  squared = (rows[..., None] - path[:, 0]) ** 2 + (columns[..., None] - path[:, 1]) ** 2
-  weight = np.clip(_uniform(rng, 1.2, 1.7) + 0.5 - np.sqrt(squared.min(axis=-1)), 0, 1)
-  level = image.mean() + _sign(rng) * 1.6 * image.std()
+  bend = (start + end) / 2 + uniform(rng, -12, 12) * np.array([direction[1], -direction[0]])
+  distance = curve(*_grid(image), (start, bend, end), count=200)
+  weight = np.clip(uniform(rng, 1.2, 1.7) + 0.5 - distance, 0, 1)
+  level = image.mean() + sign(rng) * 1.6 * image.std()
   return _blend(image, np.full(image.shape, level), 0.85 * weight), weight > 0
 
 
@@ -106,22 +90,22 @@ def stain(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Def
   """A smooth darkening or brightening through which the texture shows with less contrast."""
   del other
   weight, _ = _spot(rng, image, (14, 20), feather=8)
-  shift = _sign(rng) * _uniform(rng, 1.0, 1.5) * image.std()
+  shift = sign(rng) * uniform(rng, 1.0, 1.5) * image.std()
   return _blend(image, _flattened(image, weight) + shift, weight), weight > 0
 
 
 def dent(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
   """A round, worn dent, as much brighter on the flank that faces the light as darker opposite."""
   del other
-  radius = _uniform(rng, 12, 17)
+  radius = uniform(rng, 12, 17)
   row, column = _centre(rng, image, radius + 2)
   rows, columns = _grid(image)
   rows, columns = (rows - row) / radius, (columns - column) / radius
-  light = _uniform(rng, 0, 2 * np.pi)
+  light = uniform(rng, 0, 2 * np.pi)
   squared = rows**2 + columns**2
   weight = np.clip(4 * (1 - squared), 0, 1)
   slope = rows * np.sin(light) + columns * np.cos(light)
-  shade = _uniform(rng, 2.2, 3.0) * image.std() * slope * np.maximum(1 - squared, 0)
+  shade = uniform(rng, 2.2, 3.0) * image.std() * slope * np.maximum(1 - squared, 0)
   return _blend(image, _flattened(image, weight) + shade, weight), weight > 0
 
 
@@ -139,7 +123,7 @@ def coarse(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> De
   """The texture itself, enlarged two to three times about the middle of the spot."""
   del other
   weight, centre = _spot(rng, image, (14, 20), feather=3)
-  zoom = _uniform(rng, 2.0, 3.0)
+  zoom = uniform(rng, 2.0, 3.0)
   rows, columns = _grid(image)
   source = [centre[0] + (rows - centre[0]) / zoom, centre[1] + (columns - centre[1]) / zoom]
   content = ndimage.map_coordinates(image.astype(np.float64), source, order=1, mode='nearest')
@@ -150,7 +134,7 @@ def smeared(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> D
   """The texture wiped along one direction."""
   del other
   weight, _ = _spot(rng, image, (14, 20), feather=3)
-  angle = _uniform(rng, 0, np.pi)
+  angle = uniform(rng, 0, np.pi)
   rows, columns = _grid(image)
   wiped = [
     ndimage.map_coordinates(
@@ -168,7 +152,7 @@ def blurred(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> D
   """The texture out of focus."""
   del other
   weight, _ = _spot(rng, image, (14, 20), feather=4)
-  content = ndimage.gaussian_filter(image.astype(np.float64), _uniform(rng, 2.2, 3.0))
+  content = ndimage.gaussian_filter(image.astype(np.float64), uniform(rng, 2.2, 3.0))
   return _blend(image, content, weight), weight > 0
 
 
