@@ -75,7 +75,7 @@ def observe(image: np.ndarray) -> Scene:
   """Returns what anomalies need to know of an image u8[H, W, 3]."""
   pixels = image.astype(np.float64)
   grey = pixels.mean(axis=-1)
-  size = min(grey.shape) // 8
+  size = max(1, min(grey.shape) // 8)
   mean = ndimage.uniform_filter(grey, size)
   contrast = np.sqrt(np.maximum(ndimage.uniform_filter(grey**2, size) - mean**2, 0))
   # One place in five is any pixel: plain faces of objects are spoilt too.
