@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action=argparse.BooleanOptionalAction,
     default=True,
     help='measure an untrained encoder of the same shape too (the default): without that row a '
-    'trained figure means little',
+    'trained figure means little; where images are held out, both are compared on synthetic '
+    'anomalies of these besides',
   )
   parser.add_argument(
     '--every-checkpoint',
@@ -151,7 +152,7 @@ def evaluate(
     false_alarm_rate=options.false_alarm_rate,
     pixel_false_alarm_rate=options.pixel_false_alarm_rate,
   )
-  detector, evaluation, others, rows, warnings = measured
+  detector, evaluation, others, rows, warnings, gain = measured
   for text in warnings:
     print(f'warning: {text}', file=sys.stderr)
   sys.stderr.flush()
@@ -166,6 +167,8 @@ def evaluate(
       config.score.coreset,
       evaluation_files.reduction(evaluation, others[evaluation_files.FULL_BANK]),
     )
+  if gain:
+    print(gain.summary())
   console.print_banks(detector)
   print_timing(evaluation.timing)
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'

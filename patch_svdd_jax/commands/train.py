@@ -20,11 +20,13 @@ trains one model for all of them.
 
 import argparse
 import operator
+import sys
 from collections.abc import Sequence
 
 from patch_svdd_jax import config_rules, data
 from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
+from patch_svdd_jax.experiments import gain_record
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 
 # What one run at a time may write to.
@@ -62,5 +64,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   console.print_suspects(detector, dataset.train.names)
   console.print_calibration(detector)
   print(f'the detector is {reason}')
+  if gain := gain_record.measure(detector, workdir, dataset, console.progress):
+    print(gain.summary())
+    if text := gain.warning():
+      print(f'warning: {text}', file=sys.stderr)
   print(f'{workdir}: {config.train.steps} steps; eval --workdir {workdir} measures it')
   return 0

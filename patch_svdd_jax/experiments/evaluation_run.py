@@ -16,6 +16,8 @@ from patch_svdd_jax.detection.detector import Detector, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
+from patch_svdd_jax.evaluation.training_gain import TrainingGain
+from patch_svdd_jax.experiments import gain_record
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.reporting import checkpoint_table, evaluation_files
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
@@ -106,6 +108,7 @@ class Measured(NamedTuple):
   others: dict[str, Evaluation]
   rows: list[checkpoint_table.CheckpointRow]
   warnings: list[str]
+  gain: TrainingGain | None
 
 
 def evaluate_run(
@@ -126,7 +129,8 @@ def evaluate_run(
     workdir: of the run.
     dataset: of the config, with test images.
     progress: makes what wraps the batches of a task with this title.
-    random_encoder: whether an untrained encoder is measured too.
+    random_encoder: whether an untrained encoder is measured too, and, where images are held out,
+      what training gains on synthetic anomalies.
     every_checkpoint: whether every checkpoint that was kept is.
     false_alarm_rate: of the report's verdicts, where the detector is calibrated.
     pixel_false_alarm_rate: of the regions that it shows.
@@ -139,6 +143,7 @@ def evaluate_run(
     limit = inspection.limits(detector, false_alarm_rate, pixel_false_alarm_rate)
   evaluation = evaluate(detector, dataset.test, progress('Scoring'), dataset.categories)
   others: dict[str, Evaluation] = {}
+  gain: TrainingGain | None = None
   if config.score.coreset < 1:
     full = config.copy_and_resolve_references()
     full.score.coreset = 1.0
@@ -150,6 +155,7 @@ def evaluate_run(
     others[evaluation_files.RANDOM_ENCODER] = fit_and_evaluate(
       config, untrained, dataset, 'random encoder', progress
     )
+    gain = gain_record.measure(detector, workdir, dataset, progress)
   rows: list[checkpoint_table.CheckpointRow] = []
   if every_checkpoint:
     rows = evaluate_checkpoints(config, workdir, dataset, evaluation, progress)
@@ -158,6 +164,8 @@ def evaluate_run(
   warnings = [duplicates.warn(copies)] if copies else []
   if limit and found:
     warnings += what_to_mind(detector, limit, found)
+  if gain and (lost := gain.warning()):
+    warnings.append(lost)
   if distributed.is_first():
     context = ReportContext(
       title=f'{dataset.name}, {detector.origin.step} steps',
@@ -167,11 +175,12 @@ def evaluate_run(
       found=found,
       warnings=warnings,
       copies=copies,
+      gain=gain,
     )
     evaluation_files.write_evaluation(
       workdir / 'eval', dataset.test, evaluation, others, context, rows
     )
-  return Measured(detector, evaluation, others, rows, warnings)
+  return Measured(detector, evaluation, others, rows, warnings, gain)
 
 
 def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:

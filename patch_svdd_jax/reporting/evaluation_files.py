@@ -10,6 +10,7 @@ import numpy as np
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.data.duplicates import Duplicate
 from patch_svdd_jax.evaluation.evaluate import Evaluation
+from patch_svdd_jax.evaluation.training_gain import TrainingGain
 from patch_svdd_jax.reporting import checkpoint_table, html, overlays
 from patch_svdd_jax.reporting.html import evaluated
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
@@ -25,6 +26,7 @@ def summary(
   others: Mapping[str, Evaluation],
   checkpoints: Sequence[checkpoint_table.CheckpointRow] = (),
   copies: Sequence[Duplicate] = (),
+  gain: TrainingGain | None = None,
 ) -> dict[str, Any]:
   """The contents of metrics.json; of the others, by name, the metrics."""
   contents = _figures(evaluation) | {'timing': evaluation.timing}
@@ -35,6 +37,8 @@ def summary(
     contents['checkpoints'] = [row._asdict() for row in checkpoints]
   if copies:
     contents['duplicates'] = [pair._asdict() for pair in copies]
+  if gain:
+    contents['training_gain'] = gain._asdict()
   figures: dict[str, Any] = files.to_json(contents)
   return figures
 
@@ -96,7 +100,7 @@ def write_evaluation(
       folder / 'checkpoints.png', figures.encode(checkpoint_table.draw(checkpoints), 'png')
     )
   # Last: where metrics.json is, the rest is whole.
-  contents = summary(evaluation, others, checkpoints, context.copies)
+  contents = summary(evaluation, others, checkpoints, context.copies, context.gain)
   files.write_json(folder / 'metrics.json', contents)
 
 

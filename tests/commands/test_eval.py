@@ -323,6 +323,30 @@ def test_the_chosen_checkpoint_is_measured_and_with_every_checkpoint_all(capsys,
   assert not (workdir / 'eval/checkpoints.png').exists()
 
 
+def test_training_is_compared_with_none_on_synthetic_anomalies(capsys, place, tmp_path):
+  config, workdir = f'{place}/tiny.py:{place}/parts', tmp_path / 'run'
+  keys = ['--config.data.held_out=0.5', '--config.train.batch_size=4']
+  assert main(['train', '--config', config, '--workdir', str(workdir), *keys]) == 0
+  line = only(capsys.readouterr().out, 'synthetic anomalies of 2 held-out images: trained image')
+  assert 'untrained image AUROC' in line
+  status, out, err, metrics = run(capsys, '--workdir', workdir)
+  assert status == 0
+  # What training has measured is not measured again.
+  assert only(out, 'synthetic anomalies') == line
+  assert 'Scoring synthetic anomalies' not in err
+  assert metrics['training_gain']['images'] == 2
+  assert 'data-table="synthetic"' in (workdir / 'eval/report.html').read_text()
+  _, out, _, metrics = run(capsys, '--workdir', workdir, '--no-random-encoder')
+  assert 'synthetic anomalies' not in out
+  assert 'training_gain' not in metrics
+
+
+def only(text, start):
+  """The one line that begins so."""
+  (line,) = (line for line in text.splitlines() if line.startswith(start))
+  return line
+
+
 def test_a_smaller_bank_is_measured_beside_the_full_one(capsys, place, first, workdir):
   overrides = ['--config.score.coreset=0.25', '--no-random-encoder']
   status, out, _, metrics = run(capsys, '--workdir', workdir, *overrides)

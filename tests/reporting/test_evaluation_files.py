@@ -15,6 +15,7 @@ from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
+from patch_svdd_jax.evaluation.training_gain import TrainingGain
 from patch_svdd_jax.reporting import checkpoint_table, evaluation_files, overlays
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
 
@@ -187,6 +188,29 @@ def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):
   for attribute in ('verdict="alarm"', 'verdict="pass"', 'chart="training-loss"'):
     assert f'data-{attribute}' in page
   assert 'config.train.steps' in page
+
+
+def test_what_training_gains_stands_in_the_report_and_among_the_metrics(split, tmp_path):
+  systems = {'trained': 0.71, 'untrained': 0.8}
+  figures = {name: dict.fromkeys(metrics.TITLES, value) for name, value in systems.items()}
+  per_kind = {name: {'stain': each} for name, each in figures.items()}
+  gain = TrainingGain(16, figures, per_kind, {'untrained': (-0.09, 0.01)})
+  write(tmp_path, split, make_evaluation(), warnings=['dark'], gain=gain)
+  written = read_json(tmp_path / 'metrics.json')['training_gain']
+  assert written == {
+    'images': 16,
+    'figures': figures,
+    'per_kind': per_kind,
+    'gains': {'untrained': [-0.09, 0.01]},
+  }
+  page = (tmp_path / 'report.html').read_text()
+  table = page[page.index('data-table="synthetic"') :].partition('</table>')[0]
+  assert page.index('id="warnings"') < page.index('data-table="synthetic"')
+  assert page.index('data-table="synthetic"') < page.index('data-table="maps"')
+  assert 'data-row="trained"><' in table
+  assert 'data-row="untrained" class="compared"' in table
+  assert 'data-metric="image_auroc" data-value="0.71"' in table
+  assert '16 held-out normal images' in page
 
 
 @pytest.mark.parametrize('name', ['overlays/', 'overview.png', 'report.html'])

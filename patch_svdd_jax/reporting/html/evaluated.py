@@ -15,6 +15,7 @@ from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
+from patch_svdd_jax.evaluation.training_gain import TRAINED, TrainingGain
 from patch_svdd_jax.reporting.html import measured_curves, pictures, run_facts
 from patch_svdd_jax.reporting.html.page import (
   ANOMALOUS,
@@ -43,6 +44,7 @@ class ReportContext:
     found: what else is known of the images where the detector is calibrated.
     warnings: what a reader should know first.
     copies: test images that are copies of normal ones.
+    gain: what training gains on synthetic anomalies.
   """
 
   title: str = 'Evaluation'
@@ -52,6 +54,7 @@ class ReportContext:
   found: Inspection | None = None
   warnings: Sequence[str] = ()
   copies: Sequence[Duplicate] = ()
+  gain: TrainingGain | None = None
 
 
 def make(
@@ -83,6 +86,7 @@ def make(
     limits=limits,
     threshold=context.threshold,
     warnings=context.warnings,
+    synthetic=synthetic(context.gain, name) if context.gain else None,
     headlines=headlines(evaluation, compared),
     tables=tables(evaluation, compared),
     curves=measured_curves.make_charts(split, measured, name, context.threshold),
@@ -153,6 +157,19 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Tab
     Table('defects', title, 'type of defect', of_types),
   ]
   return [table for table in found if table.rows]
+
+
+def synthetic(gain: TrainingGain, name: str) -> Table:
+  """The main map's figures on synthetic anomalies, beside those of what needs no training."""
+  rows = [
+    FiguresRow(system, figures, compared=system != TRAINED)
+    for system, figures in gain.figures.items()
+  ]
+  note = (
+    f'No label is needed: {gain.images} held-out normal images, as they are and with a piece '
+    'pasted elsewhere, a blur, a smear, a scratch and a stain.'
+  )
+  return Table('synthetic', f'On synthetic anomalies ({name})', 'detector', rows, note)
 
 
 def _rows(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[FiguresRow]:

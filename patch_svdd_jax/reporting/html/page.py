@@ -117,6 +117,7 @@ class Page:
     limits: (low, high) of the colour scale.
     threshold: what scores above it are alarms; None where there are no verdicts.
     warnings: what a reader should know first.
+    synthetic: figures on synthetic anomalies of held-out images.
     headlines, tables, curves: what was measured.
     training: how training went.
     timing: how long scoring took.
@@ -130,6 +131,7 @@ class Page:
   limits: tuple[float, float]
   threshold: Threshold | None = None
   warnings: Sequence[str] = ()
+  synthetic: Table | None = None
   headlines: Sequence[Headline] = ()
   tables: Sequence[Table] = ()
   curves: Sequence[Chart] = ()
