@@ -31,8 +31,8 @@ def standard_deviation(images: np.ndarray, side: int) -> np.ndarray:
   # Around their mean: the squares of bright images would cancel.
   grey -= grey.mean()
   mean, squares = (ndimage.uniform_filter(each, (1, side, side)) for each in (grey, grey**2))
-  variance: np.ndarray = np.maximum(squares - mean**2, 0)
-  return np.sqrt(variance).astype(np.float32)
+  deviation: np.ndarray = np.sqrt(np.maximum(squares - mean**2, 0)).astype(np.float32)
+  return deviation
 
 
 def auroc_within_groups(contrast: np.ndarray, masks: np.ndarray, maps: np.ndarray) -> float:

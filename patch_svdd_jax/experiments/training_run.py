@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -98,6 +98,22 @@ class StoppedError(Exception):
     self.status = 128 + number
 
 
+class TrainedEncoder(NamedTuple):
+  """An encoder that was trained to the end.
+
+  Attributes:
+    config: the whole config, with the images' size.
+    params: of the chosen checkpoint.
+    step: that it has taken.
+    reason: which checkpoint that is and why, in words.
+  """
+
+  config: ml_collections.ConfigDict
+  params: Params
+  step: int
+  reason: str
+
+
 def train(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
@@ -122,6 +138,23 @@ def train(
     StoppedError: on Ctrl-C or SIGTERM.
     UserError: a setting makes no sense for these images, or the run cannot go on.
   """
+  trained = train_encoder(config, workdir, dataset)
+  detector = fit_detector(
+    trained.config,
+    trained.params,
+    workdir,
+    dataset,
+    step=trained.step,
+    progress=progress,
+    calibrated=calibrated,
+  )
+  return detector, trained.reason
+
+
+def train_encoder(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
+) -> TrainedEncoder:
+  """Trains from the newest checkpoint of a workdir on, without a detector; otherwise as `train`."""
   normal = dataset.train.images
   if not all(config.data.image_size):
     config = image_size.resolved(config, normal.shape[1:3])
@@ -158,10 +191,7 @@ def train(
     step = checkpoints.chosen or 0
     params = checkpoints.restore_encoder(outcome.state.params['encoder'], step)
     reason = checkpoint_selection.explain(checkpoints.statistics, step)
-  detector = fit_detector(
-    config, params, workdir, dataset, step=step, progress=progress, calibrated=calibrated
-  )
-  return detector, reason
+  return TrainedEncoder(config, params, step, reason)
 
 
 def fit_detector(
