@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -131,8 +132,10 @@ def run(
     for job in jobs
     if 'error' in entries.get(job.name, {}) or not is_measured(job, entries.get(job.name, {}))
   ]
+  start = time.monotonic()
   for number, job in enumerate(left, 1):
-    print(f'{number} of {len(left)}: {job.name}', file=sys.stderr)
+    ahead = time_left(time.monotonic() - start, number - 1, len(left))
+    print(f'{number} of {len(left)}: {job.name}{ahead}', file=sys.stderr)
     entry = entries.setdefault(job.name, {})
     entry.pop('error', None)
     try:
@@ -154,6 +157,14 @@ def run(
   sys.stderr.flush()
   print(f'{text}\n\nwritten: {record.path.parent}')
   return int(any('error' in entries[job.name] for job in jobs))
+
+
+def time_left(seconds: float, done: int, count: int) -> str:
+  """Returns what to say of the time left, after some of so many jobs took so many seconds."""
+  if not done:
+    return ''
+  minutes = round(seconds / done * (count - done) / 60)
+  return f', about {minutes // 60}:{minutes % 60:02} hours left'
 
 
 def one_line(error: Exception) -> str:

@@ -82,10 +82,16 @@ def test_all_is_measured_in_turn_written_and_printed(tmp_path, capsys):
   assert seen == [{'a': WHOLE['a']}]  # After each.
   assert read(tmp_path) == WHOLE
   printed = capsys.readouterr()
-  assert printed.err == '1 of 3: a\n2 of 3: b\n3 of 3: c\n'
+  left = ', about 0:00 hours left'
+  assert printed.err == f'1 of 3: a\n2 of 3: b{left}\n3 of 3: c{left}\n'
   table = (tmp_path / 'trivial.md').read_text()
   assert printed.out == f'{table}\nwritten: {tmp_path}\n'
   assert (tmp_path / 'trivial.csv').read_text().splitlines()[:2] == ['job,seed,error', 'a,0,']
+
+
+def test_the_time_left_follows_from_the_jobs_that_are_done():
+  assert runner.time_left(0.0, 0, 5) == ''
+  assert runner.time_left(1800.0, 2, 7) == ', about 1:15 hours left'
 
 
 def test_what_is_measured_is_skipped_and_other_jobs_add_to_it(tmp_path, capsys):
