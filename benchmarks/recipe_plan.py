@@ -16,6 +16,7 @@ import ml_collections
 from benchmarks import recipe_baselines
 from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.configs import laptop
+from patch_svdd_jax.configuration import flatten
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.data.textures import CATEGORIES
 from patch_svdd_jax.errors import UserError
@@ -46,7 +47,7 @@ class Run(Job):
     row: 'RECIPE/SCORING', or the name of a baseline.
     training: the config without the scoring, which the runs of one encoder share.
     trained: whether there is an encoder that takes steps.
-    values: what the row sets, by full key.
+    values: what the row sets otherwise than the set's config, by full key.
   """
 
   category: str
@@ -137,30 +138,25 @@ def plan(
   Raises:
     UserError: a pattern matches nothing, or settings cannot be trained or scored.
   """
-  rows = list(itertools.chain.from_iterable(rows_of(recipes)))
+  encoded = [f'{name}/{each}' for name, recipe in recipes.items() for each in recipe.scorings]
+  rows = [*recipe_baselines.FITTED, *encoded]
   for pattern in only or []:
     if not any(matches(row, pattern) for row in rows):
       raise UserError(f'--only {pattern}: matches no row; there are {", ".join(rows)}')
+  chosen = {row for row in rows if not only or any(matches(row, each) for each in only)}
   runs = []
   for seed, (category, config) in itertools.product(seeds, configs.items()):
     seeded = with_values(config, {'config.seed': seed})
-    folder = workdir / category
     for name in recipe_baselines.FITTED:
-      job, place = f'{category}/{name}/seed={seed}', folder / name / f'seed={seed}'
-      runs.append(Run(job, seeded, place, category, name, seeded, False, {}))
+      job, place = f'{category}/{name}/seed={seed}', workdir / category / name / f'seed={seed}'
+      if name in chosen:
+        runs.append(Run(job, seeded, place, category, name, seeded, False, {}))
     for name, recipe in recipes.items():
-      runs += runs_of(name, recipe, seeded, folder / name / f'seed={seed}', category)
-  chosen = [run for run in runs if not only or any(matches(run.row, each) for each in only)]
-  for run in chosen:
+      wanted = {each: v for each, v in recipe.scorings.items() if f'{name}/{each}' in chosen}
+      runs += runs_of(name, recipe._replace(scorings=wanted), seeded, workdir, category)
+  for run in runs:
     config_rules.validate(run.config, training=run.trained)
-  return chosen
-
-
-def rows_of(recipes: Mapping[str, Recipe]) -> Iterator[list[str]]:
-  """Yields the names of rows: of the baselines, then of each recipe."""
-  yield list(recipe_baselines.FITTED)
-  for name, recipe in recipes.items():
-    yield [f'{name}/{scoring}' for scoring in recipe.scorings]
+  return runs
 
 
 def matches(row: str, pattern: str) -> bool:
@@ -175,11 +171,11 @@ def runs_of(
   workdir: pathlib.Path,
   category: str,
 ) -> Iterator[Run]:
-  """Yields the runs of a recipe with the config of a set and a seed; all have one workdir."""
-  training = full_keys(recipe.training)
-  common = with_values(config, training)
+  """Yields the runs of a recipe with the config of a set and a seed; all have one folder."""
+  training, before = with_values(config, full_keys(recipe.training)), dict(flatten(config))
+  folder = workdir / category / name / f'seed={config.seed}'
   for scoring, overrides in recipe.scorings.items():
-    row, values = f'{name}/{scoring}', training | full_keys(overrides)
+    row, whole = f'{name}/{scoring}', with_values(training, full_keys(overrides))
+    values = {key: value for key, value in flatten(whole) if value != before[key]}
     job = f'{category}/{row}/seed={config.seed}'
-    whole = with_values(config, values)
-    yield Run(job, whole, workdir, category, row, common, recipe.trained, values)
+    yield Run(job, whole, folder, category, row, training, recipe.trained, values)

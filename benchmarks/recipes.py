@@ -226,7 +226,7 @@ def check_values(runs: Sequence[Run], entries: Mapping[str, Mapping[str, Any]]) 
   for run in runs:
     values = files.to_json(run.values)
     before = entries.get(run.name, {}).get('values', values)
-    if json.dumps(before) != json.dumps(values):
+    if before != values:
       raise UserError(
         f'{run.name} was measured with {before}, not {values}: use another --workdir, or another '
         'name'
