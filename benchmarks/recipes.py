@@ -42,8 +42,9 @@ from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.evaluation import evaluate, local_contrast
+from patch_svdd_jax.evaluation import evaluate, local_contrast, separation
 from patch_svdd_jax.evaluation.evaluate import Scorer
+from patch_svdd_jax.evaluation.separation import Examples
 from patch_svdd_jax.experiments import runner, sweep_statistics
 from patch_svdd_jax.experiments.evaluation_run import load_labelled, restore_encoder
 from patch_svdd_jax.experiments.runner import Entry, Record
@@ -70,10 +71,11 @@ class Encoder(NamedTuple):
 
 
 class Loaded(NamedTuple):
-  """A set, and the local contrast f32[N, H, W] of its test images."""
+  """A set, the local contrast f32[N, H, W] of its test images, its synthetic anomalies if any."""
 
   dataset: data.Dataset
   contrast: np.ndarray
+  examples: Examples | None
 
 
 class Latest(Generic[Made]):
@@ -91,10 +93,11 @@ class Latest(Generic[Made]):
 
 
 def load(config: ml_collections.ConfigDict) -> Loaded:
-  """Loads a set and measures the contrast around its pixels."""
+  """Loads a set, measures the contrast around its pixels, and spoils its held-out images."""
   dataset = load_labelled(config.data)
-  side = min(config.encoder.scales)
-  return Loaded(dataset, local_contrast.standard_deviation(dataset.test.images, side))
+  contrast = local_contrast.standard_deviation(dataset.test.images, min(config.encoder.scales))
+  held_out = dataset.held_out.images
+  return Loaded(dataset, contrast, separation.make_examples(held_out) if len(held_out) else None)
 
 
 def obtain(run: Run, dataset: data.Dataset) -> Encoder:
@@ -134,7 +137,9 @@ def figures(scorer: Scorer, loaded: Loaded, statistics: Statistics) -> Entry:
         name: metrics | {recipe_tables.CONTRAST_AUROC: within[name]}
         for name, metrics in evaluation.maps.items()
       },
-      'criteria': recipe_criteria.measure(scorer, statistics, loaded.dataset.held_out),
+      'criteria': recipe_criteria.measure(
+        scorer, statistics, loaded.dataset.held_out, loaded.examples
+      ),
       'costs': {'images_per_s': evaluation.timing['images_per_s']},
     }
   )

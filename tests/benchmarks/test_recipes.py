@@ -101,7 +101,10 @@ def test_all_is_measured_and_the_same_command_goes_on(place, search):
   trained = runs['tiles/long/near/seed=0']
   assert trained['maps'].keys() == {'k16', 'k8', 'sum', 'product'}
   assert {'image_auroc', 'aupro_5', 'contrast_auroc'} <= trained['maps']['product'].keys()
-  assert {'checkpoint rule', 'held-out distance', 'held-out tail'} <= trained['criteria'].keys()
+  assert trained['criteria'].keys() == {
+    *('checkpoint rule', 'held-out distance', 'held-out tail', 'separation'),
+    *(f'separation, {each}' for each in ('image AUROC', 'pixel AUROC', 'AU-PRO .05')),
+  }
   assert trained['costs'].keys() == {
     *('images_per_s', 'fit_s', 'image_gflop', 'training_s', 'training_tflop'),
   }
