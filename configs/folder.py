@@ -5,7 +5,9 @@ r"""Your own images, in MVTec's layout: `folder.py:/data/parts`.
 Of the folder only train/good is needed; test/<type> and ground_truth/<type> make eval.py possible.
 Light varies between photographs: every image is brought to the same mean and contrast, and the
 brightness and gain of what is trained on are varied. Pairs come from densely encoded crops. A tenth
-of the images of train/good is not trained on: it chooses the checkpoint.
+of the images of train/good is not trained on: it chooses the checkpoint, and says whether training
+paid. The losses and what patches are described by were chosen on other data than the authors'
+(docs/accuracy.md).
 """
 
 import ml_collections
@@ -21,11 +23,14 @@ def get_config(root: str = '') -> ml_collections.ConfigDict:
   config.data.root = root
   config.data.light = 'standardised'
   config.data.held_out = 0.1
+  config.encoder.init = 'he'
   config.train.steps = 1200
   config.train.pairs = 'crops'
   config.train.batch_size = 512
   config.train.position_pairs = 'valid'
   config.train.svdd_weight = 1e-3
+  config.train.position_weight = 0.3
+  config.train.contrast = 1.0
   config.train.learning_rate = 4e-4
   config.train.warmup_steps = 30
   config.train.decay = 'cosine'
@@ -33,4 +38,6 @@ def get_config(root: str = '') -> ml_collections.ConfigDict:
   config.train.mean = 'channel'
   config.train.augment.brightness = 0.08
   config.train.augment.gain = 0.1
+  config.score.features = ('embedding', 'hidden', 'thumbnail')
+  config.score.whiten = True
   return config

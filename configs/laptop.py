@@ -38,7 +38,7 @@ def get_config(data: str = 'brick') -> ml_collections.ConfigDict:
   config.encoder.width = 0.5
   config.score.strides = (8, 4)
   config.train.crop_size = 80
-  config.train.steps = 600
+  config.train.steps = 1800
   config.train.learning_rate = 1e-3
   config.baseline.steps = 200
   return config

@@ -4,7 +4,8 @@ Each block of features is divided by the root of its total variance, so that eac
 in a distance. Whitening then divides each principal component by its standard deviation: distances
 between raw features are those along the few directions in which normal patches vary most, which
 hide a defect along all others. Directions of hardly any variance would be noise, so a share of the
-mean variance is added to all (shrinkage as of Ledoit & Wolf 2004, by a constant).
+mean variance is added to all (shrinkage as of Ledoit & Wolf 2004, by a constant; docs/accuracy.md
+compares others).
 """
 
 import jax
@@ -19,7 +20,7 @@ from patch_svdd_jax.system.batching import evenly_spaced
 from patch_svdd_jax.system.sharding import replicate
 
 # What is added to all variances, as a share of their mean.
-SHRINKAGE = 0.1
+SHRINKAGE = 1.0
 # Images that it is fitted to at most.
 IMAGES = 64
 # The variance of a constant block is what rounding leaves: less than this share of its squares.
@@ -101,7 +102,7 @@ def solve(
   """The 'mean' f32[F] and the 'matrix' f32[F, D] of (x - mean) @ matrix.
 
   With s_b = (sum of the variances of block b)^-1/2, and S the diagonal matrix of each number's s_b,
-  the matrix is S; whitened, it is S V (l + .1 mean(l))^-1/2 of the largest eigenvalues l of
+  the matrix is S; whitened, it is S V (l + mean(l))^-1/2 of the largest eigenvalues l of
   S covariance S, and their eigenvectors V.
 
   Args:

@@ -66,7 +66,7 @@ def principal(rows):
   found = sklearn.decomposition.PCA(svd_solver='full').fit(scaled(rows))
   # It divides by one less.
   variances = found.explained_variance_ * (len(rows) - 1) / len(rows)
-  shrunk = variances + 0.1 * variances.sum() / sum(WIDTHS)
+  shrunk = variances + variances.sum() / sum(WIDTHS)
   return found.transform(scaled(rows)) / np.sqrt(shrunk), variances / shrunk
 
 
@@ -130,7 +130,7 @@ def test_scores_equal_a_direct_computation(detector, raw):
     scales = np.repeat([block.var(axis=0).sum() ** -0.5 for block in blocks], WIDTHS)
     covariance = np.cov(rows.T, bias=True) * scales[:, None] * scales
     values, vectors = np.linalg.eigh(covariance)
-    matrix = scales[:, None] * vectors / np.sqrt(values + 0.1 * values.mean())
+    matrix = scales[:, None] * vectors / np.sqrt(values + values.mean())
     bank = rows @ matrix
     nearest = [np.linalg.norm((q @ matrix)[:, None] - bank, axis=-1).min(1) for q in queries[k]]
     maps.append([expected_map(each, TEST.shape[1:3], k, stride) for each in nearest])
