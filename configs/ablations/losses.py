@@ -11,7 +11,7 @@ def get_rows(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
   rows: dict[str, dict[str, Any]] = {
     'L_SVDD': {'train.svdd': 'centre'} | alone,
     'L_SVDD_near': {'train.svdd': 'neighbour'} | alone,
-    'L_SSL': {'train.svdd_weight': 0.0},
-    'L_SVDD_near+L_SSL': {'train.svdd': 'neighbour'},
+    'L_SSL': {'train.position_weight': 1.0, 'train.svdd_weight': 0.0},
+    'L_SVDD_near+L_SSL': {'train.position_weight': 1.0, 'train.svdd': 'neighbour'},
   }
   return {name: row | {'train.contrast': 0.0} for name, row in rows.items()}
