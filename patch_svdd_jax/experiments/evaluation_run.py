@@ -42,6 +42,8 @@ def read_config(
   )
   config_rules.validate(config, training=False)
   changed = configuration.differences(own, config, ['encoder', 'train.mean'])
+  # How an encoder was first drawn is nothing to one that has learned.
+  changed = [line for line in changed if not line.startswith('config.encoder.init:')]
   if max(config.encoder.scales) <= max(own.encoder.scales):
     # Fewer scales need nothing that the encoder does not have.
     changed = [line for line in changed if not line.startswith('config.encoder.scales:')]

@@ -35,6 +35,8 @@ SMALL = (
   '--config.train.batch_size=8',
   '--config.checkpoint.every=2',
   '--config.score.strides=(16,8)',
+  '--config.score.features=embedding',
+  '--config.score.whiten=false',
 )
 SETS = ('tiles', 'screws')
 ROWS = ('local_contrast', 'raw_patch', 'raw_patch_whitened')
@@ -216,8 +218,8 @@ def test_the_recipes_that_are_searched_can_be_run(tmp_path):
   planned = recipe_plan.plan(configs, found, tmp_path, seeds=[0, 1], only=None)
   assert len({run.name for run in planned}) == len(planned)
   steps = {run.row.partition('/')[0]: run.config.train.steps for run in planned}
-  assert steps['contrast-x10'] == 10 * steps['contrast'] == 10 * config.train.steps
-  only = recipe_plan.plan(configs, found, tmp_path, seeds=[3], only=['thumbnail', '*-x3/hidden'])
+  assert steps['default-x3.3'] == 10 * steps['default-third'] == 10 * config.train.steps // 3
+  only = recipe_plan.plan(configs, found, tmp_path, seeds=[3], only=['thumbnail', '*-x3.3/hidden'])
   assert {run.row.partition('/')[2] for run in only} == {'whitened', 'hidden'}
   assert all(run.config.seed == 3 for run in only)
 

@@ -158,6 +158,8 @@ def test_eval_accepts_it(capsys, tmp_path, imported):
     f'--config.data.prepared={tmp_path}/prepared',
     '--config.data.image_size=(72,80)',
     '--config.score.strides=(8,8)',
+    '--config.score.features=embedding',
+    '--config.score.whiten=false',
   ]
   status, out, _ = run(capsys, 'eval', '--workdir', imported, *arguments)
   assert status == 0
