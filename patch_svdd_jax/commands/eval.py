@@ -152,9 +152,8 @@ def evaluate(
     false_alarm_rate=options.false_alarm_rate,
     pixel_false_alarm_rate=options.pixel_false_alarm_rate,
   )
-  detector, evaluation, others, rows, warnings, gain = measured
-  for text in warnings:
-    print(f'warning: {text}', file=sys.stderr)
+  detector, evaluation, others, rows, warnings, _, gain = measured
+  console.print_warnings(warnings)
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
   print_tables(evaluation, others)

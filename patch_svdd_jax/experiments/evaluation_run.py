@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -108,7 +108,12 @@ class Measured(NamedTuple):
   others: dict[str, Evaluation]
   rows: list[checkpoint_table.CheckpointRow]
   warnings: list[str]
+  copies: list[duplicates.Duplicate]
   gain: TrainingGain | None
+
+  def summary(self) -> dict[str, Any]:
+    """Returns the contents of metrics.json."""
+    return evaluation_files.summary(self.evaluation, self.others, self.rows, self.copies, self.gain)
 
 
 def evaluate_run(
@@ -180,7 +185,7 @@ def evaluate_run(
     evaluation_files.write_evaluation(
       workdir / 'eval', dataset.test, evaluation, others, context, rows
     )
-  return Measured(detector, evaluation, others, rows, warnings, gain)
+  return Measured(detector, evaluation, others, rows, warnings, copies, gain)
 
 
 def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:
