@@ -19,7 +19,8 @@ from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.baselines.raw_patches import RawPatches
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation.evaluate import Scorer
-from patch_svdd_jax.models import encoder
+from patch_svdd_jax.evaluation.training_gain import THUMBNAIL
+from patch_svdd_jax.models import encoder, features
 from patch_svdd_jax.system.batching import Progress
 
 
@@ -38,6 +39,13 @@ def fit_random_encoder(
   return Detector.fit(config, params, images, step=0, progress=progress)
 
 
+def fit_thumbnail(
+  config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress
+) -> Detector:
+  """A detector of whitened thumbnails, without an encoder."""
+  return fit_random_encoder(features.thumbnails_alone(config), images, progress)
+
+
 # Of the config and normal images u8[N, H, W, 3].
 FITTED: dict[str, Callable[[ml_collections.ConfigDict, np.ndarray, Progress], System]] = {
   **{
@@ -46,6 +54,7 @@ FITTED: dict[str, Callable[[ml_collections.ConfigDict, np.ndarray, Progress], Sy
   },
   'deep_svdd': DeepSvdd.fit,
   'raw_patch': RawPatches.fit,
+  THUMBNAIL: fit_thumbnail,
   'random_encoder': fit_random_encoder,
 }
 
@@ -64,6 +73,12 @@ SYSTEMS = (
   'deep_svdd',
   'deep_svdd_patch',
   'raw_patch',
+  THUMBNAIL,
   'random_encoder',
   'patch_svdd',
 )
+
+
+def possible(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """The systems that a config allows: without thumbnails where a scale has none."""
+  return tuple(name for name in SYSTEMS if name != THUMBNAIL or features.has_thumbnails(config))

@@ -2,7 +2,9 @@
 
 Systems: ocsvm_image, ocsvm_patch, svdd_image, svdd_patch (one-class SVM and SVDD on raw pixels, of
 images and of patches), deep_svdd (of images), deep_svdd_patch, raw_patch (the nearest raw normal
-patch), random_encoder (Patch SVDD's, untrained) and patch_svdd.
+patch), thumbnail (the nearest normal patch by the means of its 4 x 4 cells, whitened),
+random_encoder (Patch SVDD, untrained) and patch_svdd. Where a scale is no multiple of 4 pixels
+there is no thumbnail.
 
 Each system gets a folder WORKDIR/SYSTEM: the fitted system, and metrics.json. Those that are
 trained are as `train` would have made them: `eval --workdir WORKDIR/patch_svdd` works. WORKDIR gets
@@ -32,6 +34,7 @@ from patch_svdd_jax.experiments import runner
 from patch_svdd_jax.experiments.evaluation_run import load_labelled
 from patch_svdd_jax.experiments.runner import Job, Record
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
+from patch_svdd_jax.models import features
 from patch_svdd_jax.reporting import evaluation_files
 from patch_svdd_jax.reporting.table import Table
 from patch_svdd_jax.system import files
@@ -62,6 +65,8 @@ def plan(
   """
   if unknown := [name for name in names if name not in baselines.SYSTEMS]:
     raise UserError(f'--systems {unknown[0]}: give some of {", ".join(baselines.SYSTEMS)}')
+  if baselines.THUMBNAIL in names:
+    features.check(features.thumbnails_alone(config))
   jobs = []
   for name in baselines.SYSTEMS:
     if name in names:
@@ -108,7 +113,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Fits, measures, writes."""
   config = config_rules.read(options.config, rest)
   workdir = options.workdir
-  jobs = plan(options.systems or baselines.SYSTEMS, config, workdir)
+  jobs = plan(options.systems or baselines.possible(config), config, workdir)
   record = Record.read(workdir / FILE, 'baselines', 'config', 'systems')
   record.begin(config)
   entries = record.contents['systems']

@@ -5,7 +5,7 @@ import functools
 import math
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -111,10 +111,16 @@ def print_calibration(detector: Detector) -> None:
     print(f'calibrated by {images} normal images: false-alarm rates from {1 / (images + 1):.2g} up')
 
 
+def print_warnings(texts: Iterable[str]) -> None:
+  """One line about each thing to mind."""
+  for text in texts:
+    print(f'warning: {text}', file=sys.stderr)
+
+
 def warn_of_duplicates(dataset: Dataset) -> None:
   """One line where test images are copies of normal ones."""
   if found := duplicates.find(dataset):
-    print(f'warning: {duplicates.warn(found)}', file=sys.stderr)
+    print_warnings([duplicates.warn(found)])
 
 
 def figure(value: float) -> str:

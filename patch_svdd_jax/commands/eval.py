@@ -1,4 +1,8 @@
-"""Measures a detector on labelled test images, beside an untrained encoder of the same shape.
+"""Measures a detector on labelled test images, beside what needs no training.
+
+That is an untrained encoder of the same shape, scored as the trained one is (random_encoder), and
+patches described by the means of their 4 x 4 cells, whitened (thumbnail), unless a scale is no
+multiple of 4 pixels or the detector itself is scored so. --no-random-encoder leaves both out.
 
 The workdir is one that train or import-authors made. Its own config says which data it is measured
 on; another --config, or single keys, can say otherwise. The memory bank is always that of the
@@ -34,7 +38,7 @@ from patch_svdd_jax.experiments.evaluation_run import (
   load_labelled,
   read_config,
 )
-from patch_svdd_jax.reporting import category_table, checkpoint_table, evaluation_files
+from patch_svdd_jax.reporting import category_table, checkpoint_table, compared, evaluation_files
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import distributed
 
@@ -49,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--random-encoder',
     action=argparse.BooleanOptionalAction,
     default=True,
-    help='measure an untrained encoder of the same shape too (the default): without that row a '
-    'trained figure means little; where images are held out, both are compared on synthetic '
-    'anomalies of these besides',
+    help='measure an untrained encoder of the same shape and whitened thumbnails of patches too '
+    '(the default): without these rows a trained figure means little; where images are held out, '
+    'all are compared on synthetic anomalies of these besides',
   )
   parser.add_argument(
     '--every-checkpoint',
@@ -73,23 +77,27 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
     return [name, *(console.figure(figures[metric]) for metric in metrics.TITLES)]
 
   rows = [row(name, figures) for name, figures in evaluation.maps.items()]
-  for other, compared in others.items():
-    title = other.replace('_', ' ')
-    rows += [row(f'{title} {name}', figures) for name, figures in compared.maps.items()]
+  for other, each in others.items():
+    title = compared.words(other)
+    rows += [row(f'{title} {name}', figures) for name, figures in each.maps.items()]
   print(markdown(['map', *metrics.TITLES.values()], rows))
   if types := evaluation.per_defect[evaluation.main_map]:
     rows = [row(defect, figures) for defect, figures in types.items()]
     print('\n' + markdown([f'defect ({evaluation.main_map})', *metrics.TITLES.values()], rows))
   print('F1 is at the threshold that is best for these test labels.')
+  if others:
+    print(compared.explain(others))
 
 
 def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
-  """One table of categories for the main map, beside the untrained encoder."""
+  """One table of categories for the main map, beside what needs no training."""
   name = evaluation.main_map
-  untrained = others.get(evaluation_files.RANDOM_ENCODER)
-  beside = untrained.per_category[name] if untrained else {}
   rows = [
-    category_table.row(category, figures, beside.get(category, {}))
+    category_table.row(
+      category,
+      figures,
+      {other: each.per_category[name][category] for other, each in others.items()},
+    )
     for category, figures in evaluation.per_category[name].items()
   ]
   print('\n' + category_table.with_mean(rows))
@@ -152,9 +160,8 @@ def evaluate(
     false_alarm_rate=options.false_alarm_rate,
     pixel_false_alarm_rate=options.pixel_false_alarm_rate,
   )
-  detector, evaluation, others, rows, warnings, gain = measured
-  for text in warnings:
-    print(f'warning: {text}', file=sys.stderr)
+  detector, evaluation, others, rows, warnings, _, gain = measured
+  console.print_warnings(warnings)
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
   print_tables(evaluation, others)
@@ -162,10 +169,10 @@ def evaluate(
     print_categories(evaluation, others)
   if rows:
     print_checkpoints(evaluation.main_map, rows)
-  if evaluation_files.FULL_BANK in others:
+  if compared.FULL_BANK in others:
     print_reduction(
       config.score.coreset,
-      evaluation_files.reduction(evaluation, others[evaluation_files.FULL_BANK]),
+      evaluation_files.reduction(evaluation, others[compared.FULL_BANK]),
     )
   if gain:
     print(gain.summary())

@@ -18,7 +18,7 @@ from patch_svdd_jax.experiments import runner
 from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, read_config
 from patch_svdd_jax.experiments.runner import Entry, Job, Record
 from patch_svdd_jax.experiments.training_run import check_resumable, train
-from patch_svdd_jax.reporting import category_table, evaluation_files
+from patch_svdd_jax.reporting import category_table
 from patch_svdd_jax.reporting.table import Table
 
 FILE = 'categories.json'
@@ -64,7 +64,7 @@ def go_through(
     entry['config'] = job.config.to_dict()
     if measured:
       entry['step'] = measured.detector.origin.step
-      entry |= evaluation_files.summary(measured.evaluation, measured.others, measured.rows)
+      entry |= measured.summary()
 
   def render() -> tuple[str, Table]:
     record.contents = {job.name: entries[job.name] for job in jobs if job.name in entries}
@@ -90,16 +90,17 @@ def train_all(
 
   def do(job: Job) -> Measured | None:
     dataset = data.load(job.config.data)
-    console.warn_of_duplicates(dataset)
     detector, _ = train(
       job.config, job.workdir, dataset, progress=console.progress, calibrated=True
     )
     console.print_suspects(detector, dataset.train.names)
     if not len(dataset.test):
       return None
-    return evaluate_run(
+    measured = evaluate_run(
       job.config, job.workdir, dataset, progress=console.progress, random_encoder=True
     )
+    console.print_warnings(measured.warnings)
+    return measured
 
   return go_through(record, jobs, is_measured, do)
 

@@ -20,7 +20,6 @@ trains one model for all of them.
 
 import argparse
 import operator
-import sys
 from collections.abc import Sequence
 
 from patch_svdd_jax import config_rules, data
@@ -67,6 +66,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if gain := gain_record.measure(detector, workdir, dataset, console.progress):
     print(gain.summary())
     if text := gain.warning():
-      print(f'warning: {text}', file=sys.stderr)
+      console.print_warnings([text])
   print(f'{workdir}: {config.train.steps} steps; eval --workdir {workdir} measures it')
   return 0

@@ -89,13 +89,14 @@ def compare(trained: Separation, reference: Separation) -> tuple[float, float]:
 def references(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
   """Returns the configs of detectors that need no training, by name.
 
-  An untrained encoder, scored as the trained one is, and whitened thumbnails of patches: the
-  nearest raw patch of few pixels, for which no encoder is needed.
+  These are an untrained encoder, scored as the trained one is, and whitened thumbnails of patches,
+  unless a scale has none, or the detector is scored by them and nothing else.
   """
   found = {UNTRAINED: config}
-  if not any(scale % features.CELLS for scale in config.encoder.scales):
-    found[THUMBNAIL] = thumbnail = config.copy_and_resolve_references()
-    thumbnail.score.features, thumbnail.score.whiten = ('thumbnail',), True
+  thumbnails = features.thumbnails_alone(config)
+  described = (features.from_config(each.score) for each in (config, thumbnails))
+  if features.has_thumbnails(config) and len(set(described)) > 1:
+    found[THUMBNAIL] = thumbnails
   return found
 
 

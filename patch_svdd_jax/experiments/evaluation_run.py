@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -16,10 +16,10 @@ from patch_svdd_jax.detection.detector import Detector, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
-from patch_svdd_jax.evaluation.training_gain import TrainingGain
+from patch_svdd_jax.evaluation.training_gain import TrainingGain, references
 from patch_svdd_jax.experiments import gain_record
 from patch_svdd_jax.models import encoder
-from patch_svdd_jax.reporting import checkpoint_table, evaluation_files
+from patch_svdd_jax.reporting import checkpoint_table, compared, evaluation_files
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
 from patch_svdd_jax.system import distributed
 from patch_svdd_jax.system.batching import Progress
@@ -110,7 +110,12 @@ class Measured(NamedTuple):
   others: dict[str, Evaluation]
   rows: list[checkpoint_table.CheckpointRow]
   warnings: list[str]
+  copies: list[duplicates.Duplicate]
   gain: TrainingGain | None
+
+  def summary(self) -> dict[str, Any]:
+    """Returns the contents of metrics.json."""
+    return evaluation_files.summary(self.evaluation, self.others, self.rows, self.copies, self.gain)
 
 
 def evaluate_run(
@@ -131,8 +136,9 @@ def evaluate_run(
     workdir: of the run.
     dataset: of the config, with test images.
     progress: makes what wraps the batches of a task with this title.
-    random_encoder: whether an untrained encoder is measured too, and, where images are held out,
-      what training gains on synthetic anomalies.
+    random_encoder: whether what needs no training is measured too: an untrained encoder, scored
+      as the trained one is, and whitened thumbnails. Where images are held out, also what training
+      gains on synthetic anomalies.
     every_checkpoint: whether every checkpoint that was kept is.
     false_alarm_rate: of the report's verdicts, where the detector is calibrated.
     pixel_false_alarm_rate: of the regions that it shows.
@@ -149,14 +155,14 @@ def evaluate_run(
   if config.score.coreset < 1:
     full = config.copy_and_resolve_references()
     full.score.coreset = 1.0
-    others[evaluation_files.FULL_BANK] = fit_and_evaluate(
+    others[compared.FULL_BANK] = fit_and_evaluate(
       full, detector.params, dataset, 'full bank', progress
     )
   if random_encoder:
     untrained = encoder.init_encoder(config)
-    others[evaluation_files.RANDOM_ENCODER] = fit_and_evaluate(
-      config, untrained, dataset, 'random encoder', progress
-    )
+    for reference, own in references(config).items():
+      name = compared.REFERENCES[reference]
+      others[name] = fit_and_evaluate(own, untrained, dataset, compared.words(name), progress)
     gain = gain_record.measure(detector, workdir, dataset, progress)
   rows: list[checkpoint_table.CheckpointRow] = []
   if every_checkpoint:
@@ -182,7 +188,7 @@ def evaluate_run(
     evaluation_files.write_evaluation(
       workdir / 'eval', dataset.test, evaluation, others, context, rows
     )
-  return Measured(detector, evaluation, others, rows, warnings, gain)
+  return Measured(detector, evaluation, others, rows, warnings, copies, gain)
 
 
 def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:

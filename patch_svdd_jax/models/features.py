@@ -103,6 +103,22 @@ def check(config: ml_collections.ConfigDict) -> None:
     )
 
 
+def has_thumbnails(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether the patches of every scale have thumbnails: their cells are whole pixels."""
+  return not any(scale % CELLS for scale in config.encoder.scales)
+
+
+def thumbnails_alone(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the config of a detector that describes patches by whitened thumbnails alone.
+
+  It compares what patches look like in few pixels, for which no encoder is needed. All else is as
+  in the config that is given.
+  """
+  alone = config.copy_and_resolve_references()
+  alone.score.features, alone.score.whiten = ('thumbnail',), True
+  return alone
+
+
 def hidden_layers(arch: Architecture) -> tuple[int, ...]:
   """Which layers' activations are pooled, counted from 1."""
   return tuple(layer for layer in HIDDEN if layer < len(arch.base))

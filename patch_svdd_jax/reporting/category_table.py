@@ -9,14 +9,18 @@ from typing import Any
 
 from patch_svdd_jax.detection.anomaly_map import main_map
 from patch_svdd_jax.evaluation.metrics import AUROCS, TITLES
-from patch_svdd_jax.reporting.evaluation_files import RANDOM_ENCODER
+from patch_svdd_jax.reporting.compared import REFERENCES
 from patch_svdd_jax.reporting.table import Column, Table
 
 COLUMNS = (
   Column('category', 'category'),
   Column('step'),
   *(Column(metric, title, '.4f') for metric, title in TITLES.items()),
-  *(Column(f'untrained_{metric}', f'untrained {TITLES[metric]}', '.4f') for metric in AUROCS),
+  *(
+    Column(f'{name}_{metric}', f'{name} {TITLES[metric]}', '.4f')
+    for name in REFERENCES
+    for metric in AUROCS
+  ),
   Column('error'),
 )
 
@@ -24,9 +28,19 @@ Figures = Mapping[str, float | None]
 Row = dict[str, Any]
 
 
-def row(category: str, figures: Figures, untrained: Figures) -> Row:
-  """Returns the values of a category by column; none where it was not measured."""
-  beside = {f'untrained_{metric}': untrained.get(metric) for metric in AUROCS}
+def row(category: str, figures: Figures, others: Mapping[str, Figures]) -> Row:
+  """Returns the values of a category by column; none where it was not measured.
+
+  Args:
+    category: its name.
+    figures: of the detector.
+    others: what it is compared with, as metrics.json names it.
+  """
+  beside = {
+    f'{name}_{metric}': others.get(other, {}).get(metric)
+    for name, other in REFERENCES.items()
+    for metric in AUROCS
+  }
   return {'category': category, **figures, **beside}
 
 
@@ -40,7 +54,8 @@ def render(entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, Table]:
   """Returns what was measured and what was not as Markdown, and one row a category for CSV."""
   rows, shown, notes = [], [], []
   for name, entry in entries.items():
-    each = row(name, main_figures(entry), main_figures(entry.get(RANDOM_ENCODER, {})))
+    others = {other: main_figures(entry.get(other, {})) for other in REFERENCES.values()}
+    each = row(name, main_figures(entry), others)
     rows.append(each | {'step': entry.get('step'), 'error': entry.get('error')})
     if 'maps' in entry:
       shown.append(each)

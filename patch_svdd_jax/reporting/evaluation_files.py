@@ -12,13 +12,11 @@ from patch_svdd_jax.data.duplicates import Duplicate
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
 from patch_svdd_jax.reporting import checkpoint_table, html, overlays
+from patch_svdd_jax.reporting.compared import FULL_BANK
 from patch_svdd_jax.reporting.html import evaluated
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
 from patch_svdd_jax.search import coreset
 from patch_svdd_jax.system import figures, files, npz
-
-# What an evaluation may be compared with, as metrics.json names it.
-RANDOM_ENCODER, FULL_BANK = 'random_encoder', 'full_bank'
 
 
 def summary(

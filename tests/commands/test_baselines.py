@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 
 import pytest
 
@@ -13,6 +14,7 @@ from patch_svdd_jax.baselines.pixel_boundary import PixelBoundary
 from patch_svdd_jax.baselines.raw_patches import RawPatches
 from patch_svdd_jax.commands import baselines as command
 from patch_svdd_jax.commands import main
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.experiments import training_run
 from tests.faults import programs
@@ -24,6 +26,8 @@ CLASSES = {
   'deep_svdd': DeepSvdd,
   'raw_patch': RawPatches,
 }
+# The patches of an odd scale have no thumbnails.
+ODD = ['--config.encoder.receptive_field=9', '--config.encoder.scales=(9,)']
 SETTINGS = {'components': 4, 'stride': 8, 'fitted_patches': 40, 'steps': 2}
 
 
@@ -82,8 +86,10 @@ def test_what_was_saved_scores_the_same(name, finished, config):
   if name in baselines.TRAINED:
     assert system.config.train.svdd == ('centre' if name == 'deep_svdd_patch' else 'neighbour')
     assert system.origin.step == 4
-  elif name == 'random_encoder':
+  elif CLASSES[name] is Detector:
     assert system.origin.step == 0
+    alone = (('thumbnail',), True) if name == 'thumbnail' else (('embedding',), False)
+    assert (system.config.score.features, system.config.score.whiten) == alone
 
 
 def test_the_tables_and_the_bars(finished):
@@ -138,6 +144,7 @@ def test_any_failure_is_listed_in_the_order_of_the_table(config, tmp_path, monke
     (['--systems', 'ocsvm'], '--systems ocsvm: give some of ocsvm_image, '),
     (['--config.baseline.nu=2'], 'config.baseline.nu=2.0: must be a share'),
     (['--config.train.steps=0'], 'config.train.steps=0: must be at least 1'),
+    ([*ODD, '--systems', 'thumbnail'], "'thumbnail' has 4 cells, by which K=9 cannot be divided"),
   ],
 )
 def test_a_bad_argument_is_one_line_and_nothing_is_written(config, tmp_path, capsys, others, words):
@@ -147,6 +154,25 @@ def test_a_bad_argument_is_one_line_and_nothing_is_written(config, tmp_path, cap
   assert printed.err.count('\n') == 1
   assert words in printed.err
   assert not (tmp_path / 'run').exists()
+
+
+def test_where_a_scale_has_no_thumbnails_all_others_are_meant():
+  config = default.get_config()
+  assert baselines.possible(config) == baselines.SYSTEMS
+  config.encoder.scales = (18, 9)
+  others = [name for name in baselines.SYSTEMS if name != 'thumbnail']
+  assert list(baselines.possible(config)) == others
+
+
+def test_a_system_that_an_older_table_lacks_is_added(config, finished, tmp_path, capsys):
+  workdir = shutil.copytree(finished[0], tmp_path / 'run')
+  record = json.loads((workdir / 'baselines.json').read_text())
+  expected = record['systems'].pop('thumbnail')
+  (workdir / 'baselines.json').write_text(json.dumps(record))
+  assert main(arguments(config, workdir)) == 0
+  assert capsys.readouterr().err.startswith('1 of 1: thumbnail')
+  assert list(read(workdir)) == list(baselines.SYSTEMS)
+  assert read(workdir)['thumbnail']['maps'] == expected['maps']
 
 
 def test_the_systems_are_documented():

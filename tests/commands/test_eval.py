@@ -1,5 +1,6 @@
 """`train` and `eval` end to end, on a tiny data set on disk."""
 
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from patch_svdd_jax.training import checkpoint_selection, train_state
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
 SIZE = (40, 48)
+# What needs no training, as the table and metrics.json call it.
+BESIDE = {'random_encoder': 'random encoder', 'thumbnail': 'thumbnail'}
 # Patches of an image at strides of 8 and 4, and at 16 and 8.
 PATCHES = 2 * 3 + 7 * 9
 FEWER_PATCHES = 1 * 2 + 4 * 5
@@ -193,7 +196,8 @@ def test_metrics_are_those_of_the_maps(place, first):
       pixel_auroc = roc_auc_score(np.ravel(masks), arrays[name].ravel())
       assert figures['pixel_auroc'] == pytest.approx(pixel_auroc)
   assert list(metrics['per_defect']['k32']) == ['dot', 'line']
-  assert metrics['random_encoder']['maps'].keys() == metrics['maps'].keys()
+  for name in BESIDE:
+    assert metrics[name]['maps'].keys() == metrics['maps'].keys()
   assert metrics['timing']['bank_rows'] == 4 * PATCHES
 
 
@@ -208,15 +212,20 @@ def test_printed_tables(place, first):
   metrics = json.loads((place / 'run/eval/metrics.json').read_text())
   lines = first['out'].splitlines()
   starts = [i for i, line in enumerate(lines) if line.startswith(('| map', '| defect (product)'))]
-  maps, defects = (rows(lines[start : start + 10]) for start in starts)
+  maps, defects = (
+    rows(itertools.takewhile(lambda line: line.startswith('|'), lines[start:])) for start in starts
+  )
   columns = ('image_auroc', 'image_ap', 'image_f1_max', 'pixel_auroc', 'pixel_ap', 'pixel_f1_max')
   for name, figures in metrics['maps'].items():
     assert maps[name][:6] == [f'{figures[column]:.4f}' for column in columns]
-    random = metrics['random_encoder']['maps'][name]
-    assert maps[f'random encoder {name}'][:6] == [f'{random[column]:.4f}' for column in columns]
+    for other, title in BESIDE.items():
+      beside = metrics[other]['maps'][name]
+      assert maps[f'{title} {name}'][:6] == [f'{beside[column]:.4f}' for column in columns]
   for name, figures in metrics['per_defect']['product'].items():
     assert defects[name][:6] == [f'{figures[column]:.4f}' for column in columns]
   assert 'folder/parts, 2 steps, 5 test images' in lines
+  [meanings] = (line for line in lines if line.startswith('Random encoder: untrained'))
+  assert 'scored as the trained one is. Thumbnail: ' in meanings
   assert any('images/s' in line and 'GFLOP/s' in line and 'MiB' in line for line in lines)
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
   assert lines[-2] == f'written: {place}/run/eval: {files}'
@@ -239,7 +248,7 @@ def test_the_saved_bank_is_used(capsys, place, first, workdir):
   status, out, err, metrics = run(capsys, '--workdir', workdir, '--no-random-encoder')
   assert status == 0
   assert 'Embedding normal images' not in err
-  assert 'random' not in out
+  assert not any(title in out.lower() for title in BESIDE.values())
   assert metrics.keys() == {'main_map', 'maps', 'per_defect', 'timing'}
   for name, figures in before['maps'].items():
     assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
@@ -269,14 +278,27 @@ def test_other_strides_have_a_bank_of_their_own(capsys, place, workdir, tmp_path
 
 
 DESCRIBED = ["--config.score.features=('hidden','thumbnail')", '--config.score.whiten']
+ALONE = ["--config.score.features=('thumbnail',)", '--config.score.whiten']
 
 
-@pytest.mark.parametrize('described', [[], DESCRIBED], ids=['embedding', 'described'])
-def test_one_scale_of_two(capsys, workdir, described):
+@pytest.mark.parametrize(
+  ('described', 'beside'),
+  [
+    ([], ['random_encoder', 'thumbnail']),
+    (DESCRIBED, ['random_encoder', 'thumbnail']),
+    (ALONE, ['random_encoder']),  # The thumbnail is the detector itself.
+  ],
+  ids=['embedding', 'described', 'thumbnail'],
+)
+def test_one_scale_of_two(capsys, workdir, described, beside):
   overrides = ['--config.encoder.scales=(16,)', '--config.score.strides=(8,)', *described]
-  status, _, _, metrics = run(capsys, '--workdir', workdir, *overrides)
+  status, out, _, metrics = run(capsys, '--workdir', workdir, *overrides)
   assert status == 0
-  assert list(metrics['maps']) == list(metrics['random_encoder']['maps']) == ['k16']
+  assert list(metrics['maps']) == ['k16']
+  assert [name for name in BESIDE if name in metrics] == beside
+  for name in beside:
+    assert list(metrics[name]['maps']) == ['k16']
+    assert f'| {BESIDE[name]} k16 ' in out
   assert metrics['timing']['bank_rows'] == 4 * 20
 
 

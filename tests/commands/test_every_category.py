@@ -1,5 +1,7 @@
 """`train` and `eval` of all categories, one by one and as one, on an imitation of MVTec AD."""
 
+import contextlib
+import io
 import json
 import shutil
 
@@ -20,6 +22,8 @@ def place(tmp_path_factory):
   folder = tmp_path_factory.mktemp('categories')
   for seed, category in enumerate(PRESENT):
     categories.write(folder / 'mvtec' / category, seed)
+  copied = folder / 'mvtec' / PRESENT[0]
+  shutil.copy(copied / 'train/good/002.png', copied / 'test/good/001.png')
   (folder / 'tiny.py').write_text(categories.CONFIG)
   return folder
 
@@ -35,10 +39,17 @@ def command(place, workdir, category='all'):
 
 
 @pytest.fixture(scope='module')
-def trained(place):
-  workdir = place / 'all'
-  assert main(command(place, workdir)) == 0
-  return workdir
+def first(place):
+  """The workdir of all categories, and what was said on the way."""
+  workdir, said = place / 'all', io.StringIO()
+  with contextlib.redirect_stderr(said):
+    assert main(command(place, workdir)) == 0
+  return workdir, said.getvalue()
+
+
+@pytest.fixture(scope='module')
+def trained(first):
+  return first[0]
 
 
 def read(workdir):
@@ -54,6 +65,17 @@ def test_each_is_trained_by_its_own_config_and_measured(trained):
     metrics = json.loads((workdir / 'eval/metrics.json').read_text())
     assert {name: entry[name] for name in metrics} == metrics
     assert (workdir / 'model').is_dir()
+
+
+def test_what_to_mind_is_said_of_each(first):
+  """As `eval` says it; one test image of one of them is a copy."""
+  parts = first[1].split(f'2 of 2: {PRESENT[1]}')
+  assert len(parts) == 2
+  for part, copies in zip(parts, (1, 0), strict=True):
+    warnings = [line for line in part.splitlines() if line.startswith('warning: ')]
+    assert sum('test image is a copy of normal images' in line for line in warnings) == copies
+    assert any('3 normal images cannot ensure' in line for line in warnings)
+    assert len(set(warnings)) == len(warnings)
 
 
 def test_the_tables_have_all(trained):
@@ -116,7 +138,8 @@ def test_one_model_for_all(place, tmp_path, capsys):
     auroc = roc_auc_score(labels[among], scores[among])
     found = metrics['per_defect']['k8'][f'{category}/scratch']['image_auroc']
     assert found == pytest.approx(auroc, abs=1e-12)
-  assert metrics['random_encoder']['per_category']['k8'].keys() == set(PRESENT)
+  for name in ('random_encoder', 'thumbnail'):
+    assert metrics[name]['per_category']['k8'].keys() == set(PRESENT)
   assert (maps / 'screw/test/good/000.tiff').exists()
   report = (workdir / 'eval/report.html').read_text()
   assert 'Categories (k8)' in report

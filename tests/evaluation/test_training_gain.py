@@ -72,6 +72,8 @@ def test_the_references_need_no_training():
   assert found['thumbnail'].score.features == ('thumbnail',)
   assert found['thumbnail'].score.whiten
   assert not config.score.whiten
+  # No thumbnails beside themselves, nor where a scale has none.
+  assert list(training_gain.references(found['thumbnail'])) == ['untrained']
   config.encoder.scales = (18, 9)
   assert list(training_gain.references(config)) == ['untrained']
 

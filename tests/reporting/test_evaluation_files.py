@@ -69,7 +69,8 @@ def read_json(path):
 def test_metrics(split, tmp_path):
   figures = {'image_auroc': 0.75, 'pixel_auroc': float('nan')}
   row = checkpoint_table.CheckpointRow(10, float('-inf'), figures, ('chosen', 'final'))
-  write(tmp_path / 'eval', split, make_evaluation(), {'random_encoder': make_evaluation(1)}, [row])
+  others = {'random_encoder': make_evaluation(1), 'thumbnail': make_evaluation(2)}
+  write(tmp_path / 'eval', split, make_evaluation(), others, [row])
   written = read_json(tmp_path / 'eval/metrics.json')
   figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': None, 'aupro_30': 1.0}
   of_maps = dict.fromkeys(('k64', 'k32', 'sum', 'product'), figures)
@@ -79,7 +80,7 @@ def test_metrics(split, tmp_path):
     'maps': of_maps,
     'per_defect': per_defect,
     'timing': {'images_per_s': 3.5, 'metrics_seconds': 0.25},
-    'random_encoder': {'main_map': 'product', 'maps': of_maps, 'per_defect': per_defect},
+    **{name: {'main_map': 'product', 'maps': of_maps, 'per_defect': per_defect} for name in others},
     'checkpoints': [
       {
         'step': 10,
@@ -92,7 +93,7 @@ def test_metrics(split, tmp_path):
   assert list(written['maps']) == list(of_maps)
 
 
-def test_without_a_random_encoder(split, tmp_path):
+def test_beside_nothing(split, tmp_path):
   write(tmp_path, split, make_evaluation())
   assert read_json(tmp_path / 'metrics.json').keys() == {
     'main_map',

@@ -16,6 +16,7 @@ from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TRAINED, TrainingGain
+from patch_svdd_jax.reporting.compared import explain, words
 from patch_svdd_jax.reporting.html import measured_curves, pictures, run_facts
 from patch_svdd_jax.reporting.html.page import (
   ANOMALOUS,
@@ -88,7 +89,7 @@ def make(
     warnings=context.warnings,
     synthetic=synthetic(context.gain, name) if context.gain else None,
     headlines=headlines(evaluation, compared),
-    tables=tables(evaluation, compared),
+    tables=tables(evaluation, compared, f'{NOTE} {explain(others)}'.rstrip()),
     curves=measured_curves.make_charts(split, measured, name, context.threshold),
     training=run_facts.training_charts(context.history),
     timing=run_facts.timing(evaluation.timing),
@@ -143,7 +144,7 @@ def headlines(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[
   ]
 
 
-def tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Table]:
+def tables(evaluation: Evaluation, others: Mapping[str, Evaluation], note: str) -> list[Table]:
   """Of maps, and of categories and defect types for the main map, each with what is compared."""
   name, compared = evaluation.main_map, {'': evaluation, **others}
   of_maps = _rows({of: each.maps for of, each in compared.items()})
@@ -152,7 +153,7 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Tab
   beside = "its category's" if evaluation.per_category else 'all'
   title = f'Types of defect, each against {beside} normal images ({name})'
   found = [
-    Table('maps', 'Maps', 'map', of_maps, NOTE),
+    Table('maps', 'Maps', 'map', of_maps, note),
     Table('categories', f'Categories ({name})', 'category', of_categories),
     Table('defects', title, 'type of defect', of_types),
   ]
@@ -179,8 +180,3 @@ def _rows(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Fig
     for of, all_figures in measured.items()
     for name, figures in all_figures.items()
   ]
-
-
-def words(name: str) -> str:
-  """The name of what was measured beside, as text."""
-  return name.replace('_', ' ')

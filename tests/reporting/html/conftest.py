@@ -124,7 +124,7 @@ def page(split, evaluation, other, found):
   return evaluated.make(
     split,
     evaluation,
-    {'random_encoder': other},
+    {'random_encoder': other, 'thumbnail': other},
     overlays.colour_limits(evaluation.scores.maps['product']),
     ReportContext(
       title='folder/<b>parts</b>',

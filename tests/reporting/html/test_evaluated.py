@@ -35,19 +35,26 @@ def test_figures_stand_beside_what_they_are_compared_with(page, evaluation, othe
   headline = page.headlines[0]
   assert headline.metric == 'image_auroc'
   assert headline.value == evaluation.maps['product']['image_auroc']
-  assert headline.others == [('random encoder', other.maps['product']['image_auroc'])]
+  value = other.maps['product']['image_auroc']
+  assert headline.others == [('random encoder', value), ('thumbnail', value)]
   of_maps, of_types = page.tables
+  for text in ('Random encoder: untrained', 'scored as the trained one', 'Thumbnail: patches'):
+    assert text in of_maps.note
   assert [(row.name, row.figures, row.compared) for row in of_maps.rows] == [
     ('k64', evaluation.maps['k64'], False),
     ('product', evaluation.maps['product'], False),
     ('random encoder k64', other.maps['k64'], True),
     ('random encoder product', other.maps['product'], True),
+    ('thumbnail k64', other.maps['k64'], True),
+    ('thumbnail product', other.maps['product'], True),
   ]
   assert [(row.name, row.figures) for row in of_types.rows] == [
     ('hole', evaluation.per_defect['product']['hole']),
     ('thread', evaluation.per_defect['product']['thread']),
     ('random encoder hole', other.per_defect['product']['hole']),
     ('random encoder thread', other.per_defect['product']['thread']),
+    ('thumbnail hole', other.per_defect['product']['hole']),
+    ('thumbnail thread', other.per_defect['product']['thread']),
   ]
 
 
@@ -61,7 +68,7 @@ def test_curves_have_the_areas_that_their_legends_name(page, evaluation, other):
   assert [chart.name for chart in page.curves] == list(areas)
   for chart in page.curves:
     metric = areas[chart.name]
-    for line, each in zip(chart.axes.lines, (evaluation, other), strict=False):
+    for line, each in zip(chart.axes.lines, (evaluation, other, other), strict=False):
       value = each.maps['product'][metric]
       width = measured_curves.PRO_LIMIT if metric == 'aupro_30' else 1
       assert np.trapezoid(line.get_ydata(), line.get_xdata()) / width == pytest.approx(value)
