@@ -6,6 +6,7 @@ import json
 import pytest
 
 from benchmarks import recipe_list, recipe_plan, recipes
+from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import laptop
 from tests.support import categories
 
@@ -237,3 +238,11 @@ def test_help(capsys):
   assert status == 0
   for option in ('config', 'workdir', 'set', 'sets', 'seeds', 'only', 'every-checkpoint'):
     assert f'--{option} ' in shown or f'--{option}\n' in shown
+
+
+def test_the_default_recipe_is_that_of_laptop():
+  config = laptop.get_config()
+  recipe = recipe_list.get_recipes(config)['default']
+  values = {**recipe.training, **recipe.scorings['all']}
+  for key, value in configuration.flatten(config):
+    assert values.get(key.removeprefix('config.'), value) == value
