@@ -6,7 +6,7 @@ Of the folder only train/good is needed; test/<type> and ground_truth/<type> mak
 Light varies between photographs: every image is brought to the same mean and contrast, and the
 brightness and gain of what is trained on are varied. Pairs come from densely encoded crops. A tenth
 of the images of train/good is not trained on: it chooses the checkpoint, and says whether training
-paid. The losses and what patches are described by were chosen on other data than the authors'
+paid. Losses and features are not the authors', but those that find most on several data sets
 (docs/accuracy.md).
 """
 

@@ -313,4 +313,5 @@ def patch_wise(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   own.train.update(svdd='centre', position_weight=0.0, svdd_weight=1.0, contrast=0.0)
   own.train.on_collapse = 'warn'
   own.score.update(compare='centre', neighbours=1, coreset=1.0)
+  own.score.update(features=('embedding',), whiten=False)  # what its loss draws to the centre
   return own

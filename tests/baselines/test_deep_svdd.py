@@ -8,7 +8,7 @@ import pytest
 from patch_svdd_jax import config_rules
 from patch_svdd_jax.baselines import deep_svdd
 from patch_svdd_jax.baselines.deep_svdd import DeepSvdd
-from patch_svdd_jax.configs import default
+from patch_svdd_jax.configs import default, folder
 from patch_svdd_jax.errors import UserError
 from tests.support import small_deep_svdd
 
@@ -171,12 +171,12 @@ def test_a_loss_that_is_no_number():
 
 
 def test_patch_wise_is_the_packages_own_training():
-  config = default.get_config()
+  config = folder.get_config()
   config.score.update(neighbours=3, coreset=0.5)
-  config.train.contrast = 1.0
   own = deep_svdd.patch_wise(config)
   config_rules.validate(own)
   weights = (own.train.position_weight, own.train.svdd_weight, own.train.contrast)
   assert (own.train.svdd, *weights) == ('centre', 0, 1, 0)
   assert (own.score.compare, own.score.neighbours, own.score.coreset) == ('centre', 1, 1)
+  assert (own.score.features, own.score.whiten) == (('embedding',), False)
   assert config.train.svdd == 'neighbour'
