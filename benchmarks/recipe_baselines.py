@@ -1,4 +1,4 @@
-"""What a recipe must beat without an encoder: raw patches, and the local contrast alone."""
+"""Baselines without an encoder that a recipe must beat: raw patches, and local contrast alone."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What says without a label whether an encoder will find anomalies; higher is said to be better."""
+"""Criteria that rank detectors without a label; a higher value promises to find more anomalies."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What rows of figures say together: means, the recipe chosen on other sets, rank correlations.
+"""Summarises rows of figures: means, the recipe chosen on other sets, rank correlations.
 
 A point is what was measured of one encoder by one scoring on one set: its 'set', 'row', 'seed' and
 'trained', figures by name, and 'criteria', which need no label, by name. A figure that needs both

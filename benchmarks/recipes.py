@@ -166,7 +166,7 @@ class Search:
 
   @property
   def entries(self) -> dict[str, Entry]:
-    """What is known of each run."""
+    """Returns the entry of each run by its name."""
     entries: dict[str, Entry] = self.record.contents['runs']
     return entries
 
@@ -223,7 +223,7 @@ def measure_checkpoints(run: Run, loaded: Loaded, chosen: int) -> dict[str, Entr
 
 
 def check_values(runs: Sequence[Run], entries: Mapping[str, Mapping[str, Any]]) -> None:
-  """Refuses rows that set something else than those of the same name that were measured before.
+  """Refuses a row whose settings differ from those it was measured with before.
 
   Raises:
     UserError: names the row.

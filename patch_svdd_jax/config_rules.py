@@ -101,7 +101,7 @@ def check_compare(config: ml_collections.ConfigDict) -> None:
 
 
 def check_scale_weights(config: ml_collections.ConfigDict) -> None:
-  """Refuses weights that are not of each scale, or that leave no map."""
+  """Refuses weights unless there is one for each scale and one of them is above 0."""
   scales, weights = config.encoder.scales, config.score.scale_weights
   if weights and (len(weights) != len(scales) or not any(weights)):
     raise UserError(
@@ -120,7 +120,7 @@ def check_warmup(config: ml_collections.ConfigDict) -> None:
 
 
 def check_contrast(config: ml_collections.ConfigDict) -> None:
-  """Refuses a contrastive loss of pairs that have no others to be compared with."""
+  """Refuses a contrastive loss where a part of a batch has a single pair: nothing to compare."""
   train = config.train
   if train.contrast and train.batch_size // train.accumulate < 2:
     raise UserError(

@@ -1,4 +1,4 @@
-"""What patches are described by; all but the embedding alone are brought to one scale."""
+"""Features that describe a patch; all but the embedding alone are brought to one scale."""
 
 from typing import Any
 

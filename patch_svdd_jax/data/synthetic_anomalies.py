@@ -44,7 +44,7 @@ class Scene(NamedTuple):
 
   @property
   def side(self) -> float:
-    """Of the square that has as many pixels."""
+    """Returns the side of a square with as many pixels."""
     height, width = self.pixels.shape[:2]
     return float(np.sqrt(height * width))
 

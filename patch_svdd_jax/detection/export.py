@@ -33,7 +33,7 @@ def check_size(detector: Detector) -> None:
 
 
 def to_stablehlo(detector: Detector, limit: Limits | None) -> bytes:
-  """What `jax.export.deserialize` reads: `exported_score.make_score` for any number of images.
+  """Returns `exported_score.make_score` as bytes for `jax.export.deserialize`, for any batch size.
 
   Raises:
     UserError: the detector cannot be exported.
