@@ -41,12 +41,16 @@ def read_config(
     configuration.read(name) if name else own.copy_and_resolve_references(), rest
   )
   config_rules.validate(config, training=False)
-  changed = configuration.differences(own, config, ['encoder', 'train.mean'])
   # How an encoder was first drawn is nothing to one that has learned.
-  changed = [line for line in changed if not line.startswith('config.encoder.init:')]
+  free = ['config.encoder.init:']
   if max(config.encoder.scales) <= max(own.encoder.scales):
     # Fewer scales need nothing that the encoder does not have.
-    changed = [line for line in changed if not line.startswith('config.encoder.scales:')]
+    free.append('config.encoder.scales:')
+  changed = [
+    line
+    for line in configuration.differences(own, config, ['encoder', 'train.mean'])
+    if not line.startswith(tuple(free))
+  ]
   if changed:
     raise UserError(f'{workdir} holds an encoder of another config: {"; ".join(changed)}')
   return config
