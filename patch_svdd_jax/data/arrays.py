@@ -9,6 +9,7 @@ from patch_svdd_jax import data
 from patch_svdd_jax.data import appearance, image_size, images
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.digests import digest_parts
 
 
 def to_rgb(image: np.ndarray, name: str) -> np.ndarray:
@@ -45,9 +46,11 @@ def resized(
   pixels = np.zeros((count, *size, 3), np.uint8)
   sizes = np.zeros((count, 2), np.int64)
   looks = np.zeros((count, len(appearance.NAMES)), np.float32)
+  contents = []
   for index, (image, name) in enumerate(zip(given, names, strict=True)):
     rgb = to_rgb(image, name)
     sizes[index] = rgb.shape[:2]
+    contents.append(digest_parts(str(rgb.shape).encode(), rgb.tobytes()))
     pixels[index] = images.resize_image(rgb, size, config.resize)
     looks[index] = appearance.image_statistics(pixels[index])
   return Split(
@@ -59,6 +62,7 @@ def resized(
     names=tuple(names),
     sizes=sizes,
     appearance=looks,
+    digests=tuple(contents),
   )
 
 

@@ -14,6 +14,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from patch_svdd_jax.data import images, layout
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import Bar
+from patch_svdd_jax.system.digests import digest_parts
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -26,11 +27,14 @@ def features() -> tfds.features.FeaturesDict:
       'label': tfds.features.ClassLabel(names=['good', 'anomalous']),
       'defect': tfds.features.Text(),
       'name': tfds.features.Text(),
+      'digest': tfds.features.Text(),
     }
   )
 
 
-def example(image: bytes, mask: bytes, *, has_mask: bool, defect: str, name: str) -> dict[str, Any]:
+def example(
+  image: bytes, mask: bytes, *, has_mask: bool, defect: str, name: str, digest: str
+) -> dict[str, Any]:
   """An example from encoded files: given arrays, TFDS would import TensorFlow to encode them."""
   label = 'good' if defect == layout.GOOD else 'anomalous'
   return {
@@ -41,6 +45,7 @@ def example(image: bytes, mask: bytes, *, has_mask: bool, defect: str, name: str
     # Names on disk need not be UTF-8.
     'defect': os.fsencode(defect),
     'name': os.fsencode(name),
+    'digest': digest,
   }
 
 
@@ -50,10 +55,11 @@ def file_example(item: layout.Item) -> dict[str, Any]:
   Raises:
     UserError: naming the file that is damaged, or both where image and mask disagree.
   """
-  image, size = images.normalise(images.read_bytes(item.image), str(item.image))
+  contents = [images.read_bytes(path) for path in (item.image, *item.masks)]
+  image, size = images.normalise(contents[0], str(item.image))
   mask = np.zeros(size, bool)
-  for path in item.masks:
-    part = images.decode_mask(images.read_bytes(path), str(path))
+  for path, content in zip(item.masks, contents[1:], strict=True):
+    part = images.decode_mask(content, str(path))
     _check_mask(item, path, part, size)
     mask |= part
   return example(
@@ -62,6 +68,8 @@ def file_example(item: layout.Item) -> dict[str, Any]:
     has_mask=bool(item.masks) or item.defect == layout.GOOD,
     defect=item.defect,
     name=item.name,
+    # Of the files, not of what was made of them: another version may decode a JPEG otherwise.
+    digest=digest_parts(*contents),
   )
 
 
@@ -92,7 +100,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   Here nothing is shuffled: examples keep the order they are generated in.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
 
   @property
   def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class Split:
     sizes: i64[N, 2], (height, width) in pixels that the images had before they were resized.
     appearance: f32[N, 4] of `appearance.image_statistics`, of the images of H x W pixels, before
       their light was standardised.
+    digests: of each image's file and those of its masks, or of its array, before it was resized:
+      by them other data are told.
   """
 
   images: np.ndarray
@@ -32,32 +35,32 @@ class Split:
   names: tuple[str, ...]
   sizes: np.ndarray
   appearance: np.ndarray
+  digests: tuple[str, ...]
 
   def __len__(self) -> int:
     return len(self.names)
 
   def take(self, indices: np.ndarray) -> 'Split':
-    """Those images, by their numbers i[M], in that order."""
-    return Split(
-      images=self.images[indices],
-      masks=self.masks[indices],
-      has_mask=self.has_mask[indices],
-      labels=self.labels[indices],
-      defects=tuple(self.defects[index] for index in indices),
-      names=tuple(self.names[index] for index in indices),
-      sizes=self.sizes[indices],
-      appearance=self.appearance[indices],
-    )
+    """Returns those images, by their numbers i[M], in that order."""
+    return Split(**{name: _taken(values, indices) for name, values in vars(self).items()})
+
+
+def _taken(values: Any, indices: np.ndarray) -> Any:
+  if isinstance(values, tuple):
+    return tuple(values[index] for index in indices)
+  return values[indices]
 
 
 def concatenate(splits: Sequence[Split]) -> Split:
-  """The images of all, of one size, in that order."""
-  arrays = ('images', 'masks', 'has_mask', 'labels', 'sizes', 'appearance')
-  return Split(
-    defects=tuple(itertools.chain.from_iterable(split.defects for split in splits)),
-    names=tuple(itertools.chain.from_iterable(split.names for split in splits)),
-    **{name: np.concatenate([getattr(split, name) for split in splits]) for name in arrays},
-  )
+  """Returns the images of all, of one size, in that order."""
+  fields = {name: [getattr(split, name) for split in splits] for name in vars(splits[0])}
+  return Split(**{name: _joined(parts) for name, parts in fields.items()})
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+  if isinstance(parts[0], tuple):
+    return tuple(itertools.chain.from_iterable(parts))
+  return np.concatenate(parts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

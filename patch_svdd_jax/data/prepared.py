@@ -161,4 +161,5 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
     names=tuple(os.fsdecode(record['name']) for record in records),
     sizes=sizes,
     appearance=looks,
+    digests=tuple(record['digest'].decode() for record in records),
   )

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from patch_svdd_jax.data import defects, images
 from patch_svdd_jax.data.builder import Builder, example
+from patch_svdd_jax.system.digests import digest_parts
 
 CATEGORIES = ('brick', 'grass', 'gravel')
 SIZE = 128  # of an image, pixels; two K=64 patches beside each other
@@ -136,4 +137,5 @@ class Textures(Builder):
 def _example(image: np.ndarray, mask: np.ndarray, defect: str, name: str) -> dict[str, Any]:
   rgb = np.repeat(image[..., None], 3, axis=-1)
   png = images.encode_png(rgb), images.encode_png(mask)
-  return example(*png, has_mask=True, defect=defect, name=name)
+  digest = digest_parts(rgb.tobytes(), mask.tobytes())
+  return example(*png, has_mask=True, defect=defect, name=name, digest=digest)

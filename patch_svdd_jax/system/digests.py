@@ -59,6 +59,15 @@ def _digest(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
 
 
+def digest_parts(*parts: bytes | memoryview) -> str:
+  """Returns a digest that tells these parts, one after another, from others."""
+  found = hashlib.blake2b(digest_size=16)
+  for part in parts:
+    found.update(len(part).to_bytes(8))
+    found.update(part)
+  return found.hexdigest()
+
+
 def digest(images: np.ndarray) -> str:
   """A digest that tells images u8[N, H, W, 3] from others."""
   return hashlib.blake2b(np.ascontiguousarray(images).reshape(-1).data, digest_size=16).hexdigest()

@@ -35,6 +35,7 @@ def split_of(images, place):
     names=tuple(f'{place}/{index}.png' for index in range(count)),
     sizes=np.full((count, 2), SIZE),
     appearance=np.zeros((count, 4), np.float32),
+    digests=('',) * count,
   )
 
 

@@ -21,6 +21,7 @@ def split_of(count):
     names=tuple(f'train/good/{number:03}.png' for number in numbers),
     sizes=np.stack([numbers + 1, numbers + 2], axis=1),
     appearance=np.repeat(numbers[:, None], 4, axis=1).astype(np.float32),
+    digests=tuple(f'digest {number}' for number in numbers),
   )
 
 

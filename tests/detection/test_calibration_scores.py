@@ -29,6 +29,7 @@ def split_of(seed, count):
     names=tuple(f'{seed}/{i}.png' for i in range(count)),
     sizes=np.full((count, 2), SIZE),
     appearance=np.stack([appearance.image_statistics(image) for image in images]),
+    digests=('',) * count,
   )
 
 

@@ -22,6 +22,7 @@ SPLIT = Split(
   names=('a.png', 'b.png', 'c.png'),
   sizes=np.array([(8, 12), (8, 12), (8, 24)]),
   appearance=np.array([[9.0, 1.0, 1.0, 1.0], [1.0] * 4, [1.0] * 4], np.float32),
+  digests=('',) * 3,
 )
 
 

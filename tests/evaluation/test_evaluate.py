@@ -56,6 +56,7 @@ def split():
     names=tuple(f'test/{i}.png' for i in range(7)),
     sizes=np.full((7, 2), SIZE),
     appearance=np.zeros((7, 4), np.float32),
+    digests=('',) * 7,
   )
 
 

@@ -36,6 +36,7 @@ def split():
     names=NAMES,
     sizes=np.full((3, 2), (24, 32)),
     appearance=np.zeros((3, 4), np.float32),
+    digests=NAMES,
   )
 
 

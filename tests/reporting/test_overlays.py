@@ -39,6 +39,7 @@ def make_split(defects, size=(256, 256)):
     names=names,
     sizes=np.full((number, 2), size),
     appearance=np.zeros((number, 4), np.float32),
+    digests=names,
   )
 
 

@@ -54,6 +54,7 @@ def split():
     names=NAMES,
     sizes=np.full((len(NAMES), 2), (48, 64)),
     appearance=np.zeros((len(NAMES), 4), np.float32),
+    digests=NAMES,
   )
 
 
