@@ -13,6 +13,7 @@ from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.experiments import training_run
+from patch_svdd_jax.experiments.restart import clear_run
 from patch_svdd_jax.system.batching import Progress
 
 
@@ -43,6 +44,7 @@ class PatchSVDD:
     config: ml_collections.ConfigDict | str = 'folder',
     *,
     workdir: str | pathlib.Path | None = None,
+    restart: bool = False,
   ) -> 'PatchSVDD':
     """Trains an encoder on normal images, embeds them, and calibrates.
 
@@ -52,9 +54,11 @@ class PatchSVDD:
         config.data the name, category and root do not count.
       workdir: where checkpoints and metrics are kept, and the same call goes on from; None keeps
         nothing.
+      restart: whether what a run has left in the workdir is removed first, and training begins
+        anew.
 
     Raises:
-      UserError: a setting or an image is at fault.
+      UserError: a setting or an image is at fault, or the workdir has a run of other images.
       StoppedError: it was stopped by Ctrl-C or SIGTERM.
     """
     if isinstance(config, str):
@@ -65,6 +69,8 @@ class PatchSVDD:
     dataset = arrays.dataset(list(images), config.data)
     with tempfile.TemporaryDirectory() as temporary:
       folder = pathlib.Path(workdir or temporary)
+      if restart:
+        clear_run(folder)
       training_run.check_resumable(config, folder)
       detector, _ = training_run.train(config, folder, dataset, progress=no_bars, calibrated=True)
     return cls(detector)

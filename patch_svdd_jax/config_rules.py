@@ -42,6 +42,7 @@ def read(
     UserError: as `configuration.read`, `configuration.override` and `validate` raise it.
   """
   config = configuration.override(configuration.read(name), overrides)
+  config = configuration.absolute_places(config)
   validate(config, training=training)
   return config
 

@@ -28,6 +28,9 @@ WITHOUT_EFFECT = (
   'config.calibration.',
 )
 
+# Of config.data, the folders.
+PLACES = ('root', 'prepared')
+
 # Values of older runs, by key, and what they are called now.
 RENAMED_VALUES: dict[str, dict[Any, Any]] = {'config.train.images': {'divided': 'sharded'}}
 
@@ -216,6 +219,18 @@ def override(
   overridden = values['config'].value
   check(overridden, 'command line')
   return overridden
+
+
+def absolute_places(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the config with whole paths of its folders.
+
+  Kept as they were given, they would lead elsewhere from another working directory.
+  """
+  config = config.copy_and_resolve_references()
+  for key in PLACES:
+    if config.data[key]:
+      config.data[key] = str(pathlib.Path(config.data[key]).expanduser().absolute())
+  return config
 
 
 def flatten(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:

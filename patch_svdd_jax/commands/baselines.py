@@ -30,8 +30,9 @@ from patch_svdd_jax.baselines import comparison
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate
-from patch_svdd_jax.experiments import runner
+from patch_svdd_jax.experiments import data_record, runner
 from patch_svdd_jax.experiments.evaluation_run import load_labelled
+from patch_svdd_jax.experiments.restart import clear_experiment
 from patch_svdd_jax.experiments.runner import Job, Record
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.models import features
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `baselines`."""
   console.add_config_argument(parser, required=True)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of all systems')
+  console.add_restart_argument(parser)
   parser.add_argument(
     '--systems', nargs='+', metavar='SYSTEM', help='which ones, as listed above (default: all)'
   )
@@ -113,11 +115,15 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Fits, measures, writes."""
   config = config_rules.read(options.config, rest)
   workdir = options.workdir
-  jobs = plan(options.systems or baselines.possible(config), config, workdir)
+  systems = options.systems or baselines.possible(config)
+  if options.restart:
+    clear_experiment(workdir, FILE, [workdir / name for name in systems])
+  jobs = plan(systems, config, workdir)
   record = Record.read(workdir / FILE, 'baselines', 'config', 'systems')
   record.begin(config)
   entries = record.contents['systems']
   dataset = load_labelled(config.data)
+  data_record.begin_experiment(workdir, config.data, dataset)
 
   def render() -> tuple[str, Table]:
     known = {name: entries[name] for name in baselines.SYSTEMS if name in entries}

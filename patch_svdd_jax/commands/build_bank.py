@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from patch_svdd_jax import data
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.experiments.evaluation_run import read_config, restore_encoder
+from patch_svdd_jax.experiments.evaluation_run import other_data, read_config, restore_encoder
 from patch_svdd_jax.experiments.training_run import fit_detector
 from patch_svdd_jax.system import distributed
 from patch_svdd_jax.training.checkpoints import Checkpoints
@@ -36,6 +36,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   config = read_config(options.config, rest, workdir)
   dataset = data.load(config.data)
   console.warn_of_duplicates(dataset)
+  if changed := other_data(workdir, dataset):
+    print(f'the encoder has learned from other images than these: {changed}')
   distributed.meet()
   with Checkpoints(workdir) as checkpoints:
     step = checkpoints.chosen

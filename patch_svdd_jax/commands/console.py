@@ -46,6 +46,16 @@ def add_config_argument(parser: argparse.ArgumentParser, required: bool) -> None
   take_config_keys(parser)
 
 
+def add_restart_argument(parser: argparse.ArgumentParser) -> None:
+  """Adds --restart."""
+  parser.add_argument(
+    '--restart',
+    action='store_true',
+    help='remove what an earlier run of this command has left in the workdir, and begin anew: with '
+    'other data or another config nothing is resumed',
+  )
+
+
 def add_distributed_argument(parser: argparse.ArgumentParser) -> None:
   """Adds --distributed."""
   parser.add_argument(

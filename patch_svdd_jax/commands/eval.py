@@ -34,8 +34,10 @@ from patch_svdd_jax.evaluation import metrics, mvtec_maps
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.experiments.evaluation_run import (
   Measured,
+  check_data,
   evaluate_run,
   load_labelled,
+  other_data,
   read_config,
 )
 from patch_svdd_jax.reporting import category_table, checkpoint_table, compared, evaluation_files
@@ -146,10 +148,20 @@ def print_timing(timing: dict[str, float]) -> None:
 
 
 def evaluate(
-  options: argparse.Namespace, config: ml_collections.ConfigDict, workdir: pathlib.Path
+  options: argparse.Namespace,
+  rest: Sequence[str],
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
 ) -> Measured:
   """Evaluates one detector, prints, writes."""
   dataset = load_labelled(config.data)
+  # Data that were asked for may be others; those of the run may not have become others.
+  if not (options.config or any(argument.startswith('--config.data.') for argument in rest)):
+    check_data(workdir, dataset)
+  elif changed := other_data(workdir, dataset):
+    console.print_warnings(
+      [f'the memory bank is of other images than the encoder has learned from ({changed})']
+    )
   measured = evaluate_run(
     config,
     workdir,
@@ -160,7 +172,7 @@ def evaluate(
     false_alarm_rate=options.false_alarm_rate,
     pixel_false_alarm_rate=options.pixel_false_alarm_rate,
   )
-  detector, evaluation, others, rows, warnings, _, gain = measured
+  _, detector, evaluation, others, rows, warnings, _, gain = measured
   console.print_warnings(warnings)
   sys.stderr.flush()
   print(f'{dataset.name}, {detector.origin.step} steps, {len(dataset.test)} test images')
@@ -200,7 +212,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Evaluates the workdir's detector, or those of all categories."""
   workdir = options.workdir
   if every_category.is_of_all(workdir):
-    one = functools.partial(evaluate, options)
+    one = functools.partial(evaluate, options, rest)
     return every_category.measure_all(options.config, rest, workdir, one)
-  evaluate(options, read_config(options.config, rest, workdir), workdir)
+  evaluate(options, rest, read_config(options.config, rest, workdir), workdir)
   return 0

@@ -14,8 +14,9 @@ from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.data.categories import EVERY
-from patch_svdd_jax.experiments import runner
+from patch_svdd_jax.experiments import data_record, runner
 from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, read_config
+from patch_svdd_jax.experiments.restart import clear_experiment
 from patch_svdd_jax.experiments.runner import Entry, Job, Record
 from patch_svdd_jax.experiments.training_run import check_resumable, train
 from patch_svdd_jax.reporting import category_table
@@ -65,6 +66,7 @@ def go_through(
     if measured:
       entry['step'] = measured.detector.origin.step
       entry |= measured.summary()
+      data_record.keep_experiment(record.path.parent, job.config.data, measured.dataset)
 
   def render() -> tuple[str, Table]:
     record.contents = {job.name: entries[job.name] for job in jobs if job.name in entries}
@@ -77,10 +79,14 @@ def train_all(
   options: argparse.Namespace, rest: Sequence[str], config: ml_collections.ConfigDict
 ) -> int:
   """Trains and measures every category that is there, if it was not with this config."""
-  jobs = jobs_for(options.config, rest, config, options.workdir)
+  workdir = options.workdir
+  jobs = jobs_for(options.config, rest, config, workdir)
+  if options.restart:
+    clear_experiment(workdir, FILE, [job.workdir for job in jobs])
   for job in jobs:
     check_resumable(job.config, job.workdir)
-  record = Record.read(options.workdir / FILE, 'train')
+  data_record.check_kept(workdir, [job.config.data for job in jobs])
+  record = Record.read(workdir / FILE, 'train')
 
   def is_measured(job: Job, entry: Entry) -> bool:
     changed = configuration.differences(record.config(entry.get('config', {})), job.config)

@@ -17,6 +17,7 @@ from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import light_sensitivity
 from patch_svdd_jax.evaluation.light_sensitivity import Sensitivity
+from patch_svdd_jax.experiments.evaluation_run import check_data
 from patch_svdd_jax.reporting.table import markdown
 
 
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
   """Scores and prints."""
-  images = data.load(configuration.load(options.workdir).data).held_out.images
+  dataset = data.load(configuration.load(options.workdir).data)
+  check_data(options.workdir, dataset)
+  images = dataset.held_out.images
   if not len(images):
     raise UserError(
       f'{options.workdir}: no normal image was held out: train with config.data.held_out, as 0.1'

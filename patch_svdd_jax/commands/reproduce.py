@@ -31,8 +31,9 @@ from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.import_authors import import_weights
 from patch_svdd_jax.data import mvtec
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.experiments import evaluation_run, reproduction, runner
+from patch_svdd_jax.experiments import data_record, evaluation_run, reproduction, runner
 from patch_svdd_jax.experiments.paper_results import RESULTS
+from patch_svdd_jax.experiments.restart import clear_experiment
 from patch_svdd_jax.experiments.runner import Entry, Job, Record
 from patch_svdd_jax.experiments.training_run import check_resumable, train
 from patch_svdd_jax.reporting.table import Table
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="train and measure with a config that takes a category: mvtec (the authors' settings), "
     'laptop:mvtec, or a FILE',
   )
+  console.add_restart_argument(parser)
   console.take_config_keys(parser)
 
 
@@ -101,7 +103,7 @@ def configs_for(
     config_rules.validate(own)
   for own in configs.values():
     own.data.root = str(options.data)
-  return configs
+  return {column: configuration.absolute_places(own) for column, own in configs.items()}
 
 
 def weights_of(options: argparse.Namespace, job: Job) -> pathlib.Path | None:
@@ -187,11 +189,17 @@ def digest(path: pathlib.Path) -> str:
     raise UserError(f'{path}: cannot be read ({error.strerror}); check the file') from error
 
 
+def is_there(root: pathlib.Path, category: str) -> bool:
+  """Returns whether a folder holds a category; what an archive holds is not looked up."""
+  return root.is_file() or (root / category).is_dir()
+
+
 def measure(options: argparse.Namespace, job: Job, entry: Entry) -> None:
   """Imports the authors' weights, or trains; then measures the product of the maps."""
   entry.clear()
   config, weights = job.config, weights_of(options, job)
   dataset = evaluation_run.load_labelled(config.data)
+  data_record.begin_experiment(options.workdir, config.data, dataset)
   if weights:
     # What a killed import left, or one of a file that was replaced since.
     shutil.rmtree(job.workdir, ignore_errors=True)
@@ -212,6 +220,8 @@ def measure(options: argparse.Namespace, job: Job, entry: Entry) -> None:
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Measures what is left, writes, prints."""
   jobs = plan(options, rest)
+  if options.restart:
+    clear_experiment(options.workdir, FILE, [job.workdir for job in jobs])
   record = Record.read(options.workdir / FILE, 'reproduce', 'configs', 'categories')
   # That of the first category stands for all.
   for column, config in configs_for(next(iter(RESULTS)), options, rest).items():
@@ -220,6 +230,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if options.train:
     record.contents['train'] = ' '.join([options.train, *rest])
   entries = reproduction.flat(record.contents['categories'])
+  data_record.check_kept(
+    options.workdir,
+    [job.config.data for job in jobs if is_there(options.data, job.config.data.category)],
+  )
 
   def render() -> tuple[str, Table]:
     categories = reproduction.beside_paper(entries)

@@ -24,12 +24,15 @@ import jax
 from patch_svdd_jax import config_rules
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.experiments import runner, sweep_plan, sweep_plots
+from patch_svdd_jax.experiments import data_record, runner, sweep_plan, sweep_plots
+from patch_svdd_jax.experiments.restart import clear_experiment
 from patch_svdd_jax.experiments.runner import Record
 from patch_svdd_jax.experiments.sweep_run import Sweep, pending
 from patch_svdd_jax.experiments.training_run import check_resumable
 from patch_svdd_jax.system import files
 from patch_svdd_jax.system.figures import encode
+
+FILE = 'sweep.json'
 
 # What one run at a time may write to.
 output_folder = operator.attrgetter('workdir')
@@ -39,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `sweep`."""
   console.add_config_argument(parser, required=True)
   parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of this sweep')
+  console.add_restart_argument(parser)
   parser.add_argument(
     '--seeds',
     type=int,
@@ -105,7 +109,11 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if at_once is None:
     at_once = max(len(group.members) for group in groups)
   sweep_plan.check_numbers('--members-at-once', [at_once])
-  record = Record.read(workdir / 'sweep.json', 'sweep', 'config', 'groups')
+  if options.restart:
+    clear_experiment(
+      workdir, FILE, [member.workdir for group in groups for member in group.members]
+    )
+  record = Record.read(workdir / FILE, 'sweep', 'config', 'groups')
   # Listed or the config's own: a member's name says which it has.
   record.begin(config, free=[f'{key}:' for key in sweep_plan.OPTIONS])
   sweep = Sweep(groups, record, at_once, console.progress)
@@ -113,6 +121,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   for group in groups:
     for member in group.members:
       check_resumable(member.config, member.workdir)
+  data_record.check_kept(workdir, [group.config.data for group in groups])
   status = runner.run(
     record,
     sweep.entries,

@@ -2,7 +2,8 @@
 
 The workdir gets config.json, checkpoints/, model/ (the detector), metrics.jsonl and tensorboard/.
 The same command on the same workdir goes on from the newest checkpoint, and a run that was stopped
-and resumed equals one that never stopped, bit for bit. Ctrl-C or SIGTERM saves and leaves.
+and resumed equals one that never stopped, bit for bit. Ctrl-C or SIGTERM saves and leaves. Where
+normal images were added, removed or replaced since, nothing is resumed: --restart begins anew.
 
 With config.data.held_out some normal images choose the checkpoint that the detector is made of;
 without, it is the newest.
@@ -26,6 +27,7 @@ from patch_svdd_jax import config_rules, data
 from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.experiments import gain_record
+from patch_svdd_jax.experiments.restart import clear_run
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 
 # What one run at a time may write to.
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `train`."""
   console.add_config_argument(parser, required=True)
   parser.add_argument('--workdir', required=True, type=console.folder, help='folder of this run')
+  console.add_restart_argument(parser)
   console.add_distributed_argument(parser)
 
 
@@ -45,6 +48,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   workdir = options.workdir
   if sources.names_every(config.data):
     return every_category.train_all(options, rest, config)
+  if options.restart:
+    clear_run(workdir)
   check_resumable(config, workdir)
   dataset = data.load(config.data)
   console.warn_of_duplicates(dataset)

@@ -17,7 +17,7 @@ from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
 from patch_svdd_jax.evaluation.training_gain import TrainingGain, references
-from patch_svdd_jax.experiments import gain_record
+from patch_svdd_jax.experiments import data_record, gain_record
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.reporting import checkpoint_table, compared, evaluation_files
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
@@ -40,6 +40,7 @@ def read_config(
   config = configuration.override(
     configuration.read(name) if name else own.copy_and_resolve_references(), rest
   )
+  config = configuration.absolute_places(config)
   config_rules.validate(config, training=False)
   # How an encoder was first drawn is nothing to one that has learned.
   free = ['config.encoder.init:']
@@ -79,6 +80,31 @@ def load_labelled(config: ml_collections.ConfigDict) -> data.Dataset:
   return dataset
 
 
+def other_data(workdir: pathlib.Path, dataset: data.Dataset) -> str | None:
+  """Returns how images to train on differ from those of the workdir's run, in words.
+
+  None where they do not, or where the workdir's detector was fitted on these, or an encoder was
+  imported without images.
+  """
+  found = data_record.contents(dataset, data_record.TRAINING)
+  changed = data_record.difference(data_record.read(workdir).get(data_record.RUN), found)
+  origin = saved_origin(workdir) if changed else None
+  return None if origin and origin.images == digest(dataset.train.images) else changed
+
+
+def check_data(workdir: pathlib.Path, dataset: data.Dataset) -> None:
+  """Refuses to measure a run on other training images than those that it began with.
+
+  Raises:
+    UserError: says which images are others.
+  """
+  if changed := other_data(workdir, dataset):
+    raise UserError(
+      f'the encoder in {workdir} has learned from other images than its data set has now '
+      f'({changed}): train anew, or let `patch-svdd build-bank` fit the detector on these'
+    )
+
+
 def get_detector(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
@@ -109,6 +135,7 @@ def get_detector(
 class Measured(NamedTuple):
   """What a detector scored, beside what, the other checkpoints if asked for, and what to mind."""
 
+  dataset: data.Dataset
   detector: Detector
   evaluation: Evaluation
   others: dict[str, Evaluation]
@@ -192,7 +219,7 @@ def evaluate_run(
     evaluation_files.write_evaluation(
       workdir / 'eval', dataset.test, evaluation, others, context, rows
     )
-  return Measured(detector, evaluation, others, rows, warnings, copies, gain)
+  return Measured(dataset, detector, evaluation, others, rows, warnings, copies, gain)
 
 
 def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from patch_svdd_jax import configuration, data
 from patch_svdd_jax.evaluation import evaluate
-from patch_svdd_jax.experiments import sweep_statistics, sweep_tables
+from patch_svdd_jax.experiments import data_record, sweep_statistics, sweep_tables
 from patch_svdd_jax.experiments.evaluation_run import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.experiments.runner import Entry, Job, Record
 from patch_svdd_jax.experiments.sweep_plan import Group
@@ -32,19 +32,24 @@ def in_parts(members: Sequence[Job], at_once: int) -> Iterator[list[Job]]:
     yield [members[index] for index in indices]
 
 
-def train(group: Group, members: Sequence[Job], normal: np.ndarray, at_once: int) -> dict[str, int]:
+def train(
+  group: Group, members: Sequence[Job], dataset: data.Dataset, at_once: int
+) -> dict[str, int]:
   """Trains members to the end; returns the names and last steps of those that are lost.
 
   Raises:
     StoppedError: it was told to stop, and all have saved.
+    UserError: a member was begun with other data.
   """
-  config = group.config
+  config, normal = group.config, dataset.train.images
+  found = data_record.contents(dataset, data_record.TRAINING)
   mean = mean_image.training_mean(normal, config.train.mean)
   fit: population.Fit | None = None
   lost: dict[str, int] = {}
   stop = StopRequest()
   for part in in_parts(members, at_once):
     for member in part:
+      data_record.begin(member.workdir, data_record.RUN, found)
       configuration.save(member.config, member.workdir)
     with contextlib.ExitStack() as opened:
       going = []
@@ -145,7 +150,8 @@ class Sweep:
       entry['macs'] = flops.image_flops(group.config) / 2
       entry['members'] = {}
     dataset, left = load_labelled(group.config.data), pending(group, entry)
-    lost = train(group, left, dataset.train.images, self.at_once)
+    data_record.begin_experiment(self.record.path.parent, group.config.data, dataset)
+    lost = train(group, left, dataset, self.at_once)
     if 'random_encoder' not in entry:
       entry['random_encoder'] = self.untrained(group, dataset)
       self.record.write(*self.render())

@@ -15,6 +15,7 @@ from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.detection import calibration_scores
 from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.experiments import data_record
 from patch_svdd_jax.models import mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
@@ -94,7 +95,9 @@ class StoppedError(Exception):
   """Training was told to stop, and has saved; `status` is that of the command."""
 
   def __init__(self, workdir: pathlib.Path, step: int, number: int):
-    super().__init__(f'stopped at step {step} of {workdir}: the same command goes on from there')
+    super().__init__(
+      f'stopped at step {step} of {workdir}: run the same command, without --restart, to resume'
+    )
     self.status = 128 + number
 
 
@@ -136,7 +139,8 @@ def train(
 
   Raises:
     StoppedError: on Ctrl-C or SIGTERM.
-    UserError: a setting makes no sense for these images, or the run cannot go on.
+    UserError: a setting makes no sense for these images, or the run cannot go on, as where it began
+      with others.
   """
   trained = train_encoder(config, workdir, dataset)
   detector = fit_detector(
@@ -160,7 +164,7 @@ def train_encoder(
     config = image_size.resolved(config, normal.shape[1:3])
     config_rules.validate(config)
     check_resumable(config, workdir)
-  distributed.meet()
+  data_record.begin(workdir, data_record.RUN, data_record.contents(dataset, data_record.TRAINING))
   mean = mean_image.training_mean(normal, config.train.mean)
   validate = validation.make_validation(
     config, strides_of(config), normal, dataset.held_out.images, mean

@@ -62,6 +62,12 @@ def _reduce(replicated: NamedSharding) -> jax.stages.Wrapped:
   return jax.jit(jnp.max, out_shardings=replicated)
 
 
+def agree(digest: str) -> bool:
+  """Returns whether all processes give one hexadecimal digest; each waits for all."""
+  value = int(digest[:7], 16)
+  return maximum(value) == -maximum(-value)
+
+
 def meet() -> None:
   """Waits until all processes have come here.
 

@@ -23,6 +23,8 @@ from patch_svdd_jax.system import digests, distributed, files
 from patch_svdd_jax.training import checkpoint_selection
 from patch_svdd_jax.training.train_state import TrainState
 
+FOLDER = 'checkpoints'
+
 
 def mismatch_message(expected: Any, found: Any) -> str | None:
   """The first parameter whose shape is not the expected one, in words."""
@@ -48,7 +50,7 @@ class Checkpoints:
   """The checkpoints of one workdir; the newest `keep` and the chosen one are kept."""
 
   def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
-    self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self.folder = pathlib.Path(workdir).absolute() / FOLDER
     files.check_text(self.folder)
     with files.explained(self.folder), self._statistics_named():
       self._manager = ocp.CheckpointManager(

@@ -271,6 +271,7 @@ def test_other_strides_have_a_bank_of_their_own(capsys, place, workdir, tmp_path
   assert sorted(path.name for path in workdir.iterdir() if path.name != 'eval') == [
     'checkpoints',
     'config.json',
+    'data.json',
     'metrics.jsonl',
     'model',
     'tensorboard',

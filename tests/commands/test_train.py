@@ -174,7 +174,14 @@ def test_the_images_say_their_size_and_the_run_keeps_it(config, finished, tmp_pa
 
 def test_a_workdir_gets_config_checkpoints_model_and_metrics(config, finished):
   workdir, printed = finished
-  assert names(workdir) == ['checkpoints', 'config.json', 'metrics.jsonl', 'model', 'tensorboard']
+  assert names(workdir) == [
+    'checkpoints',
+    'config.json',
+    'data.json',
+    'metrics.jsonl',
+    'model',
+    'tensorboard',
+  ]
   assert configuration.load(workdir) == configuration.read(config)
   assert names(workdir / 'checkpoints') == ['2', '4', '5']
   assert [line['step'] for line in read_metrics(workdir)] == [2, 4, 5]
@@ -375,7 +382,9 @@ def test_sigterm_saves_and_the_same_command_finishes(config, environment, tmp_pa
   assert process.returncode == 128 + signal.SIGTERM, errors
   [step] = map(int, names(workdir / 'checkpoints'))
   assert 0 < step < 200
-  assert printed == (f'stopped at step {step} of {workdir}: the same command goes on from there\n')
+  assert printed == (
+    f'stopped at step {step} of {workdir}: run the same command, without --restart, to resume\n'
+  )
   assert 'stopping after this call' in errors
   assert not (workdir / 'model').exists()
   assert read_metrics(workdir)[-1]['step'] == step

@@ -202,6 +202,56 @@ def test_sweep(root, environment, tmp_path):
   assert len(met) >= 5, met
 
 
+def test_train_and_sweep_on_changing_data(environment, tmp_path):
+  """Killed, and begun again on other data each time: refused, until it is told to begin anew."""
+  root, moments, refused = tmp_path / 'parts', random.Random(1), 0
+
+  def change(number):
+    shutil.rmtree(root, ignore_errors=True)
+    programs.write(root, train=3 + number % 2, good=1, bad=1)
+    programs.save(root / 'train/good/0.png', programs.noise(number))
+
+  def attempt(arguments, seconds=None):
+    with programs.start(RUN, arguments, environment) as process:
+      wait(process, seconds)
+      process.kill()
+      errors = process.communicate()[1]
+    assert process.returncode in (0, 2, -signal.SIGKILL), errors
+    assert ('was begun with other data' in errors) == (process.returncode == 2), errors
+    return process.returncode
+
+  def commands(name):
+    train = programs.train(root, tmp_path / name / 'train', '--config.train.steps=200')
+    config = ['--config', programs.config_for(root), '--config.train.steps=200']
+    return [train, ['sweep', *config, '--workdir', str(tmp_path / name / 'sweep'), '--seeds', '2']]
+
+  change(0)
+  begun = time.monotonic()
+  assert not any(map(attempt, commands('whole')))
+  longest = (time.monotonic() - begun) / 2
+  shutil.rmtree(tmp_path / 'whole')
+  for number in range(3):
+    change(number)
+    for arguments in commands('disturbed'):
+      if attempt(arguments, longest * moments.uniform(0.5, 1)) == 2:
+        refused += 1
+        attempt([*arguments, '--restart'], longest * moments.uniform(0.5, 1))
+  for arguments in commands('disturbed'):
+    if attempt(arguments) == 2:
+      assert attempt([*arguments, '--restart']) == 0
+  assert not any(map(attempt, commands('whole')))
+  assert refused >= 2
+  for folder in ('train', 'sweep/base/seed=0,lambda=0.1,rate=0.0001'):
+    ours, theirs = (tmp_path / name / folder for name in ('disturbed', 'whole'))
+    assert_same_bits(newest_state(ours), newest_state(theirs))
+    assert programs.metrics(ours) == programs.metrics(theirs)
+  ours, theirs = (
+    json.loads((tmp_path / name / 'sweep/sweep.json').read_text())['groups']
+    for name in ('disturbed', 'whole')
+  )
+  assert without_cost(ours) == without_cost(theirs)
+
+
 def test_predict(trained, environment, tmp_path):
   images = tmp_path / 'images'
   for index in range(80):

@@ -1,0 +1,148 @@
+"""The data that a run or an experiment began with: it goes on with no others.
+
+A folder keeps, by image, the digests of `Split.digests` in data.json. So a run knows its data again
+wherever they lie and however they are prepared, and can say which images are others.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import ml_collections
+
+from patch_svdd_jax import data
+from patch_svdd_jax.data import Dataset
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import digests, distributed, files
+
+FILE = 'data.json'
+
+# What an encoder learns from, and all that a figure depends on.
+TRAINING = ('train', 'held_out')
+EVERYTHING = (*TRAINING, 'test')
+
+# The key of a run's own data; an experiment may have several data sets.
+RUN = 'run'
+# Of config.data, what chooses the images: in an experiment, a key each.
+CHOOSING = (
+  'name',
+  'category',
+  'normal_images',
+  'held_out',
+  'contamination',
+  'contamination_overlap',
+)
+
+# Digests by name of image, by split.
+Contents = Mapping[str, Mapping[str, str]]
+
+
+def contents(dataset: Dataset, splits: Sequence[str]) -> Contents:
+  """Returns the digests of some splits' images."""
+  parts = {split: getattr(dataset, split) for split in splits}
+  return {split: dict(zip(part.names, part.digests, strict=True)) for split, part in parts.items()}
+
+
+def key_of(config: ml_collections.ConfigDict) -> str:
+  """Returns the key by which an experiment keeps the images that `config.data` chooses."""
+  return json.dumps([config[key] for key in CHOOSING])
+
+
+def read(folder: pathlib.Path) -> dict[str, Contents]:
+  """Returns what a folder keeps, by key; nothing where it began before there was such a file.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  path = folder / FILE
+  try:
+    kept = json.loads(path.read_bytes())
+    if not all(isinstance(part, dict) for each in kept.values() for part in each.values()):
+      raise TypeError
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    raise UserError(
+      f'{path} is damaged: put a copy in its place, or begin anew (--restart)'
+    ) from error
+  found: dict[str, Contents] = kept
+  return found
+
+
+def check(folder: pathlib.Path, key: str, found: Contents) -> None:
+  """Refuses other data than those that a folder keeps.
+
+  Raises:
+    UserError: says which images are others.
+  """
+  if changed := difference(read(folder).get(key), found):
+    raise UserError(
+      f'{folder} was begun with other data ({changed}): name another folder, or begin anew '
+      '(--restart; in Python, restart=True)'
+    )
+
+
+def begin(folder: pathlib.Path, key: str, found: Contents) -> None:
+  """Keeps what a folder's work reads where it begins; refuses other data where it goes on.
+
+  Raises:
+    UserError: says which images are others, or that processes read different ones.
+  """
+  if not distributed.agree(digests.digest_parts(json.dumps(found).encode())):
+    raise UserError(
+      'the processes read different data: put the same images below config.data.root on all hosts'
+    )
+  check(folder, key, found)
+  if key not in read(folder):
+    keep(folder, key, found)
+
+
+def keep(folder: pathlib.Path, key: str, found: Contents) -> None:
+  """Writes what was read into a folder, in place of what it kept under this key."""
+  if distributed.is_first():
+    files.write_json(folder / FILE, read(folder) | {key: found})
+
+
+def begin_experiment(
+  folder: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset
+) -> None:
+  """Keeps, or checks, all images of a data set that `config` (config.data) chooses; see `begin`."""
+  begin(folder, key_of(config), contents(dataset, EVERYTHING))
+
+
+def keep_experiment(
+  folder: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset
+) -> None:
+  """Keeps all images of a data set that was measured anew; see `begin_experiment`."""
+  keep(folder, key_of(config), contents(dataset, EVERYTHING))
+
+
+def check_kept(folder: pathlib.Path, configs: Iterable[ml_collections.ConfigDict]) -> None:
+  """Loads and checks the data sets that an experiment has measured, before it goes on with others.
+
+  Raises:
+    UserError: says which images are others.
+  """
+  kept = read(folder)
+  for key, config in {key_of(config): config for config in configs}.items():
+    if key in kept:
+      check(folder, key, contents(data.load(config), EVERYTHING))
+
+
+def difference(before: Contents | None, after: Contents) -> str | None:
+  """Returns how data differ from those before, in words; None where they do not.
+
+  Splits that one of them lacks are not compared.
+  """
+  changes: dict[str, list[str]] = {'added': [], 'removed': [], 'replaced': []}
+  for split in (before or {}).keys() & after.keys():
+    old, new = (before or {})[split], after[split]
+    changes['added'] += [name for name in new if name not in old]
+    changes['removed'] += [name for name in old if name not in new]
+    changes['replaced'] += [name for name in new if old.get(name, new[name]) != new[name]]
+  texts = [
+    f'{len(names)} {word}: {names[0]}{", ..." if len(names) > 1 else ""}'
+    for word, names in changes.items()
+    if names
+  ]
+  return '; '.join(texts) or None

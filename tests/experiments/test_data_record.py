@@ -1,0 +1,57 @@
+"""What is said of data that are others."""
+
+import numpy as np
+import pytest
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.experiments import data_record
+from patch_svdd_jax.system import distributed
+
+
+def of(**digests):
+  return {'train': digests}
+
+
+@pytest.mark.parametrize(
+  ('before', 'after', 'words'),
+  [
+    (None, of(a='1'), None),
+    (of(a='1', b='2'), of(b='2', a='1'), None),
+    (of(a='1'), of(a='2'), '1 replaced: a'),
+    (of(a='1'), of(b='1'), '1 added: b; 1 removed: a'),
+    (of(a='1', b='1', c='1'), of(), '3 removed: a, ...'),
+    # What only one of them has is not compared.
+    (of(a='1'), of(a='1') | {'test': {'x': '3'}}, None),
+    (of(a='1') | {'test': {'x': '2'}}, of(a='1') | {'test': {'x': '3'}}, '1 replaced: x'),
+  ],
+)
+def test_a_difference_in_words(before, after, words):
+  assert data_record.difference(before, after) == words
+
+
+def test_what_is_kept_is_kept_by_key(tmp_path):
+  data_record.begin(tmp_path, 'one', of(a='1'))
+  data_record.begin(tmp_path, 'two', of(a='2'))
+  data_record.begin(tmp_path, 'one', of(a='1'))
+  assert data_record.read(tmp_path) == {'one': of(a='1'), 'two': of(a='2')}
+  with pytest.raises(UserError, match='1 replaced: a'):
+    data_record.begin(tmp_path, 'two', of(a='1'))
+  data_record.keep(tmp_path, 'two', of(a='1'))
+  data_record.begin(tmp_path, 'two', of(a='1'))
+
+
+@pytest.mark.parametrize('others', [[0], [-1], [1, 0], [0, -1]])
+def test_processes_with_other_data_are_refused(tmp_path, monkeypatch, others):
+  """Of so many other processes, whose digests are larger or smaller by so much."""
+
+  def maximum(value):
+    sign = int(np.sign(value))
+    return max(value, *(value + sign * other for other in others), -(2**31))
+
+  monkeypatch.setattr(distributed, 'maximum', maximum)
+  if any(others):
+    with pytest.raises(UserError, match='the processes read different data'):
+      data_record.begin(tmp_path, 'one', of(a='1'))
+    assert not list(tmp_path.iterdir())
+  else:
+    data_record.begin(tmp_path, 'one', of(a='1'))
