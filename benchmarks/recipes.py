@@ -45,7 +45,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import evaluate, local_contrast, separation
 from patch_svdd_jax.evaluation.evaluate import Scorer
 from patch_svdd_jax.evaluation.separation import Examples
-from patch_svdd_jax.experiments import runner, sweep_statistics
+from patch_svdd_jax.experiments import data_record, runner, sweep_statistics
 from patch_svdd_jax.experiments.evaluation_run import load_labelled, restore_encoder
 from patch_svdd_jax.experiments.runner import Entry, Record
 from patch_svdd_jax.experiments.training_run import check_resumable, train_encoder
@@ -188,6 +188,8 @@ class Search:
     # A recipe may set how images are loaded, too.
     images = json.dumps([run.category, run.config.data.to_dict(), run.config.encoder.scales])
     loaded = self.sets.get(images, lambda: load(run.config))
+    folder = self.record.path.parent
+    data_record.begin_experiment(folder, run.config.data, loaded.dataset, run.category)
     normal = loaded.dataset.train.images
     about = {'set': run.category, 'row': run.row, 'seed': run.config.seed, 'trained': run.trained}
     if run.is_baseline:
@@ -295,6 +297,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     for each in runs:
       if each.trained:
         check_resumable(each.training, each.workdir)
+    data_record.check_kept(workdir, [(each.config.data, each.category) for each in runs])
     return runner.run(
       record,
       search.entries,

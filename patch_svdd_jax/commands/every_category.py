@@ -85,7 +85,7 @@ def train_all(
     clear_experiment(workdir, FILE, [job.workdir for job in jobs])
   for job in jobs:
     check_resumable(job.config, job.workdir)
-  data_record.check_kept(workdir, [job.config.data for job in jobs])
+  data_record.check_kept(workdir, [(job.config.data, '') for job in jobs])
   record = Record.read(workdir / FILE, 'train')
 
   def is_measured(job: Job, entry: Entry) -> bool:

@@ -232,7 +232,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   entries = reproduction.flat(record.contents['categories'])
   data_record.check_kept(
     options.workdir,
-    [job.config.data for job in jobs if is_there(options.data, job.config.data.category)],
+    [(job.config.data, '') for job in jobs if is_there(options.data, job.config.data.category)],
   )
 
   def render() -> tuple[str, Table]:

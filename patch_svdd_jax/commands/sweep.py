@@ -121,7 +121,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   for group in groups:
     for member in group.members:
       check_resumable(member.config, member.workdir)
-  data_record.check_kept(workdir, [group.config.data for group in groups])
+  data_record.check_kept(workdir, [(group.config.data, group.data_name) for group in groups])
   status = runner.run(
     record,
     sweep.entries,

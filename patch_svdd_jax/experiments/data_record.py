@@ -43,9 +43,14 @@ def contents(dataset: Dataset, splits: Sequence[str]) -> Contents:
   return {split: dict(zip(part.names, part.digests, strict=True)) for split, part in parts.items()}
 
 
-def key_of(config: ml_collections.ConfigDict) -> str:
-  """Returns the key by which an experiment keeps the images that `config.data` chooses."""
-  return json.dumps([config[key] for key in CHOOSING])
+def key_of(config: ml_collections.ConfigDict, name: str = '') -> str:
+  """Returns the key by which an experiment keeps the images that `config.data` chooses.
+
+  Args:
+    config: `config.data`.
+    name: of the data set, in an experiment on several that may lie in different folders.
+  """
+  return json.dumps([*filter(None, [name]), *(config[key] for key in CHOOSING)])
 
 
 def read(folder: pathlib.Path) -> dict[str, Contents]:
@@ -104,10 +109,10 @@ def keep(folder: pathlib.Path, key: str, found: Contents) -> None:
 
 
 def begin_experiment(
-  folder: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset
+  folder: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset, name: str = ''
 ) -> None:
-  """Keeps, or checks, all images of a data set that `config` (config.data) chooses; see `begin`."""
-  begin(folder, key_of(config), contents(dataset, EVERYTHING))
+  """Keeps, or checks, all images of a data set; see `begin` and, for the arguments, `key_of`."""
+  begin(folder, key_of(config, name), contents(dataset, EVERYTHING))
 
 
 def keep_experiment(
@@ -117,14 +122,18 @@ def keep_experiment(
   keep(folder, key_of(config), contents(dataset, EVERYTHING))
 
 
-def check_kept(folder: pathlib.Path, configs: Iterable[ml_collections.ConfigDict]) -> None:
+def check_kept(folder: pathlib.Path, sets: Iterable[tuple[ml_collections.ConfigDict, str]]) -> None:
   """Loads and checks the data sets that an experiment has measured, before it goes on with others.
+
+  Args:
+    folder: of the experiment.
+    sets: the arguments of `key_of`, `config.data` and a name, for each.
 
   Raises:
     UserError: says which images are others.
   """
   kept = read(folder)
-  for key, config in {key_of(config): config for config in configs}.items():
+  for key, config in {key_of(config, name): config for config, name in sets}.items():
     if key in kept:
       check(folder, key, contents(data.load(config), EVERYTHING))
 

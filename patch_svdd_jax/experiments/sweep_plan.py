@@ -35,6 +35,11 @@ class Group(Job):
   varied: dict[str, Any]
   members: list[Job]
 
+  @property
+  def data_name(self) -> str:
+    """What tells its data set from that of a group with another folder; '' where all have one."""
+    return str(self.varied.get('config.data.root', ''))
+
 
 def check_numbers(option: str, values: Sequence[float], positive: bool = True) -> None:
   """Checks that there are values, that they differ, and that none is infinite or below 0, or is 0.
@@ -103,7 +108,7 @@ def with_values(
   """A copy of the config with other values, by full key."""
   copy = config.copy_and_resolve_references()
   copy.update_from_flattened_dict({key.removeprefix('config.'): v for key, v in values.items()})
-  return copy
+  return configuration.absolute_places(copy)
 
 
 def rows(name: str, config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:

@@ -150,7 +150,9 @@ class Sweep:
       entry['macs'] = flops.image_flops(group.config) / 2
       entry['members'] = {}
     dataset, left = load_labelled(group.config.data), pending(group, entry)
-    data_record.begin_experiment(self.record.path.parent, group.config.data, dataset)
+    data_record.begin_experiment(
+      self.record.path.parent, group.config.data, dataset, group.data_name
+    )
     lost = train(group, left, dataset, self.at_once)
     if 'random_encoder' not in entry:
       entry['random_encoder'] = self.untrained(group, dataset)

@@ -1,8 +1,11 @@
 """What is said of data that are others."""
 
+import types
+
 import numpy as np
 import pytest
 
+from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import data_record
 from patch_svdd_jax.system import distributed
@@ -55,3 +58,17 @@ def test_processes_with_other_data_are_refused(tmp_path, monkeypatch, others):
     assert not list(tmp_path.iterdir())
   else:
     data_record.begin(tmp_path, 'one', of(a='1'))
+
+
+def test_sets_in_several_folders_are_kept_apart(tmp_path):
+  config = default.get_config().data
+  kept = {}
+  for name, digest in (('', '1'), ('a', '2'), ('b', '3')):
+    parts = types.SimpleNamespace(names=('x',), digests=(digest,))
+    sets = types.SimpleNamespace(train=parts, held_out=parts, test=parts)
+    data_record.begin_experiment(tmp_path, config, sets, name)
+    data_record.begin_experiment(tmp_path, config, sets, name)
+    kept[data_record.key_of(config, name)] = {'x': digest}
+  assert {key: each['test'] for key, each in data_record.read(tmp_path).items()} == kept
+  with pytest.raises(UserError, match='3 replaced: x'):
+    data_record.begin_experiment(tmp_path, config, sets, 'a')
