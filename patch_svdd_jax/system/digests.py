@@ -5,6 +5,7 @@ others than those that were written it takes as they are.
 """
 
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -55,8 +56,13 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _digest(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
+  with path.open('rb', buffering=0) as file:
+    return digest_file(file)
+
+
+def digest_file(file: io.FileIO) -> str:
+  """Returns a digest of what is left to read of an open file, 32 hexadecimal digits."""
+  return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
 
 
 def digest_parts(*parts: bytes | memoryview) -> str:

@@ -126,6 +126,27 @@ def check_text(folder: pathlib.Path) -> None:
     ) from error
 
 
+def cache_folder() -> pathlib.Path:
+  """Returns the folder for what can be made anew, of this user.
+
+  It is patch_svdd_jax in $XDG_CACHE_HOME, or in ~/.cache where that is not set.
+
+  Raises:
+    UserError: the user has no home.
+  """
+  base = pathlib.Path(os.environ.get('XDG_CACHE_HOME', ''))
+  # The specification has a path that is relative passed over.
+  if not base.is_absolute():
+    with contextlib.suppress(RuntimeError):  # neither $HOME nor an entry in passwd
+      base = pathlib.Path.home() / '.cache'
+  if not base.is_absolute():
+    raise UserError(
+      'there is no home folder to keep prepared data in: set config.data.prepared to a folder, or '
+      'the environment variable HOME'
+    )
+  return base / 'patch_svdd_jax'
+
+
 def fitting(name: str, ending: str) -> str:
   """A file's name with an ending; where both are too long, the name's start and a digest of it."""
   encoded = os.fsencode(name)
