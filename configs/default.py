@@ -38,6 +38,7 @@ RANGES = {
   'at least 0': (
     lambda value: 0 <= value < math.inf,
     (
+      'data.cache_gib',
       'data.normal_images',
       'encoder.strided_layers',
       'train.svdd_weight',
@@ -112,6 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.category = 'brick'  # 'folder': a sub-folder of root, or '' for root itself
   data.root = ''  # 'mvtec', ...: official archive or its extracted folder; 'folder': your folder
   data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
+  data.cache_gib = 20.0  # GiB there; then those not used for longest go (`patch-svdd cache`)
   data.image_size = (256, 256)  # (height, width) of all; 0: by the training images' aspect or size
   data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'

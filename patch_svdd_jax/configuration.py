@@ -25,6 +25,7 @@ WITHOUT_EFFECT = (
   'config.checkpoint.keep:',
   'config.data.root:',
   'config.data.prepared:',
+  'config.data.cache_gib:',
   'config.calibration.',
 )
 

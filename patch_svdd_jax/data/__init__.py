@@ -3,6 +3,7 @@
 `load(config.data)` is all that the rest of the package needs. TFDS is imported when it is called.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -34,7 +35,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         root, or '' for root; 'multiclass' for all that are there, as one data set.
       root: published: the official archive or the folder it is extracted to, '' once prepared;
         folder: see `layout`; textures: unused.
-      prepared: folder for the prepared files; '' for ~/.cache/patch_svdd_jax.
+      prepared: folder for the prepared files; '' for `files.cache_folder`.
+      cache_gib: GiB that this folder may have, see `prepared.prepare`.
       image_size: (height, width) in pixels that all images are resized to; what a 0 means, see
         `image_size`.
       resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
@@ -56,22 +58,27 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 
   several = config.category == categories.MULTICLASS
   names = sources.present(config) if several else [config.category]
-  builders = {
-    name: prepared.prepare(sources.builder_factory(of_category(config, name))) for name in names
-  }
-  size = tuple(config.image_size)
-  if not all(size):
-    own = [prepared.read_sizes(builder, 'train') for builder in builders.values()]
-    size = image_size.resolve(size, np.concatenate(own))
-
-  def read(split: str) -> Split:
-    parts = {
-      name: prepared.read_split(builder, split, size, config.resize)
-      for name, builder in builders.items()
+  folder, bound = sources.prepared_folder(config), config.cache_gib * 2**30
+  with contextlib.ExitStack() as kept:
+    builders = {
+      name: kept.enter_context(
+        prepared.prepare(sources.builder_factory(of_category(config, name)), folder, bound)
+      )
+      for name in names
     }
-    return categories.combine(parts) if several else parts[names[0]]
+    size = tuple(config.image_size)
+    if not all(size):
+      own = [prepared.read_sizes(builder, 'train') for builder in builders.values()]
+      size = image_size.resolve(size, np.concatenate(own))
 
-  normal, validation, test = map(read, ('train', 'validation', 'test'))
+    def read(split: str) -> Split:
+      parts = {
+        name: prepared.read_split(builder, split, size, config.resize)
+        for name, builder in builders.items()
+      }
+      return categories.combine(parts) if several else parts[names[0]]
+
+    normal, validation, test = map(read, ('train', 'validation', 'test'))
   category = config.category or pathlib.Path(config.root).expanduser().resolve().name
   dataset = assemble(f'{config.name}/{category}', normal, test, config, validation)
   return dataclasses.replace(dataset, categories=tuple(names) if several else ())

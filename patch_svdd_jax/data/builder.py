@@ -103,21 +103,42 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.1.0')
 
   @property
+  def source(self) -> str:
+    """What it is prepared from, for people to read."""
+    return self.qualified_name
+
+  def is_given(self) -> bool:
+    """Whether there is a source; otherwise what was prepared of it last is read."""
+    return True
+
   def fingerprint(self) -> str:
-    """Identifies the source's content; a prepared copy with another one is stale."""
+    """Returns a digest of the source's content as it is now.
+
+    Raises:
+      UserError: there is no source, or it cannot be read.
+    """
     raise NotImplementedError
+
+  @property
+  def qualified_name(self) -> str:
+    """The data set and its category."""
+    return '/'.join(part for part in (self.name, self.builder_config_name) if part)
 
   def is_prepared(self) -> bool:
     """Whether a complete copy is there; TFDS's own check also warns where none is."""
-    return bool((self.data_path / 'dataset_info.json').exists())
-
-  def is_current(self) -> bool:
-    """Whether all prepared files are there and come from the source as it is now."""
-    return (
-      self.is_prepared()
-      and self.info.metadata.get('fingerprint') == self.fingerprint
-      and all(path.exists() for split in self.info.splits.values() for path in split.filepaths)
+    return bool((self.data_path / 'dataset_info.json').exists()) and all(
+      path.exists() for split in self.info.splits.values() for path in split.filepaths
     )
+
+  def write(self, fingerprint: str) -> None:
+    """Prepares the source, whose content has that fingerprint.
+
+    Raises:
+      UserError: the source is at fault, or has changed meanwhile.
+    """
+    source = os.fsencode(self.source).decode(errors='replace')  # JSON has to be UTF-8
+    self.info.metadata.update(fingerprint=fingerprint, source=source)
+    self.download_and_prepare(file_format='array_record')
 
   def _dataset_info(self, **details: str) -> tfds.core.DatasetInfo:
     return _LocalInfo(
@@ -130,9 +151,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
     del download_config
-    self.info.metadata['fingerprint'] = self.fingerprint
     splits = self._split_generators(dl_manager)
-    return [self._write_split(name, examples) for name, examples in splits.items()]
+    written = [self._write_split(name, examples) for name, examples in splits.items()]
+    if self.fingerprint() != self.info.metadata['fingerprint']:
+      raise UserError(
+        f'{self.source}: has changed while it was read; run the same command again when it is as '
+        'it should be'
+      )
+    return written
 
   def _write_split(self, name: str, examples: Iterable[Any]) -> tfds.core.SplitInfo:
     template = self._get_filename_template(split_name=name)
@@ -152,8 +178,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     )
 
   def _progress(self, items: Sequence[Any], split: str) -> Iterable[Any]:
-    title = '/'.join(part for part in (self.name, self.builder_config_name) if part)
-    return Bar(items, desc=f'Preparing {title} {split}', unit='image', mininterval=0.5)
+    return Bar(
+      items, desc=f'Preparing {self.qualified_name} {split}', unit='image', mininterval=0.5
+    )
 
   def _make_download_manager(self, **settings: Any) -> Any:
     """Stands in for TFDS's, which makes folders for downloads: there are none."""

@@ -1,6 +1,5 @@
 """Any folder in the layout of MVTec AD as a TFDS builder."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -45,13 +44,15 @@ class Folder(LayoutBuilder):
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    # A name on disk need not be UTF-8, a description must.
-    place = os.fsencode(self._folder).decode(errors='replace')
-    return self._dataset_info(description=f'Images of {place}.')
+    return self._dataset_info(description='Images of a folder that holds train/good.')
 
-  @functools.cached_property
+  @property
+  def source(self) -> str:
+    """The folder."""
+    return os.fspath(self._folder)
+
   def fingerprint(self) -> str:
-    """Of the files' names, sizes and times."""
+    """Of the files' names and content."""
     return layout.fingerprint(layout.scan(self._folder))
 
   def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterable[Any]]:

@@ -10,13 +10,14 @@ A mask may also bear its image's name without '_mask'.
 import collections
 import dataclasses
 import hashlib
-import os
+import itertools
 import pathlib
 import re
 from collections.abc import Callable
 
 from patch_svdd_jax.data import images
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import digest_cache
 
 GOOD = 'good'
 FindMasks = Callable[[pathlib.Path], tuple[pathlib.Path, ...]]  # the masks of an image file
@@ -91,21 +92,23 @@ def scan(category: pathlib.Path) -> Layout:
 
 
 def fingerprint(layout: Layout) -> str:
-  """Changes whenever a file is added, removed, renamed, resized or written anew."""
-  digest = hashlib.sha256()
-  for item in layout.train + layout.validation + layout.test:
-    digest.update(os.fsencode(f'{item.name}\0{_state(item.image)}\0'))
-    for mask in item.masks:
-      digest.update(os.fsencode(f'{mask.name}\0{_state(mask)}\0'))
-  return digest.hexdigest()
+  """Returns a digest of all images: their content, masks, names, types and splits, in order.
 
+  Where the files lie, and when they were written, is no part of it.
 
-def _state(path: pathlib.Path) -> str:
-  try:
-    stat = path.stat()
-  except OSError as error:
-    raise UserError(f'{path}: cannot be read ({error.strerror}); check the file') from error
-  return f'{stat.st_size} {stat.st_mtime_ns}'
+  Raises:
+    UserError: a file cannot be read.
+  """
+  splits = {'train': layout.train, 'validation': layout.validation, 'test': layout.test}
+  found = [item for items in splits.values() for item in items]
+  paths = [path for item in found for path in (item.image, *item.masks)]
+  digests = iter(digest_cache.digest_files(paths))
+  total = hashlib.sha256()
+  for split, items in splits.items():
+    for item in items:
+      image, *masks = itertools.islice(digests, 1 + len(item.masks))
+      total.update(f'{(split, item.name, item.defect, image, *masks)!a}\n'.encode())
+  return total.hexdigest()
 
 
 def _listing(folder: pathlib.Path) -> list[pathlib.Path]:

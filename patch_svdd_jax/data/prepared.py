@@ -2,94 +2,146 @@
 
 import concurrent.futures
 import contextlib
-import fcntl
+import functools
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from google.protobuf import json_format
 
-from patch_svdd_jax.data import appearance, images, layout
+from patch_svdd_jax.data import appearance, entries, images, layout
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.dataset import Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import Bar
 
-_INCOMPLETE = 'incomplete.'  # TFDS's prefix of a folder that is still being written
+_NOWHERE = '.nothing'  # a folder that there is not
+
+MakeBuilder = Callable[[pathlib.Path], Builder]  # whose files are in a folder
 
 
-def prepare(make_builder: Callable[[], Builder]) -> Builder:
-  """Prepares a data set unless a current copy is there.
+@contextlib.contextmanager
+def prepare(make: MakeBuilder, folder: pathlib.Path, bound: float) -> Iterator[Builder]:
+  """Prepares a data set unless a copy of that content is there, and keeps it while it is read.
 
   Files are written to a folder that gets its final name when it is complete. Of several processes
   one prepares and the others wait; what a killed one left behind is removed.
 
   Args:
-    make_builder: gives a new builder, whose info says what is prepared at that moment.
+    make: gives a builder, whose info says what is prepared at that moment.
+    folder: of prepared data.
+    bound: bytes that it may have; beyond them, whatever was not used for longest is removed once
+      something is prepared anew.
 
-  Returns:
+  Yields:
     A builder to read from.
 
   Raises:
     UserError: where the source is at fault or the prepared files cannot be written.
   """
-  builder, current = _opened(make_builder)
-  if current:
-    return builder
-  place = pathlib.Path(builder.data_dir)
+  source = make(folder / _NOWHERE)
+  entry, fingerprint = _entry_of(source, folder)
   try:
-    with _locked(place.parent):
-      builder = make_builder()
-      if not builder.is_current():
-        _remove_leftovers(place)
-        builder = make_builder()
-        builder.download_and_prepare(file_format='array_record')
+    lock, builder, written = _prepared(functools.partial(make, entry), entry, fingerprint)
   except (OSError, RuntimeError) as error:
     raise UserError(
-      f'{place}: cannot be written ({error}); make room there or set config.data.prepared to '
+      f'{entry}: cannot be written ({error}); make room there or set config.data.prepared to '
       'another folder'
     ) from error
-  return builder
+  with lock:
+    entries.touch(entry)
+    if written:
+      entries.evict(folder, bound)
+    yield builder
 
 
-def _opened(make_builder: Callable[[], Builder]) -> tuple[Builder, bool]:
-  """Returns a builder, and whether what is prepared is current.
+def _entry_of(source: Builder, folder: pathlib.Path) -> tuple[pathlib.Path, str | None]:
+  """Returns the entry of the source's content and its fingerprint, or that which was used last.
+
+  Raises:
+    UserError: the source cannot be read, or there is none and nothing is prepared of it.
+  """
+  found = [] if source.is_given() else entries.newest(folder, source.qualified_name)
+  if len(found) > 1:
+    logging.warning(
+      '%d copies of %s are prepared: the one that was used last is read, %s; set config.data.root '
+      'to choose, or remove the others with patch-svdd cache --clear NAME',
+      *(len(found), source.qualified_name, found[0]),
+    )
+  if found:
+    return found[0], None
+  fingerprint = source.fingerprint()
+  return folder / entries.name(
+    source.qualified_name, f'{source.version} {fingerprint}'
+  ), fingerprint
+
+
+def _prepared(
+  make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str | None
+) -> tuple[IO[str], Builder, bool]:
+  """Returns the shared lock of an entry, its builder, and whether it was prepared anew.
+
+  Raises:
+    OSError, RuntimeError: it cannot be written.
+    UserError: the source is at fault.
+  """
+  written = False
+  while True:
+    lock = entries.shared(entry)
+    try:
+      builder = _opened(make, entry)
+      if _is_current(builder, fingerprint):
+        return lock, builder, written
+    except BaseException:
+      lock.close()
+      raise
+    lock.close()
+    with entries.alone(entry):
+      written = _write(make, entry, fingerprint) or written
+
+
+def _is_current(builder: Builder, fingerprint: str | None) -> bool:
+  stored = builder.info.metadata.get('fingerprint')
+  return builder.is_prepared() and fingerprint in (None, stored)
+
+
+def _write(make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str | None) -> bool:
+  """Prepares an entry that is locked, unless another process did; returns whether it did so."""
+  builder = _opened(make, entry)
+  if _is_current(builder, fingerprint):
+    return False
+  fingerprint = fingerprint or builder.fingerprint()
+  for place in entry.iterdir():
+    if place.is_dir():
+      entries.discard(place)
+  try:
+    make().write(fingerprint)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      entries.discard(entry)
+    raise
+  return True
+
+
+def _opened(make: Callable[[], Builder], entry: pathlib.Path) -> Builder:
+  """Returns a builder.
 
   Raises:
     UserError: a description of what is prepared is damaged; TFDS reads it here.
   """
   try:
-    builder = make_builder()
-    return builder, builder.is_current()
+    return make()
   except (json_format.ParseError, json.JSONDecodeError) as error:
     raise UserError(
-      f'a prepared data set is damaged ({error}): remove its folder from config.data.prepared, and '
-      'it is prepared anew'
+      f'{entry}: a prepared data set is damaged ({error}): remove that folder, and it is prepared '
+      'anew'
     ) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-  """Holds the folder's lock, which the system releases even if the process is killed."""
-  folder.mkdir(parents=True, exist_ok=True)
-  with (folder / '.lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
-def _remove_leftovers(place: pathlib.Path) -> None:
-  """Removes a stale copy, which first loses its name, and what was never completed."""
-  if place.exists():
-    place.rename(tempfile.mkdtemp(prefix=f'{_INCOMPLETE}stale_', dir=place.parent))
-  for folder in place.parent.glob(f'{_INCOMPLETE}*'):
-    shutil.rmtree(folder)
 
 
 def read_sizes(builder: Builder, split: str) -> np.ndarray:

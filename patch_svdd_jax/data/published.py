@@ -1,8 +1,7 @@
 """What the published data sets share: their official download, and what is checked of it."""
 
 import abc
-import functools
-import hashlib
+import os
 import pathlib
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -14,6 +13,7 @@ from absl import logging
 from patch_svdd_jax.data import archive, layout
 from patch_svdd_jax.data.builder import LayoutBuilder
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import digest_cache
 
 WHOLE = 'all'  # the one category of a data set that has no categories
 
@@ -118,17 +118,21 @@ class PublishedBuilder(LayoutBuilder):
       license=self.license,
     )
 
-  @functools.cached_property
+  def is_given(self) -> bool:
+    """Whether there is a root; without one, what was prepared of it is read."""
+    return bool(self._root)
+
+  @property
+  def source(self) -> str:
+    """The archive or folder."""
+    return os.fspath(self._existing_root().absolute())
+
   def fingerprint(self) -> str:
-    """Of the archive's name, size and time, or of the extracted files'; without root, as stored."""
-    if not self._root and self.is_prepared():
-      return str(self.info.metadata['fingerprint'])
+    """Of the archive's content, or of the extracted files'."""
     root = self._existing_root()
-    if not root.is_file():
-      return layout.fingerprint(self.scan(root))
-    stat = root.stat()
-    identity = f'{root.name}\0{stat.st_size}\0{stat.st_mtime_ns}'
-    return hashlib.sha256(identity.encode()).hexdigest()
+    if root.is_file():
+      return digest_cache.digest_files([root])[0]
+    return layout.fingerprint(self.scan(root))
 
   def _existing_root(self) -> pathlib.Path:
     source = 'the archive or to the folder' if self.parts else 'the folder'

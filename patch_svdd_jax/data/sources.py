@@ -1,23 +1,19 @@
 """Which builder a config names, and which of a data set's categories are there."""
 
-import hashlib
-import os
 import pathlib
-import re
 from collections.abc import Callable, Collection
 
 import ml_collections
 
-from patch_svdd_jax.data import catalogue, categories, folder, textures
+from patch_svdd_jax.data import catalogue, categories, entries, folder, textures
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.published import WHOLE, PublishedBuilder
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 
-_DEFAULT_PREPARED = '~/.cache/patch_svdd_jax'
 
-
-def builder_factory(config: ml_collections.ConfigDict) -> Callable[[], Builder]:
-  """Makes builders of one category.
+def builder_factory(config: ml_collections.ConfigDict) -> Callable[[pathlib.Path], Builder]:
+  """Makes builders of one category, whose files are in the folder that they are given.
 
   Args:
     config: as for `data.load`.
@@ -25,16 +21,16 @@ def builder_factory(config: ml_collections.ConfigDict) -> Callable[[], Builder]:
   Raises:
     UserError: there is no such data set or category.
   """
-  place, category = _prepared(config), config.category
+  category = config.category
   if config.name == 'textures':
     _check_category(category, textures.CATEGORIES)
-    return lambda: textures.Textures(config=category, data_dir=place)
+    return lambda place: textures.Textures(config=category, data_dir=place)
   if config.name == 'folder':
     source = folder.category_folder(config.root, category)
-    return lambda: folder.Folder(folder=source, data_dir=place / f'folder_{_slug(source)}')
+    return lambda place: folder.Folder(folder=source, data_dir=place)
   builder = _published(config)
   _check_category(category, builder.counts)
-  return lambda: builder(root=config.root, config=category, data_dir=place)
+  return lambda place: builder(root=config.root, config=category, data_dir=place)
 
 
 def names_every(config: ml_collections.ConfigDict) -> bool:
@@ -61,15 +57,11 @@ def present(config: ml_collections.ConfigDict) -> list[str]:
   elif config.root:
     found = _published(config).present(root)
   else:
-    builder = _published(config)
-    found = [
-      name
-      for name in builder.counts
-      if builder(config=name, data_dir=_prepared(config)).is_prepared()
-    ]
+    builder, place = _published(config), prepared_folder(config)
+    found = [name for name in builder.counts if entries.newest(place, f'{builder.name}/{name}')]
   if not found:
-    place = root if config.root else 'config.data.prepared'
-    raise UserError(f'{place}: holds no category of {config.name}; check config.data.root')
+    where = root if config.root else 'config.data.prepared'
+    raise UserError(f'{where}: holds no category of {config.name}; check config.data.root')
   return found
 
 
@@ -82,8 +74,13 @@ def _published(config: ml_collections.ConfigDict) -> type[PublishedBuilder]:
   return catalogue.BUILDERS[config.name]
 
 
-def _prepared(config: ml_collections.ConfigDict) -> pathlib.Path:
-  return pathlib.Path(config.prepared or _DEFAULT_PREPARED).expanduser()
+def prepared_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
+  """Returns the folder of prepared data.
+
+  Raises:
+    UserError: the config names none and the user has no home.
+  """
+  return pathlib.Path(config.prepared).expanduser() if config.prepared else files.cache_folder()
 
 
 def _check_category(category: str, known: Collection[str]) -> None:
@@ -92,9 +89,3 @@ def _check_category(category: str, known: Collection[str]) -> None:
     raise UserError(
       f'config.data.category={category!r}: no such category; choose of {", ".join(known)}{together}'
     )
-
-
-def _slug(folder: pathlib.Path) -> str:
-  """A file name for a folder that differs for every folder."""
-  digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-  return f'{re.sub(r"[^A-Za-z0-9]+", "_", folder.name)}_{digest}'

@@ -103,7 +103,6 @@ class Textures(Builder):
   def _photographs(self) -> dict[str, np.ndarray]:
     return photographs()
 
-  @functools.cached_property
   def fingerprint(self) -> str:
     """Of the photographs' pixels."""
     digest = hashlib.sha256()

@@ -206,21 +206,39 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(folder: pathlib.Path) -> IO[str]:
+  try:
+    return flocked(folder / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise UserError(
+      f'{folder} is being written by another run: wait for its end, or name another folder'
+    ) from error
+
+
+def flocked(
+  path: pathlib.Path, operation: int, *, mode: str = 'a+', needed: bool = False
+) -> IO[str]:
+  """Opens a file in a folder that is there, with a lock that lasts until the file is closed.
+
+  Args:
+    path: of the file.
+    operation: of `fcntl.flock`; waits for the lock unless LOCK_NB is set.
+    mode: 'a+', which makes it where it is missing, or 'r'.
+    needed: whether to refuse a file system that has no locks.
+
+  Raises:
+    BlockingIOError: another holds it.
+    OSError: it cannot be opened or locked.
+  """
   while True:
-    file = (folder / LOCK).open('a')
+    file: IO[str] = path.open(mode)
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      # One that let go of it in between has removed the file.
+      fcntl.flock(file, operation)
+      # One that let go of it in between may have removed the file.
       with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
           return file
-    except BlockingIOError as error:
-      file.close()
-      raise UserError(
-        f'{folder} is being written by another run: wait for its end, or name another folder'
-      ) from error
     except OSError as error:
-      if error.errno in NO_LOCKS:
+      if error.errno in NO_LOCKS and not needed:
         return file
       file.close()
       raise

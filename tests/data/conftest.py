@@ -30,6 +30,7 @@ def settings(tmp_path):
         'contamination': 0.0,
         'contamination_overlap': False,
         'held_out': 0.0,
+        'cache_gib': 1.0,
       }
     )
     config.update(changes)

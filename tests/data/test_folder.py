@@ -84,7 +84,7 @@ def test_changed_files_are_prepared_again(tmp_path, settings, make_category):
   assert data.load(config).train.names == ('train/good/001.png', 'train/good/002.png')
   Image.fromarray(new).save(root / 'test/hole/0.jpg')
   assert 'test/hole/0.jpg' in data.load(config).test.names
-  assert len(list((tmp_path / 'prepared').rglob('*train.array_record*'))) == 1
+  assert len(list((tmp_path / 'prepared').rglob('*train.array_record*'))) == 4
 
 
 def test_folders_of_the_same_name_do_not_mix(tmp_path, settings, make_category):
@@ -169,7 +169,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={str(root)!r},
   prepared={str(tmp_path / 'prepared')!r}, image_size=(12, 10), resize='bicubic', light='kept',
-  normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
+  cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 try:
   data.load(config)
 except errors.UserError as error:
@@ -189,7 +189,7 @@ assert 'tensorflow_datasets' not in sys.modules and 'jax' not in sys.modules
 import ml_collections
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={str(root)!r},
   prepared={str(tmp_path / 'prepared')!r}, image_size=(12, 10), resize='bicubic', light='kept',
-  normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
+  cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 for _ in range(2):
   assert len(data.load(config).train) == 3
 assert not {{'tensorflow', 'torch', 'cv2'}} & set(sys.modules)

@@ -1,9 +1,8 @@
 import os
 import re
+import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from patch_svdd_jax.data import layout
 from patch_svdd_jax.errors import UserError
@@ -93,26 +92,60 @@ def test_what_is_left_out_is_said(tmp_path, make_category):
   assert len(layout.scan(tmp_path).oddities) == len(odd)
 
 
-def test_fingerprint_changes_with_every_change(tmp_path, make_category):
+def fingerprint(folder):
+  return layout.fingerprint(layout.scan(folder))
+
+
+def replace(path, other):
+  """Puts another file's content in place of one, of the same size and times."""
+  size, stat = path.stat().st_size, path.stat()
+  content = other.read_bytes()
+  path.write_bytes(content[:size].ljust(size, b'\0'))
+  os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def swap(one, other):
+  between = one.with_name('between')
+  one.rename(between)
+  other.rename(one)
+  between.rename(other)
+
+
+IMAGE, OTHER = 'train/good/000.png', 'train/good/001.png'
+MASK, OTHER_MASK = (f'ground_truth/scratch/00{i}_mask.png' for i in range(2))
+CHANGES = {
+  'an image is replaced': lambda at: replace(at / IMAGE, at / OTHER),
+  'a mask is replaced': lambda at: replace(at / MASK, at / OTHER_MASK),
+  'an image grows': lambda at: (at / IMAGE).write_bytes((at / IMAGE).read_bytes() + b' '),
+  'an image is renamed': lambda at: (at / IMAGE).rename(at / 'train/good/x.png'),
+  'two images change names': lambda at: swap(at / IMAGE, at / OTHER),
+  'two masks change names': lambda at: swap(at / MASK, at / OTHER_MASK),
+  'a mask is gone': lambda at: (at / MASK).unlink(),
+  'an image is gone': lambda at: (at / IMAGE).unlink(),
+  'an image is added': lambda at: shutil.copy(at / IMAGE, at / 'test/hole/1.png'),
+  'a type is renamed': lambda at: (at / 'test/hole').rename(at / 'test/pit'),
+  'a test image is trained on': lambda at: (at / 'test/good/000.png').rename(
+    at / 'train/good/003.png'
+  ),
+  'a defect is called good': lambda at: (at / 'test/hole/000.png').rename(at / 'test/good/002.png'),
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_the_fingerprint_changes_with_every_change(tmp_path, make_category, change):
   make_category(tmp_path)
+  before = fingerprint(tmp_path)
+  assert fingerprint(tmp_path) == before
+  CHANGES[change](tmp_path)
+  assert fingerprint(tmp_path) != before
 
-  def now():
-    return layout.fingerprint(layout.scan(tmp_path))
 
-  seen = [now()]
-  assert now() == seen[0]
-  image = tmp_path / 'train/good/000.png'
-  mask = tmp_path / 'ground_truth/scratch/000_mask.png'
-  changes = [
-    lambda: os.utime(image, ns=(1, 1)),
-    lambda: os.utime(mask, ns=(1, 1)),
-    lambda: image.write_bytes(image.read_bytes() + b' ') and os.utime(image, ns=(1, 1)),
-    lambda: image.rename(image.with_name('x.png')),
-    lambda: mask.unlink(),
-    lambda: (tmp_path / 'test/hole/000.png').unlink(),
-    lambda: Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / 'test/hole/1.png'),
-  ]
-  for change in changes:
-    change()
-    seen.append(now())
-  assert len(set(seen)) == len(changes) + 1
+def test_the_fingerprint_is_of_what_is_there_not_where_or_since_when(tmp_path, make_category):
+  place = make_category(tmp_path / 'nuts')
+  before = fingerprint(place)
+  os.utime(place / IMAGE, ns=(1, 1))
+  assert fingerprint(place) == before
+  assert fingerprint(shutil.copytree(place, tmp_path / 'bolts')) == before
+  assert fingerprint(place.rename(tmp_path / 'elsewhere')) == before
+  (tmp_path / 'link').symlink_to(tmp_path / 'elsewhere')
+  assert fingerprint(tmp_path / 'link') == before

@@ -24,7 +24,7 @@ def slow(item):
 builder.file_example = slow
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={root!r},
   prepared={prepared!r}, image_size=(12, 10), resize='bicubic', light='kept',
-  normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
+  cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 print(len(data.load(config).test), flush=True)
 """
 
@@ -34,6 +34,15 @@ def start(root, place, pause):
   return subprocess.Popen(
     [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
   )
+
+
+def opened(root, place, bound=2**30):
+  """Prepares a folder, and holds what is prepared of it."""
+
+  def make(entry):
+    return folder.Folder(folder=root, data_dir=entry)
+
+  return prepared.prepare(make, place, bound)
 
 
 @pytest.mark.parametrize('sent', [signal.SIGKILL, signal.SIGINT])
@@ -81,7 +90,8 @@ def test_prepared_files_are_read_without_being_written(tmp_path, make_category, 
   data.load(config)
 
   def times():
-    return {path: path.stat().st_mtime_ns for path in (tmp_path / 'prepared').rglob('*')}
+    found = {path: path.stat().st_mtime_ns for path in (tmp_path / 'prepared').rglob('*')}
+    return {path: time for path, time in found.items() if path.name != '.lock'}
 
   before = times()
   time.sleep(0.01)
@@ -92,13 +102,14 @@ def test_prepared_files_are_read_without_being_written(tmp_path, make_category, 
 def test_tfds_reads_what_was_prepared(tmp_path, make_category):
   """The prepared files are ordinary TFDS data, without any help of this package."""
   root = make_category(tmp_path / 'nuts')
-  made = prepared.prepare(lambda: folder.Folder(folder=root, data_dir=tmp_path / 'prepared'))
-  info = tfds.builder_from_directory(made.data_dir).info
+  with opened(root, tmp_path / 'prepared') as made:
+    place = made.data_dir
+  info = tfds.builder_from_directory(place).info
   assert {name: split.num_examples for name, split in info.splits.items()} == {
     'train': 3,
     'test': 5,
   }
-  source = tfds.builder_from_directory(made.data_dir).as_data_source('test')
+  source = tfds.builder_from_directory(place).as_data_source('test')
   example = source[4]
   assert example['image'].shape == (12, 10, 3)
   assert example['mask'].shape == (12, 10, 1)
@@ -126,8 +137,8 @@ def test_examples_are_written_as_they_come(tmp_path, make_category, monkeypatch)
     return {**example, 'image': Counted(example['image'])}
 
   monkeypatch.setattr(builder, 'file_example', counting)
-  prepared.prepare(lambda: folder.Folder(folder=root, data_dir=tmp_path / 'prepared'))
-  assert most <= 2
+  with opened(root, tmp_path / 'prepared'):
+    assert most <= 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')

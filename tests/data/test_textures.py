@@ -31,6 +31,7 @@ def loaded(tmp_path_factory):
       'light': 'kept',
       'normal_images': 0,
       'held_out': 0.0,
+      'cache_gib': 1.0,
       'contamination': 0.0,
       'contamination_overlap': False,
     }
