@@ -27,6 +27,7 @@ COMMANDS = {
   'light': 'say how a detector takes other light',
   'curves': 'draw what runs learned and scored over time and FLOPs',
   'plan': 'compile programs for TPUs that are not here, and say what they take',
+  'cache': 'list or remove what was prepared of data sets',
   'import-authors': "turn the authors' trained weights into a model that eval accepts",
 }
 

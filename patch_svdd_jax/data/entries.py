@@ -17,6 +17,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from typing import IO, Any, NamedTuple
 
 from patch_svdd_jax.system import files
@@ -132,7 +133,7 @@ def list_all(folder: pathlib.Path) -> list[Entry]:
   ours = {place for place in _folders(folder) if _is_named(place)}
   earlier = {lock.parent for lock in folder.glob(f'*/*/{files.LOCK}')}
   earlier |= {info.parents[1] for info in folder.glob(f'*/*/*/{INFO}')}
-  places = ours | {place for place in earlier if place.parent not in ours}
+  places = ours | {place for place in earlier if not _is_within(place.parent, ours)}
   found = [_read(folder, place) for place in places if _is_ours(place)]
   return sorted(found, key=lambda entry: (entry.used, entry.name), reverse=True)
 
@@ -207,6 +208,10 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return []
 
 
+def _is_within(place: pathlib.Path, ours: Collection[pathlib.Path]) -> bool:
+  return place in ours or place.name.startswith(_REMOVED)
+
+
 def _is_named(place: pathlib.Path) -> bool:
   return bool(_ENDING.search(place.name))
 
@@ -220,18 +225,20 @@ def _info(place: pathlib.Path) -> pathlib.Path | None:
 
 
 def _is_ours(place: pathlib.Path) -> bool:
-  """Returns whether a folder is an entry: by its description or, unfinished, by all it holds."""
-  if info := _info(place):
-    return str(_json(info).get('moduleName', '')).startswith(f'{_PACKAGE}.')
-  if not (place / files.LOCK).is_file():
-    return False
+  """Returns whether a folder is an entry, by its description or else by all that it holds."""
+  info = _info(place)
+  if info and str(_json(info).get('moduleName', '')).startswith(f'{_PACKAGE}.'):
+    return True
   try:
-    inside = {each.name for each in place.iterdir()} - {files.LOCK}
+    inside = {each.name for each in place.iterdir()}
   except OSError:
     return False
+  begun = {name for name in inside - {files.LOCK} if not name.startswith(_REMOVED)}
+  if files.LOCK not in inside:
+    return False
   if _is_named(place):
-    return all(_start(place.name).startswith(f'{name}-') for name in inside)
-  return all(name.startswith(INCOMPLETE) for name in inside)
+    return all(place.name.startswith(f'{name}-') for name in begun)
+  return all(name.startswith(INCOMPLETE) for name in begun)
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -191,13 +191,13 @@ def encode_png(array: np.ndarray) -> bytes:
 def normalise(data: bytes, name: str) -> tuple[bytes, tuple[int, int]]:
   """An image file as plain 8-bit RGB, at its own size.
 
-  JPEG files that are just that already stay as they are, a tenth of the size of their PNG.
+  JPEG files that are that already, or grey, stay as they are, a tenth of the size of their PNG.
 
   Returns:
     (a PNG or JPEG file's content, (height, width)).
   """
   image = _open(data, name)
-  if image.format == 'JPEG' and image.mode == 'RGB' and not _is_turned(image):
+  if image.format == 'JPEG' and image.mode in ('RGB', 'L') and not _is_turned(image):
     return data, (image.height, image.width)
   array = _to_rgb(image, name)
   return encode_png(array), (array.shape[0], array.shape[1])
@@ -206,7 +206,7 @@ def normalise(data: bytes, name: str) -> tuple[bytes, tuple[int, int]]:
 def decode_normalised(data: bytes) -> np.ndarray:
   """u8[H, W, 3] of what `normalise` returned; u8[H, W] of a mask that `encode_png` wrote."""
   with Image.open(io.BytesIO(data)) as image:
-    return np.asarray(image)
+    return np.asarray(image.convert('RGB') if image.format == 'JPEG' else image)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], resample: str) -> np.ndarray:

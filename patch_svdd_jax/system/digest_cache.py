@@ -112,6 +112,17 @@ def digest_files(paths: Sequence[pathlib.Path]) -> list[str]:
   return [digest for digest in found if digest is not None]
 
 
+def forget() -> None:
+  """Removes what is remembered, as far as it can be."""
+  with contextlib.suppress(OSError, UserError):
+    _remove(files.cache_folder() / FILE)
+
+
+def _remove(path: pathlib.Path) -> None:
+  for each in (path, path.with_name(f'{path.name}-journal')):
+    each.unlink(missing_ok=True)
+
+
 def _bar(size: int) -> Bar:
   return Bar(
     total=size,
@@ -273,8 +284,7 @@ class _Memory:
     if not path:
       return
     with contextlib.suppress(OSError):
-      for each in (path, path.with_name(f'{path.name}-journal')):
-        each.unlink(missing_ok=True)
+      _remove(path)
       self._connect(path)
 
 

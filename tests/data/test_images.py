@@ -139,10 +139,19 @@ def test_exif_orientation_is_applied(orientation, turn):
   assert Image.open(io.BytesIO(data)).format == ('JPEG' if orientation == 1 else 'PNG')
 
 
-def test_normalise_changes_no_pixel():
-  jpeg = encoded(RGB, 'JPEG')
+@pytest.mark.parametrize('pixels', [RGB, GREY])
+def test_normalise_keeps_the_bytes_of_jpeg_files(pixels):
+  jpeg = encoded(pixels, 'JPEG')
   assert images.normalise(jpeg, 'x') == (jpeg, (6, 5))
-  for data in (encoded(GREY, 'JPEG'), png16(DEEP), encoded(RGB, 'BMP')):
+  found = images.decode_normalised(jpeg)
+  assert found.shape == (6, 5, 3)
+  np.testing.assert_array_equal(found, images.decode_image(jpeg, 'x'))
+
+
+def test_normalise_changes_no_pixel():
+  files = [encoded(GREY, 'PNG'), png16(DEEP), encoded(RGB, 'BMP')]
+  files.append(encoded(Image.fromarray(RGB).convert('CMYK'), 'JPEG'))
+  for data in files:
     normalised = images.normalise(data, 'x')[0]
     plain = np.asarray(Image.open(io.BytesIO(normalised)))
     np.testing.assert_array_equal(plain, images.decode_image(data, 'x'))
