@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import functools
-import json
 import os
 import pathlib
 import threading
@@ -22,6 +21,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import Bar
 
 _NOWHERE = '.nothing'  # a folder that there is not
+_ATTEMPTS = 3
 
 MakeBuilder = Callable[[pathlib.Path], Builder]  # whose files are in a folder
 
@@ -48,7 +48,7 @@ def prepare(make: MakeBuilder, folder: pathlib.Path, bound: float) -> Iterator[B
   source = make(folder / _NOWHERE)
   entry, fingerprint = _entry_of(source, folder)
   try:
-    lock, builder, written = _prepared(functools.partial(make, entry), entry, fingerprint)
+    lock, builder, written = _prepared(functools.partial(make, entry), entry, source, fingerprint)
   except (OSError, RuntimeError) as error:
     raise UserError(
       f'{entry}: cannot be written ({error}); make room there or set config.data.prepared to '
@@ -83,7 +83,7 @@ def _entry_of(source: Builder, folder: pathlib.Path) -> tuple[pathlib.Path, str 
 
 
 def _prepared(
-  make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str | None
+  make: Callable[[], Builder], entry: pathlib.Path, source: Builder, fingerprint: str | None
 ) -> tuple[IO[str], Builder, bool]:
   """Returns the shared lock of an entry, its builder, and whether it was prepared anew.
 
@@ -92,31 +92,33 @@ def _prepared(
     UserError: the source is at fault.
   """
   written = False
-  while True:
+  for _ in range(_ATTEMPTS):
     lock = entries.shared(entry)
-    try:
-      builder = _opened(make, entry)
-      if _is_current(builder, fingerprint):
-        return lock, builder, written
-    except BaseException:
-      lock.close()
-      raise
+    if builder := _current(make, fingerprint):
+      return lock, builder, written
     lock.close()
     with entries.alone(entry):
-      written = _write(make, entry, fingerprint) or written
+      if not _current(make, fingerprint):
+        _write(make, entry, fingerprint or source.fingerprint())
+        written = True
+  raise RuntimeError('it is gone or damaged as soon as it is written')
 
 
-def _is_current(builder: Builder, fingerprint: str | None) -> bool:
-  stored = builder.info.metadata.get('fingerprint')
-  return builder.is_prepared() and fingerprint in (None, stored)
+def _current(make: Callable[[], Builder], fingerprint: str | None) -> Builder | None:
+  """Returns a builder of what is prepared of a content; None where that is not all there.
+
+  TFDS reads the descriptions of what is prepared here, which may be damaged.
+  """
+  try:
+    builder = make()
+    stored = builder.info.metadata.get('fingerprint')
+    return builder if builder.is_prepared() and fingerprint in (None, stored) else None
+  except (json_format.ParseError, ValueError, LookupError, TypeError, AttributeError):
+    return None
 
 
-def _write(make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str | None) -> bool:
-  """Prepares an entry that is locked, unless another process did; returns whether it did so."""
-  builder = _opened(make, entry)
-  if _is_current(builder, fingerprint):
-    return False
-  fingerprint = fingerprint or builder.fingerprint()
+def _write(make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str) -> None:
+  """Prepares an entry that is locked, in place of what is there; where that fails, none is left."""
   for place in entry.iterdir():
     if place.is_dir():
       entries.discard(place)
@@ -126,22 +128,6 @@ def _write(make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str | 
     with contextlib.suppress(OSError):
       entries.discard(entry)
     raise
-  return True
-
-
-def _opened(make: Callable[[], Builder], entry: pathlib.Path) -> Builder:
-  """Returns a builder.
-
-  Raises:
-    UserError: a description of what is prepared is damaged; TFDS reads it here.
-  """
-  try:
-    return make()
-  except (json_format.ParseError, json.JSONDecodeError) as error:
-    raise UserError(
-      f'{entry}: a prepared data set is damaged ({error}): remove that folder, and it is prepared '
-      'anew'
-    ) from error
 
 
 def read_sizes(builder: Builder, split: str) -> np.ndarray:
