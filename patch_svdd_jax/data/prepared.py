@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from patch_svdd_jax.data import appearance, entries, images, layout
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.dataset import Split
-from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.system.batching import Bar
 
 _NOWHERE = '.nothing'  # a folder that there is not
@@ -57,8 +57,20 @@ def prepare(make: MakeBuilder, folder: pathlib.Path, bound: float) -> Iterator[B
   with lock:
     entries.touch(entry)
     if written:
-      entries.evict(folder, bound)
+      _make_room(folder, bound)
     yield builder
+
+
+def _make_room(folder: pathlib.Path, bound: float) -> None:
+  removed = [entry for entry in entries.evict(folder, bound) if entry.finished]
+  if removed:
+    logging.warning(
+      'removed what was prepared of %s and not used for longest, %d MB, to stay within '
+      'config.data.cache_gib=%g',
+      ', '.join(one_line(entry.source) for entry in removed),
+      sum(entry.size for entry in removed) / 1e6,
+      bound / 2**30,
+    )
 
 
 def _entry_of(source: Builder, folder: pathlib.Path) -> tuple[pathlib.Path, str | None]:

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 
 import numpy as np
@@ -161,6 +162,29 @@ def test_a_file_that_is_replaced_by_one_of_its_size_and_times_is_prepared(
   assert (before.test.masks != after.test.masks).any() != changed
 
 
+def pack(root, path):
+  with tarfile.open(path, 'w') as tar:
+    tar.add(root, 'all')
+
+
+def test_an_archive_that_is_replaced_by_one_of_its_size_and_time_is_prepared(
+  tmp_path, make_category, settings
+):
+  archive = tmp_path / 'all.tar'
+  found = []
+  for seed in range(2):
+    pack(make_category(tmp_path / 'all/screw', seed=seed).parent, archive)
+    with archive.open('r+b') as file:
+      file.truncate(2**20)
+    os.utime(archive, ns=(10**18, 10**18))
+    config = settings(name='mvtec', category='screw', root=str(archive))
+    found.append(data.load(config).train.images)
+  assert (found[0] != found[1]).any()
+  archive.rename(tmp_path / 'other.tar')
+  config.root = str(tmp_path / 'other.tar')
+  np.testing.assert_array_equal(data.load(config).train.images, found[1])
+
+
 def test_data_that_come_back_are_still_prepared(tmp_path, place, make_category, count):
   root = make_category(tmp_path / 'nuts')
   first = prepare(root, place)
@@ -204,13 +228,17 @@ def several(tmp_path, place, make_category, count=4):
   return made[::-1]
 
 
-def test_what_was_not_used_for_longest_goes(tmp_path, place, make_category):
+def test_what_was_not_used_for_longest_goes(tmp_path, place, make_category, caplog):
   made = several(tmp_path, place, make_category)
   sizes = [entry.size for entry in entries.list_all(place)]
   assert [entry.name for entry in entries.list_all(place)] == made
   prepare(tmp_path / '0', place)  # which is read again, and is the last to go
   latest = prepare(make_category(tmp_path / 'new', seed=9), place, bound=3.5 * max(sizes))
   assert names(place) == {latest, made[3], made[0]}
+  [line] = caplog.messages
+  assert line.startswith('removed what was prepared of ')
+  assert all(str(tmp_path / name) in line for name in '12')
+  assert line.endswith(' to stay within config.data.cache_gib=%g' % (3.5 * max(sizes) / 2**30))
   prepare(tmp_path / '0', place, bound=NONE)
   assert names(place) == {latest, made[3], made[0]}, 'what is prepared already removes nothing'
 
