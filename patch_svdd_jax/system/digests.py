@@ -23,8 +23,7 @@ def seal(folder: pathlib.Path) -> None:
   Raises:
     UserError: it cannot be written.
   """
-  digests = {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
-  files.write_json(folder / FILE, digests)
+  files.write_json(folder / FILE, _digests(folder))
 
 
 def damage(folder: pathlib.Path) -> str | None:
@@ -49,6 +48,23 @@ def damage(folder: pathlib.Path) -> str | None:
     if found != expected:
       return f'{name} has changed'
   return None
+
+
+def of_folder(folder: pathlib.Path) -> str:
+  """Returns the digest of all files below a folder, of which those that it was sealed with count.
+
+  Raises:
+    OSError: a file has gone meanwhile.
+  """
+  try:
+    digests = json.loads((folder / FILE).read_bytes())
+  except FileNotFoundError:
+    digests = _digests(folder)
+  return hashlib.blake2b(json.dumps(digests, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  return {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
