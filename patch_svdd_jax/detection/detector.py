@@ -273,7 +273,7 @@ def _read(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Saved | None
     if not fits(origin):
       return None
     arrays = ocp.StandardCheckpointHandler().restore(
-      place / 'arrays', args=ocp.args.StandardRestore()
+      place.absolute() / 'arrays', args=ocp.args.StandardRestore()
     )
     return Saved(origin, arrays, digests.of_folder(place))
 

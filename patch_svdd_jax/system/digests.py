@@ -9,9 +9,11 @@ import io
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files
 
 FILE = 'digests.json'
@@ -79,6 +81,23 @@ def _digest(path: pathlib.Path) -> str:
 def digest_file(file: io.FileIO) -> str:
   """Returns a digest of what is left to read of an open file, 32 hexadecimal digits."""
   return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
+
+
+def digest_bytes(content: bytes) -> str:
+  """Returns the digest of a file of this content, 32 hexadecimal digits."""
+  return hashlib.blake2b(content).hexdigest()[:32]
+
+
+def digest_files(paths: Sequence[pathlib.Path]) -> list[str]:
+  """Returns the digests of files' contents, 32 hexadecimal digits each.
+
+  Raises:
+    UserError: a file cannot be read; names it.
+  """
+  try:
+    return [_digest(path) for path in paths]
+  except OSError as error:
+    raise UserError(f'{error.filename}: cannot be read ({error.strerror}); check it') from error
 
 
 def digest_parts(*parts: bytes | memoryview) -> str:

@@ -23,6 +23,8 @@ LONGEST_NAME = 255
 # What a network file system may say that has no locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LOCK = '.lock'
+# The end of a file's name as long as it is being written.
+UNFINISHED = '.tmp'
 
 
 @contextlib.contextmanager
@@ -100,7 +102,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     UserError: it cannot be written; what was there before still is.
   """
-  unfinished = path.with_name(fitting(path.name, '.tmp'))
+  unfinished = path.with_name(fitting(path.name, UNFINISHED))
   with explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -253,7 +255,7 @@ def check_writable(path: pathlib.Path) -> None:
   """
   if path.is_dir():
     raise UserError(f'cannot write {path}: it is a folder')
-  unfinished = path.with_name(fitting(path.name, '.tmp'))
+  unfinished = path.with_name(fitting(path.name, UNFINISHED))
   with explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished.touch()

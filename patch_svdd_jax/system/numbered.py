@@ -51,7 +51,7 @@ def read_newest(
 
   Args:
     parent: of the numbered folders.
-    read: takes a folder whose files are those that it was sealed with.
+    read: takes the path of a folder whose files are those that it was sealed with.
     remedy: what to do about a folder that is damaged.
 
   Returns:

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import itertools
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -355,6 +356,11 @@ def test_no_detector(tmp_path):
 def test_a_detector_is_loaded_where_its_origin_fits(detector, workdir):
   assert load_where(workdir, lambda origin: origin.step == 8) is None
   assert load_where(workdir, lambda origin: origin.step == 7).origin.images == digest(TRAIN)
+
+
+def test_a_detector_is_loaded_from_a_relative_folder(workdir, monkeypatch):
+  monkeypatch.chdir(workdir.parent)
+  assert Detector.load(pathlib.Path(workdir.name)).origin.step == 7
 
 
 def test_a_loaded_detector_is_known_by_its_contents(detector, workdir, tmp_path):
