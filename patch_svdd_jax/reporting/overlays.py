@@ -9,7 +9,6 @@ import hashlib
 import math
 import os
 import pathlib
-import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -237,22 +236,18 @@ def picture_paths(names: Iterable[str]) -> dict[str, pathlib.PurePosixPath]:
   path of a folder, a digest of the image's name is part of it.
   """
   own = {name: _own_path(name) for name in names}
-  taken = collections.Counter(map(_as_ignoring_case, own.values()))
-  folders = {_as_ignoring_case(each) for path in set(own.values()) for each in path.parents}
+  taken = collections.Counter(map(files.ignoring_case, own.values()))
+  folders = {files.ignoring_case(each) for path in set(own.values()) for each in path.parents}
   return {
     name: _marked_path(name) if taken[key] > 1 or key in folders else path
     for name, path in own.items()
-    for key in [_as_ignoring_case(path)]
+    for key in [files.ignoring_case(path)]
   }
 
 
 def possible_paths(name: str) -> tuple[pathlib.PurePosixPath, ...]:
   """Returns where the picture of an image may lie, whichever others there are."""
   return _own_path(name), _marked_path(name)
-
-
-def _as_ignoring_case(path: pathlib.PurePosixPath) -> str:
-  return unicodedata.normalize('NFC', unicodedata.normalize('NFC', str(path)).casefold())
 
 
 def _own_path(name: str) -> pathlib.PurePosixPath:

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -157,6 +158,11 @@ def fitting(name: str, ending: str) -> str:
   ending = f'~{hashlib.sha256(encoded).hexdigest()[:16]}{ending}'
   # Cut between characters, not within one.
   return encoded[: LONGEST_NAME - len(ending)].decode(errors='ignore') + ending
+
+
+def ignoring_case(path: pathlib.PurePath) -> str:
+  """Returns what a path has in common with those that are the same file where case is ignored."""
+  return unicodedata.normalize('NFC', unicodedata.normalize('NFC', str(path)).casefold())
 
 
 def write(path: pathlib.Path, contents: bytes) -> None:
