@@ -1,13 +1,14 @@
 """Says of images whether they are anomalous, where, and how sure that is.
 
-Images are files and folders, which are searched to any depth. The output folder gets results.jsonl
-and results.csv (score, p-value, verdict, boxes and areas of anomalous regions in pixels of the
-file, warnings), masks/ and overlays/ (of images with an alarm, or of all) and report.html.
+Images are files and folders, which are searched to any depth, through links too; what is passed
+over is said. The output folder gets results.jsonl and results.csv (score, p-value, verdict, boxes
+and areas of anomalous regions in pixels of the file, warnings), masks/ and overlays/ (of images
+with an alarm, or of all) and report.html, in place of those of an earlier run.
 
 A score raises an alarm where at most the false-alarm rate of normal images score as high. Images
 are read while others are scored, and no more than a few batches are in memory. A file that cannot
 be read is listed, and the exit status is then 1. The same command goes on with a run that was
-stopped.
+stopped, unless images, model or rates are others: then it says so, and --restart begins afresh.
 
   patch-svdd predict --model runs/parts --output found new_parts/
   patch-svdd predict --model runs/parts --output found --false-alarm-rate 0.05 part.png
