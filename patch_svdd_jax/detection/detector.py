@@ -265,11 +265,18 @@ def load_where(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Detecto
   return saved.placed() if saved else None
 
 
+def saved_origin(workdir: pathlib.Path) -> Origin | None:
+  """Returns what the detector saved in `workdir` was made from; None where there is none.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  return numbered.read_newest(workdir / FOLDER, _origin, _remedy(workdir))
+
+
 def _read(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Saved | None:
   def read(place: pathlib.Path) -> Saved | None:
-    about = ocp.JsonCheckpointHandler().restore(place / 'about')
-    config = configuration.from_json(json.dumps(about['config']), str(place))
-    origin = Origin(**about | {'config': config})
+    origin = _origin(place)
     if not fits(origin):
       return None
     arrays = ocp.StandardCheckpointHandler().restore(
@@ -277,8 +284,17 @@ def _read(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Saved | None
     )
     return Saved(origin, arrays, digests.of_folder(place))
 
-  remedy = f'remove {workdir / FOLDER}, and `patch-svdd build-bank` makes it anew'
-  return numbered.read_newest(workdir / FOLDER, read, remedy)
+  return numbered.read_newest(workdir / FOLDER, read, _remedy(workdir))
+
+
+def _origin(place: pathlib.Path) -> Origin:
+  about = ocp.JsonCheckpointHandler().restore(place / 'about')
+  config = configuration.from_json(json.dumps(about['config']), str(place))
+  return Origin(**about | {'config': config})
+
+
+def _remedy(workdir: pathlib.Path) -> str:
+  return f'remove {workdir / FOLDER}, and `patch-svdd build-bank` makes it anew'
 
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:

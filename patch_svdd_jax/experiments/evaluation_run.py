@@ -12,7 +12,7 @@ import numpy as np
 from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import duplicates, image_size
 from patch_svdd_jax.detection import distribution_shift, inspection
-from patch_svdd_jax.detection.detector import Detector, Origin, load_where
+from patch_svdd_jax.detection.detector import Detector, Origin, load_where, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate

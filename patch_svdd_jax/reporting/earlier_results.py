@@ -24,7 +24,7 @@ from patch_svdd_jax.reporting.prediction_lines import (
 )
 from patch_svdd_jax.reporting.prediction_overlays import PLACES
 from patch_svdd_jax.system import files
-from patch_svdd_jax.system.digests import digest_files
+from patch_svdd_jax.system.digest_cache import digest_files
 
 BEGUN = 'begun'
 ADVICE = '--restart begins afresh, or give another --output'

@@ -9,11 +9,9 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files
 
 FILE = 'digests.json'
@@ -86,18 +84,6 @@ def digest_file(file: io.FileIO) -> str:
 def digest_bytes(content: bytes) -> str:
   """Returns the digest of a file of this content, 32 hexadecimal digits."""
   return hashlib.blake2b(content).hexdigest()[:32]
-
-
-def digest_files(paths: Sequence[pathlib.Path]) -> list[str]:
-  """Returns the digests of files' contents, 32 hexadecimal digits each.
-
-  Raises:
-    UserError: a file cannot be read; names it.
-  """
-  try:
-    return [_digest(path) for path in paths]
-  except OSError as error:
-    raise UserError(f'{error.filename}: cannot be read ({error.strerror}); check it') from error
 
 
 def digest_parts(*parts: bytes | memoryview) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import arrays, file_search, image_stream, images
-from patch_svdd_jax.system.digests import digest_files
+from patch_svdd_jax.system.digest_cache import digest_files
 
 
 def settings():

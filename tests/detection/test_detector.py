@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.detection.detector import Detector, load_identified, load_where
+from patch_svdd_jax.detection.detector import Detector, load_identified, load_where, saved_origin
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.models.architecture import strides_of
@@ -322,6 +322,7 @@ def test_a_newer_detector_replaces_the_older(detector, tmp_path):
   for step in (9, 9, 8):  # also one of the same step and one of an earlier one
     remade(detector, step=step).save(tmp_path)
     assert Detector.load(tmp_path).origin.step == step
+    assert saved_origin(tmp_path).step == step
   assert sum(folder.is_dir() for folder in (tmp_path / 'model').iterdir()) == 1
 
 
@@ -341,13 +342,23 @@ def test_a_full_disk_leaves_the_old_detector(detector, scores, tmp_path, monkeyp
   old = Detector.load(tmp_path)
   assert old.origin.step == 7
   assert_scores_equal(old.score(TEST), scores, rtol=1e-6)
+  wait_for_threads(tmp_path / 'model')
   newer.save(tmp_path)
   assert Detector.load(tmp_path).origin.step == step
+
+
+def wait_for_threads(folder):
+  """Waits until those of orbax have left a save that failed: they would write into the next one."""
+  before = None
+  while (now := sorted(folder.rglob('*'))) != before:
+    before = now
+    time.sleep(0.2)
 
 
 def test_no_detector(tmp_path):
   missing = tmp_path / 'missing'
   assert load_where(missing, lambda _: True) is None
+  assert saved_origin(missing) is None
   with pytest.raises(UserError, match=r'no fitted detector in .*missing/model: train first'):
     Detector.load(missing)
   assert not missing.exists()

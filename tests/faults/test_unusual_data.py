@@ -14,7 +14,7 @@ from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.data import file_search, image_stream, layout
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import digests
+from patch_svdd_jax.system import digest_cache
 from tests.faults import programs
 
 
@@ -217,7 +217,7 @@ def test_a_hundred_thousand_files(tmp_path, monkeypatch):
   arguments = programs.predict(tmp_path / 'run', output, images)
   assert main(arguments) == 130
   with (output / 'results.jsonl.partial').open('a') as file:
-    contents = digests.digest_files([source.path for source in sources])
+    contents = digest_cache.digest_files([source.path for source in sources])
     for index in range(count - left):
       line = record | {'image': f'{index}.png', 'digest': contents[index]}
       file.write(json.dumps(line) + '\n')
