@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
       print(f'warning: {other_shapes}', file=sys.stderr)
       warnings.append(other_shapes)
     page = predicted.make(
-      results.read,
+      results.read(),
       highest,
       detector.config,
       title=title(options.images),

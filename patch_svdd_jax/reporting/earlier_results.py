@@ -113,13 +113,16 @@ def _begun(line: bytes) -> list[str] | None:
 
 def _check_pictures(folder: pathlib.Path, names: set[str]) -> None:
   """Refuses pictures that no image of these names has."""
+  there = list(_pictures(folder))
+  if not there:
+    return
   ours = {
     path.with_name(files.fitting(path.name, ending)) if ending else path
     for name in names
     for path in overlays.possible_paths(name)
     for ending in ('', files.UNFINISHED)
   }
-  for place, path in _pictures(folder):
+  for place, path in there:
     if pathlib.PurePosixPath(path.relative_to(place).as_posix()) not in ours:
       raise UserError(_someone_elses(path))
 

@@ -195,6 +195,12 @@ def add(run):
     run.put(name, 'defect')
 
 
+def collide(run):
+  """Images whose pictures would be those of others, if the case of letters did not count."""
+  for name in ('A.png', 'C/d.png', 'b.jpg.png'):
+    run.put(name, 'defect')
+
+
 def change_the_rest(run):
   """Only files that have no line yet."""
   run.put('e.png', 'image')
@@ -217,7 +223,7 @@ OTHER = {
   another_folder: r'1 removed \(a.png\)',
   swap: r'1 replaced \(a.png\)',
 }
-CHANGES = (*OTHER, add, change_the_rest, repair, nothing)
+CHANGES = (*OTHER, add, collide, change_the_rest, repair, nothing)
 
 
 def prepare(run):

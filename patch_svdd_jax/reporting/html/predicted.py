@@ -6,7 +6,7 @@ However many images there are, memory holds the pictures of those that are shown
 import array
 import functools
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import ml_collections
 import numpy as np
@@ -55,7 +55,7 @@ def shown(lines: Iterable[Line], most: int = gallery.MOST_ITEMS) -> list[Predict
 
 
 def make(
-  lines: Callable[[], Iterable[Line]],
+  lines: Iterable[Line],
   highest: HighestScores,
   config: ml_collections.ConfigDict,
   *,
@@ -68,7 +68,7 @@ def make(
   """Returns the page of `most` images at most, those of the highest scores.
 
   Args:
-    lines: gives those of all images.
+    lines: of all images.
     highest: pictures of what is shown; an image that cannot be read any more has none.
     config: the detector's whole config.
     title: of the page.
@@ -78,19 +78,24 @@ def make(
     most: images.
   """
   scores, failures = array.array('d'), 0
-  for line in lines():
-    if isinstance(line, Failure):
-      failures += 1
-    else:
-      scores.append(line.score)
+
+  def noted() -> Iterator[Line]:
+    nonlocal failures
+    for line in lines:
+      if isinstance(line, Failure):
+        failures += 1
+      else:
+        scores.append(line.score)
+      yield line
+
+  found = shown(noted(), most)
   if failures:
     files = 'file' if failures == 1 else 'files'
     warnings = [*warnings, f'{failures:,} {files} could not be read: results.csv says why']
   return Page(
     title=title,
     items=[
-      Item(**vars(found), views=functools.partial(views_of, highest, found.name))
-      for found in shown(lines(), most)
+      Item(**vars(each), views=functools.partial(views_of, highest, each.name)) for each in found
     ],
     scores={UNKNOWN: np.array(scores)} if scores else {},
     map_name=map_name,

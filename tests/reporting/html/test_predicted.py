@@ -23,7 +23,7 @@ def line(name, score):
 def make(lines, highest, **options):
   config = default.get_config()
   return predicted.make(
-    lambda: iter(lines),
+    lines,
     highest,
     config,
     title='parts',
