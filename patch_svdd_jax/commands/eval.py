@@ -162,6 +162,11 @@ def evaluate(
     console.print_warnings(
       [f'the memory bank is of other images than the encoder has learned from ({changed})']
     )
+  maps_folder = options.mvtec_maps
+  if maps_folder and not dataset.categories:
+    maps_folder /= dataset.name.rpartition('/')[-1]
+  if maps_folder:
+    mvtec_maps.check(maps_folder, dataset.test.names)
   measured = evaluate_run(
     config,
     workdir,
@@ -192,13 +197,10 @@ def evaluate(
   print_timing(evaluation.timing)
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
   print(f'written: {workdir / "eval"}: {files}')
-  if options.mvtec_maps and distributed.is_first():
-    folder = options.mvtec_maps
-    if not dataset.categories:
-      folder /= dataset.name.rpartition('/')[-1]
+  if maps_folder and distributed.is_first():
     maps = evaluation.scores.maps[evaluation.main_map]
-    mvtec_maps.write(folder, dataset.test.names, maps, dataset.test.sizes)
-    print(f'written: {folder}')
+    mvtec_maps.write(maps_folder, dataset.test.names, maps, dataset.test.sizes)
+    print(f'written: {maps_folder}')
   return measured
 
 

@@ -1,13 +1,14 @@
 """Says of images whether they are anomalous, where, and how sure that is.
 
-Images are files and folders, which are searched to any depth. The output folder gets results.jsonl
-and results.csv (score, p-value, verdict, boxes and areas of anomalous regions in pixels of the
-file, warnings), masks/ and overlays/ (of images with an alarm, or of all) and report.html.
+Images are files and folders, which are searched to any depth, through links too; what is passed
+over is said. The output folder gets results.jsonl and results.csv (score, p-value, verdict, boxes
+and areas of anomalous regions in pixels of the file, warnings), masks/ and overlays/ (of images
+with an alarm, or of all) and report.html, in place of those of an earlier run.
 
 A score raises an alarm where at most the false-alarm rate of normal images score as high. Images
 are read while others are scored, and no more than a few batches are in memory. A file that cannot
 be read is listed, and the exit status is then 1. The same command goes on with a run that was
-stopped.
+stopped, unless images, model or rates are others: then it says so, and --restart begins afresh.
 
   patch-svdd predict --model runs/parts --output found new_parts/
   patch-svdd predict --model runs/parts --output found --false-alarm-rate 0.05 part.png
@@ -15,27 +16,32 @@ stopped.
 
 import argparse
 import concurrent.futures
+import dataclasses
+import itertools
 import operator
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from patch_svdd_jax import __version__
 from patch_svdd_jax.commands import console
-from patch_svdd_jax.data import Split, image_size, image_stream
+from patch_svdd_jax.data import Split, file_search, image_size, image_stream
 from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.detection import distribution_shift, inspection
-from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection.detector import Detector, load_identified
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.detection.prediction import Prediction
+from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.reporting import html, prediction_overlays
 from patch_svdd_jax.reporting.html import predicted
+from patch_svdd_jax.reporting.prediction_lines import PAGE, Failure, Line
 from patch_svdd_jax.reporting.prediction_overlays import Which
-from patch_svdd_jax.reporting.predictions import Failure, Line, Predictions
+from patch_svdd_jax.reporting.predictions import Predictions
 
 # What one run at a time may write to.
 output_folder = operator.attrgetter('output')
@@ -52,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices=('alarms', 'all', 'none'),
     default='alarms',
     help='of which images masks and overlays are written (default alarms)',
+  )
+  parser.add_argument(
+    '--restart',
+    action='store_true',
+    help='begin afresh, whatever a run that was stopped has left',
   )
 
 
@@ -79,24 +90,33 @@ class Tally:
 
 def run(options: argparse.Namespace) -> int:
   """Predicts, writes, sums up."""
-  sources = image_stream.find(options.images)
-  detector = Detector.load(options.model)
+  sources, passed_over = file_search.find(options.images)
+  check_apart(sources, options.output)
+  detector, digest = load_identified(options.model)
   limit = inspection.limits(detector, options.false_alarm_rate, options.pixel_false_alarm_rate)
   for text in limit.warnings:
     print(f'warning: {text}', file=sys.stderr)
+  if passed_over:
+    print(one_line(passed_over), file=sys.stderr)
   made_with = {
-    'model': detector.origin.images,
-    'step': detector.origin.step,
-    'threshold': limit.image.value,
-    'pixel_threshold': limit.pixel.value,
-    'pictures': options.pictures,
+    'version': __version__,
+    'model': digest,
+    'false-alarm rate': options.false_alarm_rate,
+    'pixel false-alarm rate': options.pixel_false_alarm_rate,
   }
   tally = Tally()
   colours = prediction_overlays.colour_limits(inspection.calibrated(detector), limit.pixel.value)
   highest = predicted.HighestScores(colours)
-  with Predictions(options.output, made_with) as results:
+  with Predictions(
+    options.output, made_with, sources, options.pictures, restart=options.restart
+  ) as results:
+    resumed = bool(results.names)
     texts = predict(detector, limit, sources, results, options.pictures, highest, tally)
+    if resumed:
+      texts = differences(detector, results)
+      redraw(detector, limit, sources, results, highest)
     warnings = [*limit.warnings, *([distribution_shift.warn(texts)] if texts else [])]
+    warnings += [passed_over] if passed_over else []
     other_shapes = stretched(detector, results)
     if other_shapes:
       print(f'warning: {other_shapes}', file=sys.stderr)
@@ -104,20 +124,31 @@ def run(options: argparse.Namespace) -> int:
     page = predicted.make(
       results.read(),
       highest,
-      sources,
       detector.config,
       title=title(options.images),
       map_name=detector.main_map,
       threshold=limit.image,
       warnings=warnings,
     )
-    html.write(options.output / 'report.html', page)
+    html.write(options.output / PAGE, page)
     results.finish()
   print(f'{tally.images} images: {tally.alarms} alarms, {tally.failures} could not be read')
   if tally.scored:
     print(tally.speed())
   print(f'written: {options.output}: report.html, results.jsonl, results.csv')
   return 1 if tally.failures else 0
+
+
+def check_apart(sources: Sequence[file_search.Source], output: pathlib.Path) -> None:
+  """Refuses images among the pictures that a run may remove.
+
+  Raises:
+    UserError: names one.
+  """
+  places = {(output / name).resolve() for name in prediction_overlays.PLACES}
+  for folder in {source.path.parent for source in sources}:
+    if not places.isdisjoint((folder / 'any').resolve().parents):
+      raise UserError(f'{folder} has the pictures of {output}: give another --output')
 
 
 def stretched(detector: Detector, results: Predictions) -> str | None:
@@ -139,7 +170,7 @@ def title(places: Sequence[pathlib.Path]) -> str:
 def predict(
   detector: Detector,
   limit: Limits,
-  sources: Sequence[image_stream.Source],
+  sources: Sequence[file_search.Source],
   results: Predictions,
   pictures: Which,
   highest: predicted.HighestScores,
@@ -150,23 +181,22 @@ def predict(
   Returns:
     How images differed last, as a batch, from the normal ones; nothing where they did not.
   """
-  latest, done = distribution_shift.Window(inspection.calibrated(detector).statistics), set()
+  latest = distribution_shift.Window(inspection.calibrated(detector).statistics)
   texts: list[str] = []
   for line in results.read():
-    done.add(line.name)
     tally.add(line)
-  left = [source for source in sources if source.name not in done]
+  left = [source for source in sources if source.name not in results.names]
   drawn: concurrent.futures.Future[None] | None = None
   with (
     concurrent.futures.ThreadPoolExecutor(1) as painter,
-    tqdm(total=len(sources), initial=len(done), desc='Predicting', unit='image') as bar,
+    tqdm(total=len(sources), initial=len(results.names), desc='Predicting', unit='image') as bar,
   ):
 
-    def finish(lines: list[Line]) -> None:
+    def finish(lines: list[Line], statistics: Mapping[str, Mapping[str, float]]) -> None:
       # A line says that its pictures are there, too.
       if drawn:
         drawn.result()
-      results.add(lines)
+      results.add(lines, statistics)
       for line in lines:
         tally.add(line)
       bar.update(len(lines))
@@ -174,36 +204,85 @@ def predict(
 
     def draw(split: Split, found: Inspection) -> None:
       prediction_overlays.write(
-        results.folder, split, found, limit.pixel.value, highest.limits, pictures
+        results.folder, results.paths, split, found, limit.pixel.value, highest.limits, pictures
       )
       highest.take(split, found)
 
     lines: list[Line] = []
+    statistics: dict[str, dict[str, float]] = {}
     for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
       found = inspect(detector, batch.split, limit, tally) if batch.split else None
-      finish(lines)
-      lines, drawn = batch_lines(batch, found), None
+      finish(lines, statistics)
+      lines, statistics, drawn = batch_lines(batch, found), {}, None
       if batch.split and found:
+        statistics = of_each(found.statistics, batch.split.names)
         texts = watch(latest, found) or texts
         drawn = painter.submit(draw, batch.split, found)
-    finish(lines)
+    finish(lines, statistics)
   return texts
 
 
 def watch(latest: distribution_shift.Window, found: Inspection) -> list[str]:
-  """What is new of how the latest images differ from the normal ones, which it says."""
+  """Returns what is new of how the latest images differ from the normal ones, which it says."""
+  texts = news(latest, found.statistics)
+  if texts:
+    tqdm.write(f'warning: {distribution_shift.warn(texts)}', file=sys.stderr)
+  return texts
+
+
+def news(latest: distribution_shift.Window, statistics: distribution_shift.Statistics) -> list[str]:
+  """Returns what is new of how the latest images differ, with these."""
   before = latest.texts
-  if not latest.take(found.statistics) or not latest.texts or before:
-    return []
-  tqdm.write(f'warning: {distribution_shift.warn(latest.texts)}', file=sys.stderr)
-  return latest.texts
+  return latest.texts if latest.take(statistics) and not before else []
+
+
+def of_each(
+  statistics: distribution_shift.Statistics, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+  """Returns the statistics f[N] of each of N images, by the image's name."""
+  return {
+    name: {key: float(values[index]) for key, values in statistics.items()}
+    for index, name in enumerate(names)
+  }
+
+
+def differences(detector: Detector, results: Predictions) -> list[str]:
+  """Returns what `predict` does, of all images, as if the run had never been stopped."""
+  latest = distribution_shift.Window(inspection.calibrated(detector).statistics)
+  texts: list[str] = []
+  lines = results.statistics()
+  while batch := list(itertools.islice(lines, batch_size(detector))):
+    readable = [each for each in batch if each]
+    if readable:
+      found = {key: np.array([each[key] for each in readable], np.float32) for key in readable[0]}
+      texts = news(latest, found) or texts
+  return texts
+
+
+def redraw(
+  detector: Detector,
+  limit: Limits,
+  sources: Sequence[file_search.Source],
+  results: Predictions,
+  highest: predicted.HighestScores,
+) -> None:
+  """Makes the pictures that the page shows of images that were scored before a stop."""
+  missing = {line.name for line in predicted.shown(results.read())} - highest.views.keys()
+  left = [source for source in sources if source.name in missing]
+  for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
+    if batch.split:
+      found = inspection.inspect_padded(detector, batch.split, limit, batch_size(detector))
+      highest.take(batch.split, found)
 
 
 def batch_lines(batch: image_stream.Batch, found: Inspection | None) -> list[Line]:
   """Returns the lines of a batch, in the order of the files."""
   lines: list[Line] = [Failure(source.name, why) for source, why in batch.failures]
   if batch.split and found:
-    lines += found.of_each(batch.split)
+    lines += [
+      dataclasses.replace(each, digest=digest)
+      for each, digest in zip(found.of_each(batch.split), batch.split.digests, strict=True)
+    ]
   return sorted(lines, key=lambda line: natural_key(line.name))
 
 

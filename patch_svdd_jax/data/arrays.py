@@ -29,7 +29,10 @@ def to_rgb(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def resized(
-  given: Iterable[np.ndarray], config: ml_collections.ConfigDict, names: Sequence[str]
+  given: Iterable[np.ndarray],
+  config: ml_collections.ConfigDict,
+  names: Sequence[str],
+  digests: Sequence[str] | None = None,
 ) -> Split:
   """Images of any size as a split of which nothing is known, in the light they were taken in.
 
@@ -37,6 +40,7 @@ def resized(
     given: u8[h, w, 3], or u8[h, w] in grey, each.
     config: `config.data`, whose image_size and resize count.
     names: of the images, for errors and reports.
+    digests: of their files; None where there are none, and the arrays have their own.
 
   Raises:
     UserError: one is no such array; names it.
@@ -50,7 +54,8 @@ def resized(
   for index, (image, name) in enumerate(zip(given, names, strict=True)):
     rgb = to_rgb(image, name)
     sizes[index] = rgb.shape[:2]
-    contents.append(digest_parts(str(rgb.shape).encode(), rgb.tobytes()))
+    if digests is None:
+      contents.append(digest_parts(str(rgb.shape).encode(), rgb.tobytes()))
     pixels[index] = images.resize_image(rgb, size, config.resize)
     looks[index] = appearance.image_statistics(pixels[index])
   return Split(
@@ -62,7 +67,7 @@ def resized(
     names=tuple(names),
     sizes=sizes,
     appearance=looks,
-    digests=tuple(contents),
+    digests=tuple(contents if digests is None else digests),
   )
 
 

@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import itertools
-import os
+import logging
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,18 +13,16 @@ import ml_collections
 from patch_svdd_jax import data
 from patch_svdd_jax.data import arrays, images
 from patch_svdd_jax.data.dataset import Split, concatenate
-from patch_svdd_jax.data.layout import natural_key
+from patch_svdd_jax.data.file_search import Source
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system.digests import digest_bytes
+from patch_svdd_jax.system.shares import Shares
 
 # Batches that are decoded, or being decoded, before they are asked for.
 AHEAD = 2
-
-
-class Source(NamedTuple):
-  """An image file: its path, and its name, the path below the folder that all have in common."""
-
-  name: str
-  path: pathlib.Path
+# Of all files that are being decoded: a pixel takes some 10 bytes meanwhile. A file that has more
+# is decoded alone.
+PIXELS, BYTES = 10**8, 2**28
 
 
 class Batch(NamedTuple):
@@ -39,78 +37,70 @@ class Batch(NamedTuple):
   failures: list[tuple[Source, str]]
 
 
-def find(places: Sequence[pathlib.Path]) -> list[Source]:
-  """The images that files and folders name, in natural order, each once.
+class Room:
+  """The memory that decoding may take, shared by the threads that do it."""
 
-  Folders are searched to any depth, for files of the suffixes of images; hidden ones and linked
-  folders, which may lead in a circle, are passed over. A file that is named itself is an image.
-
-  Raises:
-    UserError: a place is not there, or no image is.
-  """
-  found: dict[pathlib.Path, None] = {}
-  for place in places:
-    if place.is_dir():
-      found.update(dict.fromkeys(_below(place)))
-    elif place.exists():
-      found[place.absolute()] = None
-    else:
-      raise UserError(f'{place}: no such file or folder')
-  if not found:
-    raise UserError(
-      f'{", ".join(map(str, places))}: no images there ({", ".join(images.SUFFIXES)})'
-    )
-  root = os.path.commonpath([path.parent for path in found])
-  sources = [Source(path.relative_to(root).as_posix(), path) for path in found]
-  return sorted(sources, key=lambda source: natural_key(source.name))
+  def __init__(self) -> None:
+    self.pixels, self.bytes = Shares(PIXELS), Shares(BYTES)
 
 
-def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  def refuse(error: OSError) -> None:
-    raise UserError(f'{error.filename}: cannot be read ({error.strerror}); check it') from error
-
-  for place, folders, files in os.walk(folder.absolute(), onerror=refuse):
-    folders[:] = [name for name in folders if not name.startswith('.')]
-    for name in files:
-      if not name.startswith('.') and pathlib.Path(name).suffix.lower() in images.SUFFIXES:
-        yield pathlib.Path(place, name)
-
-
-def read(source: Source, config: ml_collections.ConfigDict) -> Split:
-  """One image, resized and lit as `config` (config.data) says.
+def read(source: Source, config: ml_collections.ConfigDict, room: Room | None = None) -> Split:
+  """Returns one image, resized and lit as `config` (config.data) says, once there is room for it.
 
   Raises:
     UserError: the file is at fault; names it.
   """
-  image = images.decode_image(images.read_bytes(source.path), str(source.path))
-  return data.light(arrays.resized([image], config, [source.name]), config)
+  name, room = str(source.path), room or Room()
+  # Always in this order, so that no two wait for each other.
+  with room.bytes.take(_size(source.path)):
+    content = images.read_bytes(source.path)
+    width, height = images.stored_size(content, name)
+    with room.pixels.take(width * height):
+      image = images.decode_image(content, name)
+      split = arrays.resized([image], config, [source.name], [digest_bytes(content)])
+  return data.light(split, config)
+
+
+def _size(path: pathlib.Path) -> int:
+  try:
+    return path.stat().st_size
+  except OSError:
+    return 0  # its reader says what is wrong
+
+
+def attempt(
+  source: Source, config: ml_collections.ConfigDict, room: Room | None = None
+) -> Split | str:
+  """Returns one image as `read` does, or why there is none: a file's fault ends with that file."""
+  try:
+    return read(source, config, room)
+  except UserError as error:
+    return str(error)
+  except Exception as error:  # a decoder met what it does not expect, or had too little memory
+    logging.getLogger(__name__).debug('%s', source.path, exc_info=True)
+    return (
+      f'{source.path}: cannot be decoded ({type(error).__name__}: {error}); replace or remove it'
+    )
 
 
 def batches(
   sources: Sequence[Source], size: int, config: ml_collections.ConfigDict
 ) -> Iterator[Batch]:
-  """The images in their order, `size` files at a time, decoded by threads ahead of time.
+  """Yields the images in their order, `size` files at a time, decoded by threads ahead of time.
 
   Args:
-    sources: of `find`.
+    sources: of `file_search.find`.
     size: files a batch.
     config: `config.data`.
   """
-
-  def attempt(source: Source) -> Split | str:
-    try:
-      return read(source, config)
-    except UserError as error:
-      return str(error)
-
-  remaining = iter(sources)
+  remaining, room = iter(sources), Room()
   with concurrent.futures.ThreadPoolExecutor() as pool:
     waiting: collections.deque[tuple[Source, concurrent.futures.Future[Split | str]]]
     waiting = collections.deque()
 
     def fill() -> None:
       for source in itertools.islice(remaining, (1 + AHEAD) * size - len(waiting)):
-        waiting.append((source, pool.submit(attempt, source)))
+        waiting.append((source, pool.submit(attempt, source, config, room)))
 
     try:
       fill()

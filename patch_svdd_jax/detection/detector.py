@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ from patch_svdd_jax.models import architecture, embedding, features, mean_image
 from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import memory_bank, nearest
-from patch_svdd_jax.system import digests, distributed, files
+from patch_svdd_jax.system import digests, distributed, files, numbered
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.digests import digest
 from patch_svdd_jax.system.sharding import local_mesh, replicate
@@ -201,25 +201,18 @@ class Detector:
       models.save(number, args=items, force=True)
       if distributed.is_first():
         digests.seal(workdir / FOLDER / str(number))
+        numbered.remove_older(workdir / FOLDER)
 
   @classmethod
   def load(cls, workdir: pathlib.Path) -> 'Detector':
     """Loads the detector of a workdir onto the local devices, however many there are.
 
+    While another process saves one in its place, it is the whole old or the whole new one.
+
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it is damaged.
     """
-    origin = saved_origin(workdir)
-    if origin is None:
-      raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
-    arrays = restore(workdir, arrays=ocp.args.StandardRestore())
-    banks = {
-      k: bank_building.place(arrays['banks'][scale_name(k)]) for k in origin.config.encoder.scales
-    }
-    params, mean = replicate((arrays['params'], arrays['mean']))
-    saved = arrays.get('calibration')
-    calibrated = Calibration(**saved) if saved else None
-    return cls(origin, params, mean, banks, calibrated, arrays.get('dropped'))
+    return load_identified(workdir)[0]
 
 
 @jax.jit
@@ -228,34 +221,83 @@ def mean_norm(grid: jax.Array) -> jax.Array:
   return jnp.sqrt(jnp.sum(grid**2, axis=-1)).mean(axis=(2, 3))
 
 
-def saved_origin(workdir: pathlib.Path) -> Origin | None:
-  """What the detector saved in `workdir` was made from; None where there is none."""
-  # Looked up by hand: orbax would make the folder. Unfinished saves have longer names.
-  if not any(folder.name.isdigit() for folder in (workdir / FOLDER).glob('*')):
-    return None
-  about = restore(workdir, about=ocp.args.JsonRestore())
-  config = configuration.from_json(json.dumps(about.pop('config')), str(workdir / FOLDER))
-  return Origin(config, **about)
+class Saved(NamedTuple):
+  """A saved detector, read from one numbered folder.
+
+  Attributes:
+    origin: what it was made from.
+    arrays: its numbers, as `Detector.save` named them.
+    digest: of the contents of the folder.
+  """
+
+  origin: Origin
+  arrays: Mapping[str, Any]
+  digest: str
+
+  def placed(self) -> Detector:
+    """Returns the detector on the local devices."""
+    arrays = self.arrays
+    banks = {
+      k: bank_building.place(arrays['banks'][scale_name(k)])
+      for k in self.origin.config.encoder.scales
+    }
+    params, mean = replicate((arrays['params'], arrays['mean']))
+    saved = arrays.get('calibration')
+    calibrated = Calibration(**saved) if saved else None
+    return Detector(self.origin, params, mean, banks, calibrated, arrays.get('dropped'))
 
 
-def restore(workdir: pathlib.Path, **item: Any) -> Any:
-  """One item of the saved detector.
+def load_identified(workdir: pathlib.Path) -> tuple[Detector, str]:
+  """Loads as `Detector.load`; returns the digest of what was read besides."""
+  saved = _read(workdir, lambda _: True)
+  if saved is None:
+    raise UserError(f'no fitted detector in {workdir / FOLDER}: train first, or check --workdir')
+  return saved.placed(), saved.digest
+
+
+def load_where(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Detector | None:
+  """Loads as `Detector.load` a detector whose origin fits; None where there is no such one.
 
   Raises:
     UserError: it is damaged.
   """
-  (name,) = item
-  with manager(workdir) as models:
-    place = workdir / FOLDER / str(models.latest_step())
-    if found := digests.damage(place):
-      raise UserError(
-        f'{place} is damaged ({found}): remove {workdir / FOLDER}, and `patch-svdd build-bank` '
-        'makes it anew'
-      )
-    return models.restore(models.latest_step(), args=ocp.args.Composite(**item))[name]
+  saved = _read(workdir, fits)
+  return saved.placed() if saved else None
+
+
+def saved_origin(workdir: pathlib.Path) -> Origin | None:
+  """Returns what the detector saved in `workdir` was made from; None where there is none.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  return numbered.read_newest(workdir / FOLDER, _origin, _remedy(workdir))
+
+
+def _read(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Saved | None:
+  def read(place: pathlib.Path) -> Saved | None:
+    origin = _origin(place)
+    if not fits(origin):
+      return None
+    arrays = ocp.StandardCheckpointHandler().restore(
+      place.absolute() / 'arrays', args=ocp.args.StandardRestore()
+    )
+    return Saved(origin, arrays, digests.of_folder(place))
+
+  return numbered.read_newest(workdir / FOLDER, read, _remedy(workdir))
+
+
+def _origin(place: pathlib.Path) -> Origin:
+  about = ocp.JsonCheckpointHandler().restore(place / 'about')
+  config = configuration.from_json(json.dumps(about['config']), str(place))
+  return Origin(**about | {'config': config})
+
+
+def _remedy(workdir: pathlib.Path) -> str:
+  return f'remove {workdir / FOLDER}, and `patch-svdd build-bank` makes it anew'
 
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-  """Orbax's keeper of the one detector of a workdir."""
-  options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+  """Orbax's keeper of the one detector of a workdir, which `numbered` removes the older of."""
+  options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
   return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)

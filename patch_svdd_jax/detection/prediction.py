@@ -20,6 +20,7 @@ class Prediction:
     size: (height, width) of the file, in pixels.
     regions: where it looks anomalous, in pixels of the file.
     warnings: what shows that it looks otherwise than normal images.
+    digest: of the content of its file; '' where there is none.
   """
 
   name: str
@@ -29,6 +30,7 @@ class Prediction:
   size: ImageSize = (1, 1)
   regions: tuple[Region, ...] = ()
   warnings: tuple[str, ...] = ()
+  digest: str = ''
 
   @property
   def verdict(self) -> str:
@@ -37,7 +39,7 @@ class Prediction:
 
   def to_json(self) -> dict[str, Any]:
     """Returns it as JSON has it: sizes as [width, height], boxes as [left, top, width, height]."""
-    return {
+    record = {
       'image': self.name,
       'verdict': self.verdict,
       'score': self.score,
@@ -46,6 +48,7 @@ class Prediction:
       'regions': [region._asdict() | {'box': list(region.box)} for region in self.regions],
       'warnings': list(self.warnings),
     }
+    return record | ({'digest': self.digest} if self.digest else {})
 
   @classmethod
   def from_json(cls, record: Mapping[str, Any]) -> 'Prediction':
@@ -63,4 +66,5 @@ class Prediction:
       (height, width),
       tuple(Region(tuple(each['box']), each['area'], each['score']) for each in record['regions']),
       tuple(record['warnings']),
+      record.get('digest', ''),
     )

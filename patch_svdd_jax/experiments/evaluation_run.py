@@ -12,7 +12,7 @@ import numpy as np
 from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import duplicates, image_size
 from patch_svdd_jax.detection import distribution_shift, inspection
-from patch_svdd_jax.detection.detector import Detector, saved_origin
+from patch_svdd_jax.detection.detector import Detector, Origin, load_where, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
@@ -115,13 +115,14 @@ def get_detector(
   normal = dataset.train.images
   with Checkpoints(workdir) as checkpoints:
     step = checkpoints.chosen
-    saved = saved_origin(workdir)
-    if (
-      saved
-      and (saved.step, saved.images) == (step, digest(normal))
-      and not configuration.differences(saved.config, config, ['encoder', 'score'])
-    ):
-      return Detector.load(workdir)
+
+    def fits(saved: Origin) -> bool:
+      return (saved.step, saved.images) == (step, digest(normal)) and not (
+        configuration.differences(saved.config, config, ['encoder', 'score'])
+      )
+
+    if detector := load_where(workdir, fits):
+      return detector
     params = restore_encoder(checkpoints, workdir, step)
   return Detector.fit(
     config,

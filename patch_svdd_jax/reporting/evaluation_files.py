@@ -1,7 +1,6 @@
 """What an evaluation leaves in its folder: report.html, metrics.json, maps, pictures."""
 
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,9 +103,14 @@ def write_evaluation(
 
 def _remove_older(folder: pathlib.Path) -> None:
   """Removes what an older evaluation left: its figures and pictures are not those of new maps."""
-  for name in ('metrics.json', 'report.html', 'checkpoints.png'):
+  for name in ('metrics.json', 'report.html', 'checkpoints.png', 'overview.png'):
     (folder / name).unlink(missing_ok=True)
-  shutil.rmtree(folder / 'overlays', ignore_errors=True)
+  pictures = folder / 'overlays'
+  # Through a link too, which may lead to a larger disk.
+  for path in sorted(pictures.rglob('*'), reverse=True):
+    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+  # Last, for it shows whose the pictures are.
+  (folder / 'maps.npz').unlink(missing_ok=True)
 
 
 def _write_pictures(

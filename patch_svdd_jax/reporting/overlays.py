@@ -4,11 +4,13 @@ All pictures of a report share one colour scale, so that a normal image looks no
 stretched to its own maximum glows wherever it is highest, defect or not.
 """
 
+import collections
+import hashlib
 import math
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
@@ -76,8 +78,7 @@ def write_overlays(
 ) -> None:
   """Writes a picture for each image: the image, its true outline, its map, and the map over it.
 
-  The pictures keep the relative paths of the images: `folder`/test/hole/003.png, or 003.jpg.png for
-  003.jpg. Each appears whole or not at all.
+  They lie at the `picture_paths` below the folder, and each appears whole or not at all.
 
   Args:
     folder: where to write; created where missing.
@@ -86,15 +87,15 @@ def write_overlays(
     limits: (low, high) of the colour scale, see `colour_limits`.
   """
   _check(split, maps)
+  paths = picture_paths(split.names)
   for image, name, mask, anomaly_map in zip(
     split.images, split.names, split.masks, maps, strict=True
   ):
-    write_overlay(folder, name, image, mask, anomaly_map, limits)
+    write_overlay(pathlib.Path(folder) / paths[name], image, mask, anomaly_map, limits)
 
 
 def write_overlay(
-  folder: str | os.PathLike[str],
-  name: str,
+  path: pathlib.Path,
   image: np.ndarray,
   mask: np.ndarray,
   anomaly_map: np.ndarray,
@@ -103,20 +104,14 @@ def write_overlay(
   """Writes this picture of one image.
 
   Args:
-    folder: where to write; created where missing.
-    name: of the image, the path below the folder.
+    path: where to write; its folder is made where it is missing.
     image: u8[H, W, 3].
     mask: bool[H, W], what is outlined: the truth, or what was found.
     anomaly_map: f32[H, W].
     limits: (low, high) of the colour scale.
   """
   panes = panes_of(image, mask, anomaly_map, limits, _PANE)
-  write_png(folder, name, images.encode_png(_joined(panes, axis=1)))
-
-
-def write_png(folder: str | os.PathLike[str], name: str, encoded: bytes) -> None:
-  """Writes a PNG that is encoded already, under the name of an image; whole or not at all."""
-  files.write(pathlib.Path(folder) / _relative_path(name), encoded)
+  files.write(path, images.encode_png(_joined(panes, axis=1)))
 
 
 def draw_overview(
@@ -233,9 +228,35 @@ def _outline(mask: np.ndarray, width: int) -> np.ndarray:
   return line
 
 
-def _relative_path(name: str) -> pathlib.PurePosixPath:
-  """Where the picture of an image goes."""
+def picture_paths(names: Iterable[str]) -> dict[str, pathlib.PurePosixPath]:
+  """Returns where the picture of each image lies, by the image's name; no two share a file.
+
+  It has the image's own path: test/hole/003.png, or 003.jpg.png for 003.jpg. Where two would be one
+  (a.jpg and a.jpg.png; A.png and a.png on a file system that ignores case), or a picture has the
+  path of a folder, a digest of the image's name is part of it.
+  """
+  own = {name: _own_path(name) for name in names}
+  taken = collections.Counter(map(files.ignoring_case, own.values()))
+  folders = {files.ignoring_case(each) for path in set(own.values()) for each in path.parents}
+  return {
+    name: _marked_path(name) if taken[key] > 1 or key in folders else path
+    for name, path in own.items()
+    for key in [files.ignoring_case(path)]
+  }
+
+
+def possible_paths(name: str) -> tuple[pathlib.PurePosixPath, ...]:
+  """Returns where the picture of an image may lie, whichever others there are."""
+  return _own_path(name), _marked_path(name)
+
+
+def _own_path(name: str) -> pathlib.PurePosixPath:
   path = pathlib.PurePosixPath(name)
   if path.is_absolute() or '..' in path.parts:
     raise ValueError(f'the image name {name!r} leads out of the folder of pictures')
   return path if path.suffix == '.png' else path.with_name(files.fitting(path.name, '.png'))
+
+
+def _marked_path(name: str) -> pathlib.PurePosixPath:
+  path, digest = pathlib.PurePosixPath(name), hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+  return path.with_name(files.fitting(f'{path.name}~{digest}', '.png'))

@@ -23,8 +23,7 @@ def seal(folder: pathlib.Path) -> None:
   Raises:
     UserError: it cannot be written.
   """
-  digests = {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
-  files.write_json(folder / FILE, digests)
+  files.write_json(folder / FILE, _digests(folder))
 
 
 def damage(folder: pathlib.Path) -> str | None:
@@ -51,6 +50,23 @@ def damage(folder: pathlib.Path) -> str | None:
   return None
 
 
+def of_folder(folder: pathlib.Path) -> str:
+  """Returns the digest of all files below a folder, of which those that it was sealed with count.
+
+  Raises:
+    OSError: a file has gone meanwhile.
+  """
+  try:
+    digests = json.loads((folder / FILE).read_bytes())
+  except FileNotFoundError:
+    digests = _digests(folder)
+  return hashlib.blake2b(json.dumps(digests, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  return {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
+
+
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(path for path in folder.rglob('*') if path.is_file() and path.name != FILE)
 
@@ -63,6 +79,11 @@ def _digest(path: pathlib.Path) -> str:
 def digest_file(file: io.FileIO) -> str:
   """Returns a digest of what is left to read of an open file, 32 hexadecimal digits."""
   return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
+
+
+def digest_bytes(content: bytes) -> str:
+  """Returns the digest of a file of this content, 32 hexadecimal digits."""
+  return hashlib.blake2b(content).hexdigest()[:32]
 
 
 def digest_parts(*parts: bytes | memoryview) -> str:

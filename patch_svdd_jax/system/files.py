@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -23,6 +24,8 @@ LONGEST_NAME = 255
 # What a network file system may say that has no locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LOCK = '.lock'
+# The end of a file's name as long as it is being written.
+UNFINISHED = '.tmp'
 
 
 @contextlib.contextmanager
@@ -100,7 +103,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     UserError: it cannot be written; what was there before still is.
   """
-  unfinished = path.with_name(fitting(path.name, '.tmp'))
+  unfinished = path.with_name(fitting(path.name, UNFINISHED))
   with explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -155,6 +158,11 @@ def fitting(name: str, ending: str) -> str:
   ending = f'~{hashlib.sha256(encoded).hexdigest()[:16]}{ending}'
   # Cut between characters, not within one.
   return encoded[: LONGEST_NAME - len(ending)].decode(errors='ignore') + ending
+
+
+def ignoring_case(path: pathlib.PurePath) -> str:
+  """Returns what a path has in common with those that are the same file where case is ignored."""
+  return unicodedata.normalize('NFC', unicodedata.normalize('NFC', str(path)).casefold())
 
 
 def write(path: pathlib.Path, contents: bytes) -> None:
@@ -253,7 +261,7 @@ def check_writable(path: pathlib.Path) -> None:
   """
   if path.is_dir():
     raise UserError(f'cannot write {path}: it is a folder')
-  unfinished = path.with_name(fitting(path.name, '.tmp'))
+  unfinished = path.with_name(fitting(path.name, UNFINISHED))
   with explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished.touch()

@@ -1,8 +1,12 @@
 """`patch-svdd predict` and `build-bank` on a tiny model: what is written, said, resumed."""
 
 import csv
+import dataclasses
 import json
+import os
+import shutil
 
+import jax
 import numpy as np
 import psutil
 import pytest
@@ -10,6 +14,7 @@ from PIL import Image
 
 from patch_svdd_jax import PatchSVDD
 from patch_svdd_jax.commands import main, predict
+from patch_svdd_jax.data import images
 from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.reporting.predictions import Predictions
@@ -76,6 +81,15 @@ def command(model, output, *places, rate='0.1', **options):
 def results(output):
   lines = [json.loads(line) for line in (output / 'results.jsonl').read_text().splitlines()]
   return {line['image']: line for line in lines}
+
+
+def contents(output):
+  """All that a run has left, by name."""
+  return {
+    path.relative_to(output).as_posix(): path.read_bytes()
+    for path in output.rglob('*')
+    if path.is_file()
+  } | {f'{path.relative_to(output)}/': b'' for path in output.rglob('*') if path.is_dir()}
 
 
 @pytest.fixture
@@ -175,14 +189,221 @@ def test_a_run_that_was_stopped_goes_on(model, parts, tmp_path, monkeypatch, cap
   monkeypatch.setattr(predict, 'inspect', patient)
   assert main(command(model, output, parts)) == 1
   assert not set(scored) & set(taken[0])
-  # The report shows what was scored before, too.
+  # The report shows what was scored before, too, with its map.
   html = (output / 'report.html').read_text()
   assert all(f'data-name="{name}"' in html for name in (*taken[0], *scored))
   whole = tmp_path / 'whole'
   assert main(command(model, whole, parts)) == 1
-  ours, theirs = results(output), results(whole)
-  assert ours == theirs
-  assert not list(output.glob('*.partial'))
+  assert contents(output) == contents(whole)
+
+
+class Stop:
+  """Interrupts a run once so many images were scored, and notes the names of all that were."""
+
+  def __init__(self, monkeypatch):
+    self.scored, self.after, self._real = [], 99, predict.inspect
+    monkeypatch.setattr(predict, 'inspect', self)
+
+  def __call__(self, detector, split, limit, tally):
+    if len(self.scored) >= self.after:
+      raise KeyboardInterrupt
+    self.scored.extend(split.names)
+    return self._real(detector, split, limit, tally)
+
+
+@pytest.fixture
+def stop(monkeypatch):
+  return Stop(monkeypatch)
+
+
+def remove(parts):
+  (parts / '1.png').unlink()
+
+
+def replace(parts):
+  """A part that passed, by a defective one of equal size and times."""
+  path, before = parts / '1.png', (parts / '1.png').stat()
+  Image.fromarray(defective(7)).save(path, compress_level=0)
+  os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+  assert path.stat().st_size == before.st_size
+
+
+def another_day(parts):
+  """Other images of the same names."""
+  for index in range(4):
+    Image.fromarray(defective(300 + index)).save(parts / f'{index}.png', compress_level=0)
+
+
+def other_names(parts):
+  for path in parts.glob('*.png'):
+    path.rename(path.with_name(f'new {path.name}'))
+
+
+def add(parts):
+  Image.fromarray(defective(8)).save(parts / '0 first.png')
+  Image.fromarray(photograph(9)).save(parts / 'bäd' / '9.png')
+
+
+def repair(parts):
+  Image.fromarray(photograph(9)).save(parts / 'cut.png')
+
+
+CHANGES = {
+  remove: '1 removed (1.png)',
+  replace: '1 replaced (1.png)',
+  another_day: '4 replaced (0.png, 1.png, 2.png and 1 more)',
+  other_names: '4 removed (0.png, 1.png, 2.png and 1 more)',
+  add: None,
+  repair: None,
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_no_verdict_of_other_images_survives(model, parts, tmp_path, stop, capsys, change):
+  """The end is that of a run into an empty folder, or what differs is said."""
+  for index in range(9):
+    Image.fromarray(photograph(100 + index)).save(parts / f'{index}.png', compress_level=0)
+  output, whole = tmp_path / 'found', tmp_path / 'whole'
+  stop.after = 8  # of which the first four have lines
+  assert main(command(model, output, parts, pictures='all')) == 130
+  change(parts)
+  stop.after, before = 99, contents(output)
+  capsys.readouterr()
+  restart = ()
+  if CHANGES[change]:
+    assert main(command(model, output, parts, pictures='all')) == 2
+    [error] = [line for line in capsys.readouterr().err.splitlines() if 'error' in line]
+    assert error == (
+      f'error: {output} holds unfinished results of other images, {CHANGES[change]}: --restart '
+      'begins afresh, or give another --output'
+    )
+    assert contents(output) == before
+    restart = ('--restart',)
+  status = main([*command(model, output, parts, pictures='all'), *restart])
+  # Over finished results of other images too, and of another choice of pictures.
+  over = tmp_path / 'over'
+  assert main(command(model, over, parts.parent / 'new parts' / 'bäd', pictures='all')) == 0
+  assert main(command(model, over, parts, pictures='alarms')) == status
+  assert main(command(model, whole, parts, pictures='alarms')) == status
+  assert contents(over) == contents(whole)
+  shutil.rmtree(whole)
+  assert main(command(model, whole, parts, pictures='all')) == status
+  assert contents(output) == contents(whole)
+
+
+def test_an_unfinished_run_with_another_model_or_rate_is_refused(
+  model, parts, tmp_path, stop, capsys
+):
+  detector, output = Detector.load(model), tmp_path / 'found'
+  dataclasses.replace(
+    detector, params=jax.tree.map(lambda leaf: 1.01 * leaf, detector.params)
+  ).save(tmp_path / 'other')
+  stop.after = 4
+  assert main(command(model, output, parts)) == 130
+  stop.after, before = 99, contents(output)
+  for others, text in (
+    (command(tmp_path / 'other', output, parts), 'another model'),
+    (command(model, output, parts, rate='0.2'), 'another false-alarm rate (0.1, now 0.2)'),
+    (
+      command(model, output, parts, pixel_false_alarm_rate='0.05'),
+      'another pixel false-alarm rate (0.01, now 0.05)',
+    ),
+    (
+      command(model, output, parts, pictures='none'),
+      'another choice of pictures (alarms, now none)',
+    ),
+  ):
+    capsys.readouterr()
+    assert main(others) == 2
+    assert f'found holds unfinished results of {text}: --restart begins' in capsys.readouterr().err
+    assert contents(output) == before
+    assert main([*others, '--restart']) == 1
+    assert main([*others[:4], str(tmp_path / 'whole'), *others[5:]]) == 1
+    assert contents(output) == contents(tmp_path / 'whole')
+    shutil.rmtree(output)
+    shutil.rmtree(tmp_path / 'whole')
+    stop.after = len(stop.scored) + 4
+    assert main(command(model, output, parts)) == 130
+    stop.after, before = 9999, contents(output)
+
+
+def test_pictures_of_others_are_refused_before_anything_is_removed(model, parts, tmp_path, capsys):
+  output = tmp_path / 'found'
+  (output / 'masks').mkdir(parents=True)
+  (output / 'masks' / 'truth.png').write_bytes(b'mine')
+  for restart in ([], ['--restart']):
+    assert main([*command(model, output, parts), *restart]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+      f'error: {output}/masks/truth.png is not of a prediction there: move it, or give another '
+      '--output'
+    )
+    assert (output / 'masks' / 'truth.png').read_bytes() == b'mine'
+  shutil.rmtree(output)
+  assert main(command(model, output, parts / '0.png', pictures='all')) == 0
+  assert main(command(model, output, output / 'overlays')) == 2
+  assert f'{output}/overlays has the pictures of {output}: give' in capsys.readouterr().err
+  assert (output / 'overlays' / '0.png').exists()
+
+
+def test_images_of_nearly_one_name_have_their_own_pictures(model, tmp_path):
+  folder = tmp_path / 'parts'
+  (folder / 'x').mkdir(parents=True)
+  for index, name in enumerate(('a.jpg', 'a.jpg.png', 'A.JPG', 'x/a.png', 'x_a.png')):
+    Image.fromarray(defective(index)).save(folder / name)
+  assert main(command(model, tmp_path / 'found', folder, pictures='all')) == 0
+  for kind in ('masks', 'overlays'):
+    pictures = [path for path in (tmp_path / 'found' / kind).rglob('*') if path.is_file()]
+    assert len({str(path).casefold() for path in pictures}) == 5
+    assert len({path.read_bytes() for path in pictures}) >= (5 if kind == 'overlays' else 1)
+
+
+def test_an_output_within_the_images_is_not_scored_and_what_is_passed_over_is_said(
+  model, parts, tmp_path, capsys
+):
+  (parts / 'list.xlsx').touch()
+  (parts / '.hidden.png').touch()
+  outside = tmp_path / 'store'
+  outside.mkdir()
+  Image.fromarray(photograph(1)).save(outside / 'l.png')
+  (parts / 'linked').symlink_to(outside)
+  output = parts / 'found'
+  said = 'passed over: 1 file that is no image (.xlsx), 1 hidden'
+  for earlier in ('', f', what earlier runs have written to {output}'):
+    assert main(command(model, output, parts, pictures='all')) == 1
+    assert f'{said}{earlier}\n' in capsys.readouterr().err
+    assert len(results(output)) == 8
+    assert 'linked/l.png' in results(output)
+    assert said in (output / 'report.html').read_text()
+
+
+def test_the_same_image_in_other_words(model, parts, tmp_path, monkeypatch):
+  monkeypatch.chdir(parts / 'bäd')
+  (tmp_path / 'link').symlink_to(parts)
+  places = ['../0.png', '../bäd/../0.png', f'{tmp_path}/link/0.png', parts / '0.png', '.']
+  assert main(command(model, tmp_path / 'found', *places, pictures='all')) == 0
+  assert list(results(tmp_path / 'found')) == ['0.png', 'bäd/0.png', 'bäd/1.png']
+  masks = tmp_path / 'found' / 'masks'
+  pictures = {path.relative_to(masks).as_posix() for path in masks.rglob('*.png')}
+  assert pictures == {'0.png', 'bäd/0.png', 'bäd/1.png'}
+
+
+def test_a_file_that_a_decoder_fails_on_is_listed_alone(
+  model, parts, tmp_path, monkeypatch, capsys
+):
+  real = images.decode_image
+
+  def decode(content, name):
+    if name.endswith('2.png'):
+      raise MemoryError
+    return real(content, name)
+
+  monkeypatch.setattr(images, 'decode_image', decode)
+  assert main(command(model, tmp_path / 'found', parts)) == 1
+  found = results(tmp_path / 'found')
+  assert {name for name, line in found.items() if 'error' in line} == {'2.png', 'cut.png'}
+  assert 'cannot be decoded (MemoryError: ' in found['2.png']['error']
+  assert 'Traceback' not in capsys.readouterr().err
 
 
 def test_too_few_normal_images_for_the_rate(model, parts, tmp_path, capsys):

@@ -1,11 +1,16 @@
 """Detectors against an encoder in numpy float64, brute-force search and maps pixel by pixel."""
 
+import concurrent.futures
 import dataclasses
 import errno
 import itertools
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import numpy as np
@@ -13,11 +18,14 @@ import orbax.checkpoint as ocp
 import pytest
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.detection.detector import Detector, saved_origin
+from patch_svdd_jax.detection.detector import Detector, load_identified, load_where, saved_origin
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.search import memory_bank
+from patch_svdd_jax.system import numbered
 from patch_svdd_jax.system.digests import digest
+from tests.support.runs import assert_same_bits
 
 SIZE = (42, 49)  # neither stride divides what the patches leave: some pixels no patch covers
 SCALES, STRIDES = (32, 16), (8, 4)
@@ -311,7 +319,6 @@ def test_the_origin_tells_other_images(detector):
 
 def test_a_newer_detector_replaces_the_older(detector, tmp_path):
   detector.save(tmp_path)
-  assert saved_origin(tmp_path).step == 7
   for step in (9, 9, 8):  # also one of the same step and one of an earlier one
     remade(detector, step=step).save(tmp_path)
     assert Detector.load(tmp_path).origin.step == step
@@ -332,20 +339,116 @@ def test_a_full_disk_leaves_the_old_detector(detector, scores, tmp_path, monkeyp
     with pytest.raises(UserError, match=r'no space left on the disk of .*model') as caught:
       newer.save(tmp_path)
   assert '\n' not in str(caught.value)
-  assert saved_origin(tmp_path).step == 7
   old = Detector.load(tmp_path)
   assert old.origin.step == 7
   assert_scores_equal(old.score(TEST), scores, rtol=1e-6)
+  wait_for_threads(tmp_path / 'model')
   newer.save(tmp_path)
   assert Detector.load(tmp_path).origin.step == step
 
 
+def wait_for_threads(folder):
+  """Waits until those of orbax have left a save that failed: they would write into the next one."""
+  before = None
+  while (now := sorted(folder.rglob('*'))) != before:
+    before = now
+    time.sleep(0.2)
+
+
 def test_no_detector(tmp_path):
   missing = tmp_path / 'missing'
+  assert load_where(missing, lambda _: True) is None
   assert saved_origin(missing) is None
   with pytest.raises(UserError, match=r'no fitted detector in .*missing/model: train first'):
     Detector.load(missing)
   assert not missing.exists()
+
+
+def test_a_detector_is_loaded_where_its_origin_fits(detector, workdir):
+  assert load_where(workdir, lambda origin: origin.step == 8) is None
+  assert load_where(workdir, lambda origin: origin.step == 7).origin.images == digest(TRAIN)
+
+
+def test_a_detector_is_loaded_from_a_relative_folder(workdir, monkeypatch):
+  monkeypatch.chdir(workdir.parent)
+  assert Detector.load(pathlib.Path(workdir.name)).origin.step == 7
+
+
+def test_a_loaded_detector_is_known_by_its_contents(detector, workdir, tmp_path):
+  shutil.copytree(workdir / 'model', tmp_path / 'model')
+  one = load_identified(workdir)[1]
+  assert load_identified(tmp_path)[1] == one
+  # Of an older version, or of a process that was killed before it was sealed.
+  (tmp_path / 'model' / '1' / 'digests.json').unlink()
+  assert load_identified(tmp_path)[1] == one
+  remade(detector, step=8).save(tmp_path)
+  assert load_identified(tmp_path)[1] != one
+
+
+def test_what_is_loaded_while_others_are_saved_is_whole(detector, tmp_path):
+  """The older one goes, perhaps while it is read: its config never meets another's bank."""
+  others = [detector, Detector.fit(detector.config, detector.params, TRAIN[:3], step=9)]
+  others[0].save(tmp_path)
+  expected = {each.origin.step: leaves_of(each) for each in others}
+  ended = threading.Event()
+
+  def save():
+    for each in itertools.cycle(reversed(others)):
+      if ended.is_set():
+        return
+      each.save(tmp_path)
+
+  met, loads = set(), 0
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    saving = pool.submit(save)
+    try:
+      deadline = time.monotonic() + 60
+      while len(met) < 2 or loads < 100:
+        found = Detector.load(tmp_path)
+        assert_same_bits(leaves_of(found), expected[found.origin.step])
+        met.add(found.origin.step)
+        loads += 1
+        assert time.monotonic() < deadline
+    finally:
+      ended.set()
+    saving.result()
+  others[0].save(tmp_path)  # also what the one before left because it was being read
+  assert [place.name.isdecimal() for place in (tmp_path / 'model').iterdir()] == [True]
+
+
+def leaves_of(detector):
+  """What a detector is made of, and what says so: the scales, digests, banks, parameters."""
+  banks = {k: memory_bank.to_rows(bank) for k, bank in detector.banks.items()}
+  return jax.device_get((detector.params, detector.mean, banks))
+
+
+def test_what_is_saved_again_and_again_is_one_line(workdir, monkeypatch):
+  numbers = itertools.count(2)
+  monkeypatch.setattr(numbered, 'newest', lambda parent: parent / str(next(numbers)))
+  with pytest.raises(
+    UserError, match='model is being written again and again: run the same command'
+  ):
+    Detector.load(workdir)
+
+
+def test_an_error_of_a_folder_that_stays_is_not_hidden(detector, tmp_path, monkeypatch):
+  detector.save(tmp_path)
+
+  def wrong(*_, **__):
+    raise RuntimeError('a bug')
+
+  monkeypatch.setattr(ocp.JsonCheckpointHandler, 'restore', wrong)
+  with pytest.raises(RuntimeError, match='a bug'):
+    Detector.load(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['arrays', 'about'])
+def test_an_item_that_is_gone_is_one_line(detector, tmp_path, name):
+  detector.save(tmp_path)
+  (tmp_path / 'model' / '1' / 'digests.json').unlink()
+  shutil.rmtree(tmp_path / 'model' / '1' / name)
+  with pytest.raises(UserError, match=r'model/1 cannot be read \(.*build-bank` makes it anew'):
+    Detector.load(tmp_path)
 
 
 def test_an_open_size_is_kept_as_that_of_the_images():

@@ -89,16 +89,51 @@ def test_every_map_has_its_image_size(tmp_path):
   assert len(list(tmp_path.rglob('*.*'))) == 4  # nothing unfinished
 
 
-def test_names_that_differ_by_their_suffix_alone(tmp_path):
+@pytest.mark.parametrize('other', ['test/good/1.jpg', 'test/GOOD/1.png', 'test/good/1.PNG'])
+def test_images_that_would_share_a_map(tmp_path, other):
   maps, _ = draw()
-  with pytest.raises(UserError, match=r'two images would have the map .*good/1\.tiff: rename'):
-    mvtec_maps.write(tmp_path, ['test/good/1.png', 'test/good/1.jpg'], maps, np.ones((2, 2), int))
+  names = ['test/good/1.png', other]
+  with pytest.raises(UserError, match=r'good/1\.png and .* would have one map, .*1\.tiff: rename'):
+    mvtec_maps.write(tmp_path, names, maps, np.ones((2, 2), int))
+  assert not list(tmp_path.iterdir())
+
+
+def test_maps_of_images_that_are_gone_go(tmp_path):
+  maps, _ = draw()
+  sizes = np.array([SIZE] * 4)
+  mvtec_maps.write(tmp_path, NAMES, maps, sizes)
+  notes, other = tmp_path / 'test/hole/notes.txt', tmp_path / 'screw/test/good/000.tiff'
+  for path in (notes, other):  # nor are maps of other categories looked at
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('mine')
+  mvtec_maps.write(tmp_path, NAMES[:3], maps[:3], sizes[:3])
+  assert {path for path in tmp_path.rglob('*') if path.is_file()} == {
+    notes,
+    other,
+    *((tmp_path / name).with_suffix('.tiff') for name in NAMES[:3]),
+  }
+
+
+@pytest.mark.parametrize('name', ['test/good/000.tiff', 'test/gone/7.tiff'])
+@pytest.mark.parametrize('content', [b'no TIFF', b''])
+def test_maps_of_others_are_refused(tmp_path, name, content):
+  maps, _ = draw()
+  sizes = np.array([SIZE] * 4)
+  mvtec_maps.write(tmp_path, NAMES, maps, sizes)
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  if content:
+    path.write_bytes(content)
+  else:
+    tifffile.imwrite(path, maps[0])
+  before = {each: each.read_bytes() for each in tmp_path.rglob('*.tiff')}
+  with pytest.raises(UserError, match=f'{name} is not known to be of an evaluation: move it, or'):
+    mvtec_maps.write(tmp_path, NAMES, maps, sizes)
+  assert {each: each.read_bytes() for each in tmp_path.rglob('*.tiff')} == before
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
   maps, _ = draw()
   (tmp_path / 'test').write_text('a file')
-  with pytest.raises(
-    UserError, match=r'cannot write .*test/.*tiff: a file has the name of a folder'
-  ):
+  with pytest.raises(UserError, match=r'cannot write .*test.*: a file has the name of a folder'):
     mvtec_maps.write(tmp_path, NAMES, maps, np.array([SIZE] * 4))

@@ -11,6 +11,7 @@ import pytest
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
+from patch_svdd_jax.data import file_search
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting import predictions
@@ -164,19 +165,28 @@ def test_garbled_metrics_stop_no_training(root, finished, workdir):
 
 
 def test_garbled_results_are_scored_again(tmp_path):
-  made_with, partial = {'model': 'm'}, tmp_path / f'{predictions.LINES}.partial'
-  found = [Prediction(name, 1.0, 0.5, False) for name in 'abc']
-  with predictions.Predictions(tmp_path, made_with) as results:
+  sources = [file_search.Source(name, tmp_path / name) for name in 'abc']
+  for source in sources:
+    source.path.write_text(source.name)
+  made_with, partial = {'model': 'm'}, tmp_path / 'found' / 'results.jsonl.partial'
+  found = [
+    Prediction(name, 1.0, 0.5, False, digest=digests.digest_bytes(name.encode())) for name in 'abc'
+  ]
+
+  def begin():
+    return predictions.Predictions(tmp_path / 'found', made_with, sources, 'alarms')
+
+  with begin() as results:
     results.add(found)
-  lines = partial.read_bytes().splitlines(keepends=True)
-  for garbled in (lines[2][:5], lines[2][:5] + b'\n', b'\0\xff\n', b'3\n'):
-    partial.write_bytes(lines[0] + lines[1] + garbled + lines[3])
-    with predictions.Predictions(tmp_path, made_with) as results:
+  first, begun, *lines = partial.read_bytes().splitlines(keepends=True)
+  for garbled in (lines[1][:5], lines[1][:5] + b'\n', b'\0\xff\n', b'3\n', begun[:5] + b'\n'):
+    partial.write_bytes(first + begun + lines[0] + garbled + lines[2])
+    with begin() as results:
       assert list(results.read()) == found[:1]
-  partial.write_bytes(b'\0\xff\n' + lines[1])
-  with pytest.raises(UserError, match='was begun with another model'):
-    predictions.Predictions(tmp_path, made_with)
-  assert partial.read_bytes() == b'\0\xff\n' + lines[1]
+  partial.write_bytes(b'\0\xff\n' + lines[0])
+  with pytest.raises(UserError, match='unfinished results of another version: --restart begins'):
+    begin()
+  assert partial.read_bytes() == b'\0\xff\n' + lines[0]
 
 
 @pytest.mark.parametrize('fault', FAULTS)

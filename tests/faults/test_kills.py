@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
@@ -272,6 +273,92 @@ def test_predict(trained, environment, tmp_path):
     for path in (whole / kind).iterdir():
       assert (tmp_path / 'found' / kind / path.name).read_bytes() == path.read_bytes()
   assert len(met) >= 5, met
+
+
+def remove_some(images, moments):
+  for path in moments.sample(sorted(images.glob('*.png')), 3):
+    path.unlink()
+
+
+def replace_some(images, moments):
+  """By others of equal size and times."""
+  for path in moments.sample(sorted(images.glob('*.png')), 3):
+    before = path.stat()
+    place(path, moments)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+
+
+def replace_all(images, moments):
+  """Another day: some of the same names, others of their own."""
+  remove([images])
+  for index in range(30):
+    place(images / f'{index}.png', moments)
+    place(images / f'other {index}.png', moments)
+
+
+def add_some(images, moments):
+  for _ in range(3):
+    place(images / f'{moments.random()}.png', moments)
+
+
+def place(path, moments):
+  """An image whose file has the size of all others."""
+  path.parent.mkdir(exist_ok=True)
+  pixels = programs.noise(moments.randrange(2**32))
+  with path.open('wb') as file:
+    Image.fromarray(pixels).save(file, 'PNG', compress_level=0)
+
+
+def test_predict_on_data_that_change_between_its_kills(trained, environment, tmp_path):
+  """Each restart refuses what differs, or goes on; no old verdict or picture is left at the end."""
+  images, output, moments = tmp_path / 'images', tmp_path / 'found', random.Random(1)
+  other = shutil.copytree(trained, tmp_path / 'other')
+  with programs.start(RUN, ['build-bank', '--workdir', other], environment) as process:
+    assert process.wait() == 0
+  for index in range(60):
+    place(images / f'{index}.png', moments)
+
+  def arguments(folder, model, pictures):
+    return [*programs.predict(model, folder, images), '--pictures', pictures]
+
+  changes, refused = (remove_some, replace_some, replace_all, add_some, None), 0
+  begun = time.monotonic()
+  finish(arguments(output, trained, 'all'), environment)
+  longest = time.monotonic() - begun
+  for number in range(KILLS):
+    change = changes[number % len(changes)]
+    model, pictures = moments.choice([trained, trained, other]), moments.choice(['all', 'alarms'])
+    command = arguments(output, model, pictures)
+    with programs.start(RUN, command, environment) as process:
+      before = stamps(output)
+      if number % 2:
+        wait(process, longest * moments.uniform(0.5, 0.9))
+      else:
+        wait_for_files(process, output, before, moments.randint(1, 60))
+      process.kill()
+      process.communicate()
+    check_whole(output)
+    if change:
+      change(images, moments)
+    left = stamps(output)
+    left.pop('.lock', None)  # a killed run leaves it; it holds nothing
+    with programs.start(RUN, command, environment) as process:
+      errors = process.communicate()[1]
+    if process.returncode == 2:
+      assert 'holds unfinished results of ' in programs.error_line(errors)
+      assert stamps(output) == left
+      refused += 1
+      finish([*command, '--restart'], environment)
+    else:
+      assert process.returncode == 0, errors
+    whole = tmp_path / 'whole'
+    remove([whole])
+    finish(arguments(whole, model, pictures), environment)
+    assert files_of(output) == files_of(whole)
+    for name in files_of(whole):
+      assert (output / name).read_bytes() == (whole / name).read_bytes(), name
+  assert refused >= 3
 
 
 def without_cost(value):

@@ -12,8 +12,9 @@ from PIL import Image
 
 from patch_svdd_jax import configuration, data
 from patch_svdd_jax.commands import main
-from patch_svdd_jax.data import image_stream, layout
+from patch_svdd_jax.data import file_search, image_stream, layout
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import digest_cache
 from tests.faults import programs
 
 
@@ -121,9 +122,9 @@ def test_circles_and_dangling_links_are_passed_over_or_named(tmp_path):
   config = configuration.read(programs.config_for(root)).data
   assert len(data.load(config).test) == 2
   with pytest.raises(UserError, match='round: no such file or folder'):
-    image_stream.find([root / 'round'])
+    file_search.find([root / 'round'])
   # One by one a file that is no more, or never was, is listed with what is wrong.
-  sources = image_stream.find([root])
+  sources = file_search.find([root]).sources
   failed = [
     source.name
     for batch in image_stream.batches(sources, 4, config)
@@ -194,7 +195,7 @@ def test_a_hundred_thousand_files(tmp_path, monkeypatch):
       os.link(target, images / f'{index}.png')
     else:
       Image.fromarray(programs.noise(index)).save(target)
-  sources = image_stream.find([images])
+  sources = file_search.find([images]).sources
   assert [source.name for source in sources] == [f'{index}.png' for index in range(count)]
 
   root = programs.write(tmp_path / 'parts')
@@ -216,8 +217,10 @@ def test_a_hundred_thousand_files(tmp_path, monkeypatch):
   arguments = programs.predict(tmp_path / 'run', output, images)
   assert main(arguments) == 130
   with (output / 'results.jsonl.partial').open('a') as file:
+    contents = digest_cache.digest_files([source.path for source in sources])
     for index in range(count - left):
-      file.write(json.dumps(record | {'image': f'{index}.png'}) + '\n')
+      line = record | {'image': f'{index}.png', 'digest': contents[index]}
+      file.write(json.dumps(line) + '\n')
   (output / 'go').touch()
   assert main(arguments) == 0
   assert taken == [f'{index}.png' for index in range(count - left, count)]

@@ -1,5 +1,6 @@
 """The files of an evaluation, read back as a stranger would read them."""
 
+import errno
 import json
 import pathlib
 
@@ -165,6 +166,34 @@ def test_another_evaluation_replaces_all_files(split, tmp_path):
   assert files(tmp_path) == expected
   with np.load(tmp_path / 'maps.npz') as arrays:
     np.testing.assert_array_equal(arrays['k64'], of_two['k64'])
+
+
+def test_pictures_of_images_that_are_gone_go_through_a_link_too(split, tmp_path):
+  elsewhere = tmp_path / 'larger disk'
+  elsewhere.mkdir()
+  (tmp_path / 'eval').mkdir()
+  (tmp_path / 'eval' / 'overlays').symlink_to(elsewhere)
+  write(tmp_path / 'eval', split, make_evaluation())
+  assert files(elsewhere) == sorted(NAMES)
+  fewer, both = split.take(np.arange(2)), make_evaluation()
+  of_two = {name: maps[:2] for name, maps in both.scores.maps.items()}
+  scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {}, {}, {})
+  write(tmp_path / 'eval', fewer, Evaluation(both.maps, both.per_defect, both.timing, scores))
+  assert files(elsewhere) == sorted(NAMES[:2])
+
+
+def test_pictures_that_cannot_be_removed_are_one_line(split, tmp_path, monkeypatch):
+  write(tmp_path, split, make_evaluation())
+  before = files(tmp_path / 'overlays')
+
+  def refuse(path, **_):
+    if path.suffix == '.png':
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(pathlib.Path, 'unlink', refuse)
+  with pytest.raises(UserError, match=r'cannot write .*: Permission denied'):
+    write(tmp_path, split.take(np.arange(2)), make_evaluation())
+  assert files(tmp_path / 'overlays') == before
 
 
 def test_the_report_is_of_the_main_map_with_what_is_given(split, tmp_path):

@@ -1,7 +1,9 @@
 """Pictures: what they show, their common colour scale, and that none is left half-written."""
 
 import dataclasses
+import fnmatch
 import os
+import unicodedata
 
 import matplotlib
 import numpy as np
@@ -228,3 +230,29 @@ def test_maps_of_other_images_are_refused(tmp_path):
   split = make_split(['good', 'hole'])
   with pytest.raises(ValueError, match='not those of images'):
     overlays.write_overlays(tmp_path, split, maps_of(split)[:1], (0, 1))
+
+
+FILES = {
+  'usual': (['a.png', 'b.jpg', 'c/a.png'], ['a.png', 'b.jpg.png', 'c/a.png']),
+  'suffixes': (['a.jpg', 'a.jpg.png', 'a.png'], ['a.jpg~*.png', 'a.jpg.png~*.png', 'a.png']),
+  'case': (['A.png', 'a.png', 'b.png'], ['A.png~*.png', 'a.png~*.png', 'b.png']),
+  'case of folders': (['X/a.png', 'x/a.png'], ['X/a.png~*.png', 'x/a.png~*.png']),
+  'normal forms': (['\u00e9.png', 'e\u0301.png'], ['\u00e9.png~*.png', 'e\u0301.png~*.png']),
+  'no suffix': (['nine', 'nine.png'], ['nine~*.png', 'nine.png~*.png']),
+  'a folder in the way': (['a.jpg', 'a.jpg.png/b.png'], ['a.jpg~*.png', 'a.jpg.png/b.png']),
+  'joined by a line': (['x/a.png', 'x_a.png'], ['x/a.png', 'x_a.png']),
+}
+
+
+@pytest.mark.parametrize('kind', FILES)
+def test_no_two_images_share_the_file_of_a_picture(kind):
+  names, expected = FILES[kind]
+  paths = overlays.picture_paths(names)
+  assert list(paths) == names
+  for (name, path), pattern in zip(paths.items(), expected, strict=True):
+    assert fnmatch.fnmatchcase(str(path), pattern)
+    assert path in overlays.possible_paths(name)
+  ignoring_case = {unicodedata.normalize('NFC', str(path)).casefold() for path in paths.values()}
+  assert len(ignoring_case) == len(names)
+  # Whatever else there is.
+  assert overlays.picture_paths(names[::-1]) == paths

@@ -6,21 +6,19 @@ However many images there are, memory holds the pictures of those that are shown
 import array
 import functools
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.data import Split, image_stream
-from patch_svdd_jax.data.image_stream import Source
+from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.detection.prediction import Prediction
-from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting.html import gallery, pictures, run_facts
 from patch_svdd_jax.reporting.html.page import UNKNOWN, Item, Page
 from patch_svdd_jax.reporting.html.pictures import View
-from patch_svdd_jax.reporting.predictions import Failure, Line
+from patch_svdd_jax.reporting.prediction_lines import Failure, Line
 
 
 class HighestScores:
@@ -50,10 +48,15 @@ class HighestScores:
       self.views[name] = pictures.views(split.images[index], None, found.maps[index], self.limits)
 
 
+def shown(lines: Iterable[Line], most: int = gallery.MOST_ITEMS) -> list[Prediction]:
+  """Returns what the page shows: the `most` highest scores, the highest first."""
+  scored = (line for line in lines if isinstance(line, Prediction))
+  return heapq.nlargest(most, scored, key=lambda found: (found.score, found.name))
+
+
 def make(
   lines: Iterable[Line],
   highest: HighestScores,
-  sources: Sequence[Source],
   config: ml_collections.ConfigDict,
   *,
   title: str,
@@ -62,12 +65,11 @@ def make(
   warnings: Sequence[str] = (),
   most: int = gallery.MOST_ITEMS,
 ) -> Page:
-  """The page of `most` images at most, those of the highest scores.
+  """Returns the page of `most` images at most, those of the highest scores.
 
   Args:
     lines: of all images.
-    highest: pictures; an image that was scored before the run was stopped has none.
-    sources: the files of all images.
+    highest: pictures of what is shown; an image that cannot be read any more has none.
     config: the detector's whole config.
     title: of the page.
     map_name: which map gives the scores.
@@ -75,27 +77,25 @@ def make(
     warnings: what a reader should know first.
     most: images.
   """
-  scores, failures = array.array('d'), []
+  scores, failures = array.array('d'), 0
 
-  def scored() -> Iterator[Prediction]:
+  def noted() -> Iterator[Line]:
+    nonlocal failures
     for line in lines:
       if isinstance(line, Failure):
-        failures.append(line.name)
-        continue
-      scores.append(line.score)
+        failures += 1
+      else:
+        scores.append(line.score)
       yield line
 
-  shown = heapq.nlargest(most, scored(), key=lambda found: (found.score, found.name))
-  paths = {source.name: source for source in sources}
+  found = shown(noted(), most)
   if failures:
-    files = 'file' if len(failures) == 1 else 'files'
-    unreadable = f'{len(failures):,} {files} could not be read: results.csv says why'
-    warnings = [*warnings, unreadable]
+    files = 'file' if failures == 1 else 'files'
+    warnings = [*warnings, f'{failures:,} {files} could not be read: results.csv says why']
   return Page(
     title=title,
     items=[
-      Item(**vars(found), views=views_of(found.name, highest, paths, config.data))
-      for found in shown
+      Item(**vars(each), views=functools.partial(views_of, highest, each.name)) for each in found
     ],
     scores={UNKNOWN: np.array(scores)} if scores else {},
     map_name=map_name,
@@ -106,27 +106,6 @@ def make(
   )
 
 
-def views_of(
-  name: str,
-  highest: HighestScores,
-  paths: Mapping[str, Source],
-  config: ml_collections.ConfigDict,
-) -> Callable[[], Sequence[View]]:
-  """Makes the pictures of an image: those that are there, or the image alone."""
-  if name in highest.views:
-    return lambda: highest.views[name]
-  # A run goes on with the results that it has, also of images that are not asked for any more.
-  if name not in paths:
-    return lambda: [View('image', text='not among the images any more')]
-  return functools.partial(photograph, paths[name], config)
-
-
-def photograph(source: Source, config: ml_collections.ConfigDict) -> list[View]:
-  """The picture of an image whose map was not kept, read again; `config` is config.data."""
-  try:
-    [image] = image_stream.read(source, config).images
-  except UserError as error:
-    return [View('image', text=str(error))]
-  blank = np.zeros(image.shape[:2], np.float32)
-  first, *_ = pictures.views(image, None, blank, (0.0, 1.0))
-  return [first, View('anomaly map', text='scored before the run was stopped')]
+def views_of(highest: HighestScores, name: str) -> Sequence[View]:
+  """Returns the pictures of an image."""
+  return highest.views.get(name) or [View('image', text='cannot be read any more')]

@@ -1,0 +1,35 @@
+"""The lines of results: what is predicted of an image, or why it could not be read."""
+
+import json
+from typing import Any, NamedTuple
+
+from patch_svdd_jax.detection.prediction import Prediction
+
+# What a finished run has written, and the lines of one that is unfinished.
+LINES, TABLE, PAGE = 'results.jsonl', 'results.csv', 'report.html'
+UNFINISHED = f'{LINES}.partial'
+
+
+class Failure(NamedTuple):
+  """An image that could not be read, by its name, and why."""
+
+  name: str
+  error: str
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns it as JSON has it."""
+    return {'image': self.name, 'error': self.error}
+
+
+Line = Prediction | Failure
+
+
+def parse(line: str | bytes) -> Line | None:
+  """Returns what a line says; None where it says nothing of an image."""
+  try:
+    found = json.loads(line)
+    if 'error' in found:
+      return Failure(found['image'], found['error'])
+    return Prediction.from_json(found)
+  except (KeyError, TypeError, ValueError):
+    return None
