@@ -3,9 +3,12 @@
 J. Yi and S. Yoon, "Patch SVDD: Patch-level SVDD for Anomaly Detection and Segmentation", ACCV 2020.
 """
 
-from typing import TYPE_CHECKING, Any
+# As of `typing`, which is not imported: signals are taken after this file.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+  from typing import Any
+
   from patch_svdd_jax.api import PatchSVDD
   from patch_svdd_jax.errors import UserError
   from patch_svdd_jax.search import memory_bank, nearest
@@ -23,7 +26,7 @@ _MODULES = {
 
 if not TYPE_CHECKING:  # to a type checker it would say that every name is there
 
-  def __getattr__(name: str) -> Any:
+  def __getattr__(name: str) -> 'Any':
     if name not in _MODULES:
       raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     # As `from MODULE import NAME`, which imports NAME where it is itself a module.

@@ -1,7 +1,5 @@
 """`python -m patch_svdd_jax COMMAND` is `patch-svdd COMMAND`."""
 
-import sys
+from patch_svdd_jax.program import main
 
-from patch_svdd_jax.commands import main
-
-sys.exit(main())
+main()

@@ -12,7 +12,7 @@ from typing import Any
 
 from patch_svdd_jax import __version__
 from patch_svdd_jax.errors import UserError, one_line
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import files, signals
 
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
@@ -32,11 +32,24 @@ COMMANDS = {
 }
 
 
+class OneLine(logging.Formatter):
+  """What is logged, as a line; of an error that another package survived, without its traceback."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    """Returns the line."""
+    text = record.getMessage()
+    if record.exc_info and record.exc_info[1]:
+      text += f' ({record.exc_info[1]})'
+    return 'warning: ' + one_line(' '.join(text.split()))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command; returns the exit status: 0, or another after one line about what is wrong."""
   arguments = list(sys.argv[1:] if argv is None else argv)
   # Before anything else is imported: what finds a handler there adds none of its own.
-  logging.basicConfig(level=logging.WARNING, format='warning: %(message)s')
+  handler = logging.StreamHandler()
+  handler.setFormatter(OneLine())
+  logging.basicConfig(level=logging.WARNING, handlers=[handler])
   # Found before argparse: a command's modules are imported only when it is called.
   chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
   parser = argparse.ArgumentParser(
@@ -51,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       name, help=purpose, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     if name == chosen:
+      try:
+        import jax  # noqa: F401
+      except ValueError as error:
+        parser.exit(2, f'error: {error}: jax reads the environment: mend what it says there\n')
       module = importlib.import_module(f'{__name__}.{name.replace("-", "_")}')
       subparser.description = module.__doc__
       module.add_arguments(subparser)
@@ -71,7 +88,8 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Returns the status of a command.
 
   Args:
-    module: the command's; where it has an `output_folder`, no other run may write there.
+    module: the command's; where it has an `output_folder`, no other run may write there. It is
+      refused where jax has no devices, unless its `NEEDS_DEVICES` is False.
     options: of the command, with `takes_config` where it has overrides of config keys.
     rest: these overrides.
 
@@ -81,6 +99,10 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
   takes_config = getattr(options, 'takes_config', False)
   if rest and not takes_config:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
+  if getattr(module, 'NEEDS_DEVICES', True):
+    from patch_svdd_jax.system import devices
+
+    devices.check()
   with contextlib.ExitStack() as kept:
     if hasattr(module, 'output_folder') and is_first(options):
       kept.enter_context(files.locked(module.output_folder(options)))
@@ -97,12 +119,28 @@ def is_first(options: argparse.Namespace) -> bool:
 
 
 def answer(run: Callable[[], int]) -> int:
-  """The status that `run` returns, or that of its error, in one line."""
+  """The status that `run` returns, or that of its error or interrupt, in one line."""
   try:
-    return run()
-  except UserError as error:
-    print(f'error: {one_line(str(error))}', file=sys.stderr)
-    return error.status
-  except KeyboardInterrupt:
+    with signals.patient():
+      status = run()
+    if not signals.raised():
+      return status
+  except KeyboardInterrupt as interrupt:
+    return interrupted(signals.status(interrupt))
+  except Exception as error:
+    # That of an interrupt may come out as an error of whatever it hit.
+    if not signals.raised():
+      if isinstance(error, MemoryError):
+        error = UserError(f'there is not enough memory: {error}')
+      if not isinstance(error, UserError):
+        raise
+      print(f'error: {one_line(str(error))}', file=sys.stderr)
+      return error.status
+  return interrupted(128 + signals.raised())
+
+
+def interrupted(status: int) -> int:
+  """Says it in one line, and returns the status."""
+  if signals.is_first_word():
     print('interrupted', file=sys.stderr)
-    return 130
+  return status

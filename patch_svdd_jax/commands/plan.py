@@ -28,6 +28,9 @@ from patch_svdd_jax.system import files
 from patch_svdd_jax.tpu_planning import aot, programs
 from patch_svdd_jax.tpu_planning.aot import Program
 
+# They would be looked for before `run` can say that there are none.
+NEEDS_DEVICES = False
+
 # Compilations, after the first, that the search for the largest batch may take.
 COMPILATIONS = 4
 

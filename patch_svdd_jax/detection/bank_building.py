@@ -9,7 +9,9 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax.detection import outliers
+from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, features, geometry
+from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.embedding import Embeddings
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import block_sizes, coreset, memory_bank
@@ -58,6 +60,7 @@ def build(
   Raises:
     UserError: config.score asks for what there is not.
   """
+  check_neighbours(config, len(images), images.shape[1:3])
   arch = architecture.from_config(config.encoder)
   options = {
     'batch_size': config.score.batch_size,
@@ -119,6 +122,28 @@ def from_embeddings(embeddings: Embeddings) -> MemoryBank:
   devices, images, patches, dim = embeddings.rows.shape
   rows = embeddings.rows.reshape(devices, images * patches, dim)
   return memory_bank.from_device_rows(rows, embeddings.images * patches)
+
+
+def check_neighbours(config: ml_collections.ConfigDict, images: int, size: tuple[int, int]) -> None:
+  """Refuses to look for more neighbours than a memory bank will have rows.
+
+  Args:
+    config: the whole config.
+    images: how many normal ones the bank is fitted to.
+    size: (height, width) of all.
+
+  Raises:
+    UserError: names the key and the bank.
+  """
+  for k, stride in strides_of(config).items():
+    patches = images * geometry.patch_count(size, k, stride)
+    kept = patches - (round(config.score.outliers * patches) if images > 1 else 0)
+    rows = 1 if config.score.compare == 'centre' else rows_kept(kept, config)
+    if config.score.neighbours > rows:
+      raise UserError(
+        f'config.score.neighbours={config.score.neighbours}: the memory bank of K={k} has {rows:,} '
+        f'rows where it is fitted to {images:,} images: give at most {rows}'
+      )
 
 
 class Reduced(NamedTuple):

@@ -8,6 +8,7 @@ then one that has seen them, so the p-values are no longer proven (docs/calibrat
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+import ml_collections
 import numpy as np
 
 from patch_svdd_jax.data import Split, appearance, image_size
@@ -52,6 +53,20 @@ def calibrate(
     statistics | {image_size.ASPECT: image_size.aspects(normal.sizes)},
   )
   return dataclasses.replace(detector, calibration=found)
+
+
+def fewest_images(config: ml_collections.ConfigDict, train: int, held_out: int) -> int:
+  """Returns how many images the smallest memory bank is fitted to, of a detector and `calibrate`.
+
+  Args:
+    config: the whole config.
+    train: how many images the detector is fitted to.
+    held_out: how many others there are.
+  """
+  count = train + held_out
+  if held_out >= ENOUGH or count < 2 or not config.calibration.images:
+    return train
+  return min(train, count - -(-count // min(int(config.calibration.folds), count)))
 
 
 def in_file_order(split: Split) -> Split:

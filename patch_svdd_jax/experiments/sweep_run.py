@@ -17,7 +17,7 @@ from patch_svdd_jax.experiments import data_record, sweep_statistics, sweep_tabl
 from patch_svdd_jax.experiments.evaluation_run import fit_and_evaluate, get_detector, load_labelled
 from patch_svdd_jax.experiments.runner import Entry, Job, Record
 from patch_svdd_jax.experiments.sweep_plan import Group
-from patch_svdd_jax.experiments.training_run import StoppedError, StopRequest
+from patch_svdd_jax.experiments.training_run import StoppedError, StopRequest, check_neighbours
 from patch_svdd_jax.models import encoder, flops, mean_image
 from patch_svdd_jax.reporting.table import Table
 from patch_svdd_jax.system import files
@@ -150,6 +150,7 @@ class Sweep:
       entry['macs'] = flops.image_flops(group.config) / 2
       entry['members'] = {}
     dataset, left = load_labelled(group.config.data), pending(group, entry)
+    check_neighbours(group.config, dataset, calibrated=False)
     data_record.begin_experiment(
       self.record.path.parent, group.config.data, dataset, group.data_name
     )

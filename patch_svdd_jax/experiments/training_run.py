@@ -13,13 +13,13 @@ import ml_collections
 
 from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import image_size
-from patch_svdd_jax.detection import calibration_scores
+from patch_svdd_jax.detection import bank_building, calibration_scores
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.experiments import data_record
 from patch_svdd_jax.models import mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system import distributed
+from patch_svdd_jax.system import distributed, signals
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.training import (
   checkpoint_selection,
@@ -56,12 +56,15 @@ class StopRequest:
 
   @contextlib.contextmanager
   def listening(self) -> Iterator['StopRequest']:
-    """Catches the signals while training runs; a second one acts as if nobody listened."""
+    """Catches the signals while training runs; a second one is not waited for."""
 
     def note(number: int, _: FrameType | None) -> None:
+      if self.signal:
+        return
       self.signal = number
       print('\nstopping after this call of the train step ...', file=sys.stderr)
-      signal.signal(number, before[number])
+      if not signals.heed(number):
+        signal.signal(number, before[number])
 
     if threading.current_thread() is not threading.main_thread():
       yield self  # Python tells signals to the main thread alone
@@ -70,7 +73,8 @@ class StopRequest:
       number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-      yield self
+      with signals.patient(None):
+        yield self
     finally:
       for number, handler in before.items():
         signal.signal(number, handler)
@@ -142,7 +146,7 @@ def train(
     UserError: a setting makes no sense for these images, or the run cannot go on, as where it began
       with others.
   """
-  trained = train_encoder(config, workdir, dataset)
+  trained = train_encoder(config, workdir, dataset, calibrated)
   detector = fit_detector(
     trained.config,
     trained.params,
@@ -155,8 +159,26 @@ def train(
   return detector, trained.reason
 
 
+def check_neighbours(
+  config: ml_collections.ConfigDict, dataset: data.Dataset, calibrated: bool
+) -> None:
+  """Refuses, before hours of training, what the detector's memory banks will have too few rows for.
+
+  Raises:
+    UserError: names config.score.neighbours.
+  """
+  images = count = len(dataset.train)
+  if calibrated:
+    images = calibration_scores.fewest_images(config, count, len(dataset.held_out))
+  height, width = dataset.train.images.shape[1:3]
+  bank_building.check_neighbours(config, images, (height, width))
+
+
 def train_encoder(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, dataset: data.Dataset
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  calibrated: bool = False,
 ) -> TrainedEncoder:
   """Trains from the newest checkpoint of a workdir on, without a detector; otherwise as `train`."""
   normal = dataset.train.images
@@ -164,6 +186,7 @@ def train_encoder(
     config = image_size.resolved(config, normal.shape[1:3])
     config_rules.validate(config)
     check_resumable(config, workdir)
+  check_neighbours(config, dataset, calibrated)
   data_record.begin(workdir, data_record.RUN, data_record.contents(dataset, data_record.TRAINING))
   mean = mean_image.training_mean(normal, config.train.mean)
   validate = validation.make_validation(
@@ -190,7 +213,8 @@ def train_encoder(
           monitor, checkpoints, validate, CollapseWatch(config, monitoring.read(workdir)), stop
         ),
       )
-    if not outcome.finished:
+    # Also at the last step: the detector is fitted by the same command then.
+    if not outcome.finished or stop():
       raise StoppedError(workdir, int(outcome.state.step), stop.signal)
     step = checkpoints.chosen or 0
     params = checkpoints.restore_encoder(outcome.state.params['encoder'], step)
@@ -209,6 +233,7 @@ def fit_detector(
   calibrated: bool,
 ) -> Detector:
   """Fits the detector of an encoder that took so many steps, and saves it; otherwise as `train`."""
+  check_neighbours(config, dataset, calibrated)
   detector = Detector.fit(
     config, params, dataset.train.images, step=step, progress=progress('Embedding')
   )

@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.search import screening
 from patch_svdd_jax.search.screening import GROUP, Screen
+from patch_svdd_jax.system import devices
 from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import DEVICES, REPLICATED, SHARDED, all_devices
 
@@ -194,6 +195,7 @@ def from_rows(
   Raises:
     UserError: there are no rows, or one has a NaN or an infinity.
   """
+  devices.check()
   _check_shape(rows)
   mesh = mesh or all_devices()
   return _arrange(_deal(rows, mesh), len(rows), mesh, dtype, screen)

@@ -26,6 +26,7 @@ from patch_svdd_jax.search import block_sizes, screening, screening_pallas
 from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
 from patch_svdd_jax.search.screening import GROUP, Screen
+from patch_svdd_jax.system import devices
 from patch_svdd_jax.system.sharding import DEVICES, PRECISION, REPLICATED, SHARDED
 
 # Queries that scan a group at the same time.
@@ -114,6 +115,7 @@ def search(
     UserError: D differs, k or a block size is out of range, or, outside of jit, a query has a NaN
       or an infinity.
   """
+  devices.check()
   if queries.ndim != 2 or queries.shape[1] != bank.dim:
     raise UserError(
       f'queries of shape {list(queries.shape)} cannot be compared with a memory bank of '

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import signals
 
 # Seconds within which a connection must have sent the head of a request, from its beginning or from
 # the answer before; and within which what is under way at the end must be answered.
@@ -102,7 +103,8 @@ def serve(app: FastAPI, bound: socket.socket) -> None:
     number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
   }
   try:
-    server.run(sockets=[bound])
+    with signals.patient(None):
+      server.run(sockets=[bound])
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

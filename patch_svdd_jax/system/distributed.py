@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import sharding
+from patch_svdd_jax.system import devices, sharding
 from patch_svdd_jax.system.batching import Bar
 
 # Seconds in which other processes can say themselves what is wrong.
@@ -135,6 +135,7 @@ def _join() -> None:
     raise UserError(
       f'--distributed finds no other processes ({error}): set {ENVIRONMENT}, in each of them'
     ) from error
+  devices.check()
   # While they are together: the devices meet for the first time.
   meet()
 
