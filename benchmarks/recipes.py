@@ -250,7 +250,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   console.add_config_argument(parser, required=False)
   parser.set_defaults(config='laptop')
-  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of all runs')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of all runs')
   parser.add_argument(
     '--set',
     action='append',
@@ -264,7 +264,7 @@ def make_parser() -> argparse.ArgumentParser:
     '--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default 0, 1 and 2'
   )
   parser.add_argument(
-    '--recipes', type=pathlib.Path, default=RECIPES, metavar='FILE', help='of get_recipes'
+    '--recipes', type=console.path, default=RECIPES, metavar='FILE', help='of get_recipes'
   )
   parser.add_argument(
     '--only',

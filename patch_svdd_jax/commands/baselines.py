@@ -50,7 +50,7 @@ output_folder = operator.attrgetter('workdir')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `baselines`."""
   console.add_config_argument(parser, required=True)
-  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of all systems')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of all systems')
   console.add_restart_argument(parser)
   parser.add_argument(
     '--systems', nargs='+', metavar='SYSTEM', help='which ones, as listed above (default: all)'

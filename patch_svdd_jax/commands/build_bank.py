@@ -26,7 +26,7 @@ output_folder = operator.attrgetter('workdir')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `build-bank`."""
   console.add_config_argument(parser, required=False)
-  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of the run')
   console.add_distributed_argument(parser)
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--prepared',
-    type=console.folder,
+    type=console.path,
     metavar='FOLDER',
     help='the folder, where a config.data.prepared names another than ~/.cache/patch_svdd_jax',
   )
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
   """Lists or removes; the status is 1 where something was to be removed and is there still."""
   if options.json:
     files.check_writable(options.json)
-  folder = options.prepared.expanduser() if options.prepared else files.cache_folder()
+  folder = options.prepared or files.cache_folder()
   found = entries.list_all(folder)
   left = 0
   if options.clear is not None:

@@ -13,7 +13,9 @@ from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.search import memory_bank, nearest
+from patch_svdd_jax.system import files
 from patch_svdd_jax.system.batching import Bar, Progress
 
 # Images that are named as suspicious.
@@ -86,11 +88,12 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def folder(text: str) -> pathlib.Path:
-  """A folder of a file system, which a bucket is not."""
-  if '://' in text:
-    raise argparse.ArgumentTypeError(f'{text!r} is no folder: mount what it names, and give that')
-  return pathlib.Path(text)
+def path(text: str) -> pathlib.Path:
+  """Returns the path of a file or folder that an option names, as of `files.place`."""
+  try:
+    return files.place(text)
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def print_banks(detector: Detector) -> None:

@@ -8,7 +8,6 @@ of a step, so that a busy minute of the machine does not bend the curves.
 """
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +16,13 @@ from patch_svdd_jax.reporting import learning_curves
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import figures
 
+# It only reads and draws.
+NEEDS_DEVICES = False
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `curves`."""
-  parser.add_argument('workdirs', nargs='+', type=pathlib.Path, help='folders of runs')
+  parser.add_argument('workdirs', nargs='+', type=console.path, help='folders of runs')
   outputs.add_arguments(parser, plot='the curves')
 
 

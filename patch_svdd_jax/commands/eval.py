@@ -48,7 +48,7 @@ from patch_svdd_jax.system import distributed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `eval`."""
   console.add_config_argument(parser, required=False)
-  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the run')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of the run')
   console.add_rate_arguments(parser)
   console.add_distributed_argument(parser)
   parser.add_argument(
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--mvtec-maps',
-    type=console.folder,
+    type=console.path,
     metavar='FOLDER',
     help="write the maps as FOLDER/CATEGORY/test/DEFECT/ID.tiff, as MVTec's code reads them",
   )

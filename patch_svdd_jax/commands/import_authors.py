@@ -13,6 +13,7 @@ import pathlib
 import ml_collections
 
 from patch_svdd_jax import configuration
+from patch_svdd_jax.commands import console
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import authors_weights
@@ -22,9 +23,9 @@ from patch_svdd_jax.training.checkpoints import Checkpoints
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `import-authors`."""
   parser.add_argument(
-    'file', type=pathlib.Path, metavar='FILE.pkl', help="the authors' enchier.pkl"
+    'file', type=console.path, metavar='FILE.pkl', help="the authors' enchier.pkl"
   )
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='a new folder')
+  parser.add_argument('--workdir', required=True, type=console.path, help='a new folder')
 
 
 def import_weights(

@@ -8,7 +8,6 @@ same ones as they are, 1 that every relit image would be a false alarm.
 """
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 
 from patch_svdd_jax import configuration, data
@@ -23,7 +22,7 @@ from patch_svdd_jax.reporting.table import markdown
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `light`."""
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of the run')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of the run')
 
 
 def run(options: argparse.Namespace) -> int:

@@ -49,9 +49,9 @@ output_folder = operator.attrgetter('output')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `predict`."""
-  parser.add_argument('images', nargs='+', type=console.folder, help='image files, or folders')
-  parser.add_argument('--model', required=True, type=console.folder, help='folder of the run')
-  parser.add_argument('--output', required=True, type=console.folder, help='folder of the results')
+  parser.add_argument('images', nargs='+', type=console.path, help='image files, or folders')
+  parser.add_argument('--model', required=True, type=console.path, help='folder of the run')
+  parser.add_argument('--output', required=True, type=console.path, help='folder of the results')
   console.add_rate_arguments(parser)
   parser.add_argument(
     '--pictures',

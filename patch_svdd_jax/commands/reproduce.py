@@ -51,17 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--data',
     required=True,
-    type=console.folder,
+    type=console.path,
     metavar='ROOT',
     help='archive of MVTec AD, or the folder that holds its categories',
   )
-  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of the results')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of the results')
   parser.add_argument(
     '--categories', nargs='+', metavar='CATEGORY', help='some of the 15 categories (default: all)'
   )
   parser.add_argument(
     '--weights',
-    type=console.folder,
+    type=console.path,
     metavar='FOLDER',
     help=f"measure the authors' weights, FOLDER/CATEGORY/{WEIGHTS}",
   )

@@ -25,7 +25,7 @@ MOST_MEGAPIXELS = 89
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `serve`."""
-  parser.add_argument('--model', required=True, type=console.folder, help='folder of the run')
+  parser.add_argument('--model', required=True, type=console.path, help='folder of the run')
   parser.add_argument('--host', default='127.0.0.1', help='address to listen on (127.0.0.1)')
   parser.add_argument('--port', type=int, default=8000, help='port; 0: a free one (8000)')
   console.add_rate_arguments(parser)

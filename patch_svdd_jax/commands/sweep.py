@@ -16,7 +16,6 @@ what is there. A group that fails is listed with its error, and tried again by t
 import argparse
 import json
 import operator
-import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -41,7 +40,7 @@ output_folder = operator.attrgetter('workdir')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `sweep`."""
   console.add_config_argument(parser, required=True)
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='folder of this sweep')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of this sweep')
   console.add_restart_argument(parser)
   parser.add_argument(
     '--seeds',

@@ -37,7 +37,7 @@ output_folder = operator.attrgetter('workdir')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `train`."""
   console.add_config_argument(parser, required=True)
-  parser.add_argument('--workdir', required=True, type=console.folder, help='folder of this run')
+  parser.add_argument('--workdir', required=True, type=console.path, help='folder of this run')
   console.add_restart_argument(parser)
   console.add_distributed_argument(parser)
 

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from patch_svdd_jax.data import layout
 from patch_svdd_jax.data.builder import LayoutBuilder
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files
 
 
 def category_folder(root: str, category: str) -> pathlib.Path:
@@ -21,7 +22,7 @@ def category_folder(root: str, category: str) -> pathlib.Path:
   if not root:
     raise UserError('config.data.root is empty; set it to a folder that holds train/good')
   # Unlike Path.resolve, it takes a link that leads in a circle for a file that is not there.
-  folder = pathlib.Path(os.path.realpath(pathlib.Path(root).expanduser() / category))
+  folder = pathlib.Path(os.path.realpath(files.place(root, 'config.data.root') / category))
   if not folder.is_dir():
     raise UserError(
       f'{folder}: is no folder; set config.data.root to a folder that holds train/good, '

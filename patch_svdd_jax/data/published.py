@@ -13,7 +13,7 @@ from absl import logging
 from patch_svdd_jax.data import archive, layout
 from patch_svdd_jax.data.builder import LayoutBuilder
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import digest_cache
+from patch_svdd_jax.system import digest_cache, files
 
 WHOLE = 'all'  # the one category of a data set that has no categories
 
@@ -141,7 +141,7 @@ class PublishedBuilder(LayoutBuilder):
         f'{self.title} {self.builder_config_name} is not prepared yet: download it from '
         f'{self.homepage} and set config.data.root to {source} it is extracted to'
       )
-    root = pathlib.Path(self._root).expanduser()
+    root = files.place(self._root, 'config.data.root')
     if not root.exists():
       raise UserError(
         f'{root}: does not exist; set config.data.root to {source} that {self.title} '

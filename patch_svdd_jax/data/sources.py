@@ -51,7 +51,7 @@ def present(config: ml_collections.ConfigDict) -> list[str]:
   """
   if config.name == 'textures':
     return list(textures.CATEGORIES)
-  root = pathlib.Path(config.root).expanduser()
+  root = files.place(config.root, 'config.data.root') if config.root else pathlib.Path()
   if config.name == 'folder':
     found = categories.subfolders(folder.category_folder(config.root, ''))
   elif config.root:
@@ -80,7 +80,11 @@ def prepared_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
   Raises:
     UserError: the config names none and the user has no home.
   """
-  return pathlib.Path(config.prepared).expanduser() if config.prepared else files.cache_folder()
+  return (
+    files.place(config.prepared, 'config.data.prepared')
+    if config.prepared
+    else files.cache_folder()
+  )
 
 
 def _check_category(category: str, known: Collection[str]) -> None:

@@ -115,6 +115,28 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         unfinished.unlink()
 
 
+def place(path: str | os.PathLike[str], key: str = '') -> pathlib.Path:
+  """Returns the path of a file or folder as users give it, with `~` as their home.
+
+  Args:
+    path: what they gave.
+    key: the setting that it is of, for errors.
+
+  Raises:
+    UserError: it can be none: it is empty, of a bucket, or of a user who has no home.
+  """
+  text = os.fspath(path) if isinstance(path, str | os.PathLike) else ''
+  named = f'{key}={path!r}' if key else repr(path)
+  if not isinstance(text, str) or not text.strip() or '\0' in text:
+    raise UserError(f'{named} is no path: give that of a file or folder')
+  if '://' in text:
+    raise UserError(f'{named} is no folder: mount what it names, and give that')
+  try:
+    return pathlib.Path(text).expanduser()
+  except RuntimeError as error:
+    raise UserError(f'{named}: there is no such home: give the whole path') from error
+
+
 def check_text(folder: pathlib.Path) -> None:
   """Refuses a folder whose path is not UTF-8, which orbax and tensorstore cannot write to.
 

@@ -51,5 +51,7 @@ def test_onnx_needs_its_converter(workdir, tmp_path, capsys, monkeypatch):
 def test_what_is_missing_is_said(workdir, tmp_path, capsys):
   assert export(tmp_path, tmp_path / 'parts.stablehlo') == 2
   assert 'no fitted detector' in capsys.readouterr().err
-  assert export(workdir, tmp_path) == 2
-  assert f'cannot write {tmp_path}: it is a folder' in capsys.readouterr().err
+  folder = tmp_path / 'folder.onnx'
+  folder.mkdir()
+  assert export(workdir, folder) == 2
+  assert f'cannot write {folder}: it is a folder' in capsys.readouterr().err
