@@ -34,6 +34,8 @@ CHOICES = {
   'baseline.kernel': ('rbf', 'linear', 'polynomial'),
   'baseline.objective': ('one_class', 'soft_boundary'),
 }
+# The largest whole number of any key: those of jax have 32 bits.
+LARGEST = 2**31 - 1
 RANGES = {
   'at least 0': (
     lambda value: 0 <= value < math.inf,
@@ -59,28 +61,33 @@ RANGES = {
   'at least 1': (
     lambda value: value >= 1,
     (
+      'train.steps',
+      'train.steps_per_call',
+      'checkpoint.every',
+      'checkpoint.keep',
+      'checkpoint.validation_images',
+      'baseline.fitted_patches',
+      'baseline.steps',
+    ),
+  ),
+  'at least 1, at most 1048576': (
+    lambda value: 1 <= value <= 2**20,  # beyond, no memory holds what it is the size of
+    (
       'encoder.receptive_field',
       'encoder.depth',
       'encoder.embed_dim',
       'encoder.channels',
       'encoder.merge_features',
       'encoder.strided_kernel',
-      'train.steps',
-      'train.steps_per_call',
       'train.batch_size',
       'train.crops',
       'train.crop_size',
       'train.accumulate',
-      'checkpoint.every',
-      'checkpoint.keep',
-      'checkpoint.validation_images',
       'score.strides',
       'score.neighbours',
       'score.batch_size',
       'score.components',
       'baseline.stride',
-      'baseline.fitted_patches',
-      'baseline.steps',
     ),
   ),
   'at least 2': (lambda value: value >= 2, ('calibration.folds',)),
@@ -90,8 +97,9 @@ RANGES = {
   ),
   'above 0': (
     lambda value: 0 < value < math.inf,
-    ('encoder.width', 'train.contrast_temperature', 'baseline.learning_rate'),
+    ('train.contrast_temperature', 'baseline.learning_rate'),
   ),
+  'above 0, at most 1024': (lambda value: 0 < value <= 1024, ('encoder.width',)),
   'a share, 0 to below 1': (
     lambda value: 0 <= value < 1,
     ('data.held_out', 'data.contamination', 'score.outliers'),

@@ -4,14 +4,13 @@ What single keys may be lies in tables beside the defaults; what must fit togeth
 functions. Types and names of keys are `configuration`'s.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import ml_collections
 
 from patch_svdd_jax import configuration
-from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, encoder, features, tiling
@@ -60,7 +59,8 @@ def validate(config: ml_collections.ConfigDict, *, training: bool = True) -> Non
   configuration.check(config, 'config')
   values = {key.removeprefix('config.'): value for key, value in configuration.flatten(config)}
   wrong = {
-    key: f'config.{key}={values[key]!r}: must be {words}' for key, words in bad_values(values)
+    key: f'config.{key}={values[key]!r}: must be {words}'
+    for key, words in configuration.bad_values(values)
   }
   for rule in (*RULES, *(TRAINING if training else ())):
     if any(f'{bad}.'.startswith(f'{key}.') for bad in wrong for key in rule.keys):
@@ -71,19 +71,6 @@ def validate(config: ml_collections.ConfigDict, *, training: bool = True) -> Non
       wrong[rule.keys[0]] = str(error)
   if wrong:
     raise UserError('; '.join(wrong.values()))
-
-
-def bad_values(values: dict[str, object]) -> Iterator[tuple[str, str]]:
-  """Yields the keys whose values are none of theirs, and what they must be, in words."""
-  for key, choices in default.CHOICES.items():
-    value = values[key]
-    if not all(each in choices for each in (value if isinstance(value, tuple) else (value,))):
-      yield key, ' or '.join(map(repr, choices))
-  for words, (allows, keys) in default.RANGES.items():
-    for key in keys:
-      value = values[key]
-      if not all(map(allows, value if isinstance(value, tuple) else (value,))):
-        yield key, words
 
 
 def check_strides(config: ml_collections.ConfigDict) -> None:

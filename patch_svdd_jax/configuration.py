@@ -69,7 +69,7 @@ def packaged(folder: str = '') -> dict[str, pathlib.Path]:
 
 def find(name: str, folder: str = '') -> pathlib.Path:
   """The config file called `name`: a path, or else one that comes with the package in `folder`."""
-  path = pathlib.Path(name)
+  path = files.place(name) if name else pathlib.Path()
   if path.is_file():
     return path
   known = packaged(folder)
@@ -280,6 +280,23 @@ def check_unchanged(
     )
 
 
+def bad_values(values: dict[str, object]) -> Iterator[tuple[str, str]]:
+  """Yields the keys whose values are none of theirs, and what they must be, in words."""
+  for key, choices in default.CHOICES.items():
+    value = values[key]
+    if not all(each in choices for each in (value if isinstance(value, tuple) else (value,))):
+      yield key, ' or '.join(map(repr, choices))
+  for words, (allows, keys) in default.RANGES.items():
+    for key in keys:
+      value = values[key]
+      if not all(map(allows, value if isinstance(value, tuple) else (value,))):
+        yield key, words
+  for key, value in values.items():
+    each = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(one, int) and abs(one) > default.LARGEST for one in each):
+      yield key, f'at most {default.LARGEST}'
+
+
 def to_json(config: ml_collections.ConfigDict) -> str:
   """The config as JSON text."""
   return json.dumps(config.to_dict(), indent=2) + '\n'
@@ -311,6 +328,8 @@ def from_json(text: str, source: str) -> ml_collections.ConfigDict:
       for key, value in values.items()
     }
   )
+  for key, words in bad_values({key.removeprefix('config.'): v for key, v in flatten(config)}):
+    raise UserError(f'{source} is damaged: config.{key}={config[key]!r}: must be {words}')
   return config
 
 

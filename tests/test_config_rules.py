@@ -80,7 +80,9 @@ OUTSIDE = {
   'at least 0': [-1],
   'at least 1': [0, -4],
   'at least 1, at most 1024': [0, 1025],
+  'at least 1, at most 1048576': [0, -4, 2**20 + 1],
   'at least 2': [1],
+  'above 0, at most 1024': [0.0, -0.5, 1025.0, NAN, INFINITY],
   'above 0': [0.0, -0.5, NAN, INFINITY],
   'a share, 0 to below 1': [-0.1, 1.0, 1.5, NAN],
   'a share, above 0, at most 1': [0.0, -0.5, 1.5, NAN],
@@ -259,3 +261,53 @@ def test_a_config_by_name():
   assert (config.data.category, config.train.steps) == ('grass', 70)
   with pytest.raises(UserError, match=r'^config\.train\.steps=-7: must be at least 1$'):
     config_rules.read('laptop:grass', ['--config.train.steps=-7', '--config.train.warmup_steps=0'])
+
+
+# Values that are none of anybody's; where a key takes one, it says what it means.
+EXTREME = {
+  int: [0, -1, 10**9, 2**31, 2**63, 10**30],
+  float: [0.0, -1.0, 1e9, NAN, INFINITY, -INFINITY],
+}
+MEANT = {
+  (int, 0): """data.normal_images data.image_size encoder.strided_layers train.warmup_steps
+    score.tile calibration.images seed""",
+  (int, -1): 'seed',
+  (int, 10**9): """data.normal_images train.steps train.steps_per_call checkpoint. score.tile
+    calibration. baseline.fitted_patches baseline.steps seed""",
+  (float, 0.0): """train.contrast train.svdd_weight train.position_weight train.learning_rate
+    train.clip_norm train.augment. data.held_out data.contamination score.outliers
+    baseline.gamma""",
+  # Finite: a loss that is not is found where it arises.
+  (float, 1e9): """train.contrast train.contrast_temperature train.svdd_weight
+    train.position_weight train.learning_rate train.clip_norm train.augment. score.scale_weights
+    baseline.gamma baseline.learning_rate""",
+}
+
+
+def numeric_keys():
+  for key, value in configuration.flatten(small()):
+    key = key.removeprefix('config.')
+    like = default.FILLED.get(key, value)
+    first = like[0] if isinstance(like, tuple) else like
+    if type(first) in EXTREME:
+      yield key, like, type(first)
+
+
+@pytest.mark.parametrize(('key', 'like', 'kind'), list(numeric_keys()), ids=str)
+def test_extreme_numbers_are_refused_by_name_or_mean_something(key, like, kind):
+  for extreme in EXTREME[kind]:
+    value = (*like[1:], extreme) if isinstance(like, tuple) else extreme
+    meant = MEANT.get((kind, extreme), '').split()
+    if key in meant or f'{key.rpartition(".")[0]}.' in meant:
+      config_rules.validate(small(**{key: value}))
+    else:
+      assert f'config.{key}=' in refusal(small(**{key: value}))
+  if isinstance(like, tuple) and key != 'score.scale_weights':
+    assert f'config.{key}=()' in refusal(small(**{key: ()}))
+
+
+def test_saved_configs_are_checked_too():
+  config = small()
+  config.score.batch_size = 0
+  with pytest.raises(UserError, match=r'^here is damaged: config\.score\.batch_size=0: must be at'):
+    configuration.from_json(configuration.to_json(config), 'here')

@@ -15,6 +15,9 @@ from patch_svdd_jax.errors import UserError
 # The name of width / height among the statistics that a calibration keeps of normal images.
 ASPECT = 'aspect ratio'
 
+# The most pixels along a side.
+LARGEST = 2**16
+
 # By how much aspect ratios may differ before images count as stretched.
 TOLERANCE = 0.03
 
@@ -25,10 +28,10 @@ def check(size: Sequence[int]) -> None:
   Raises:
     UserError: names the key.
   """
-  if len(size) != 2 or not all(isinstance(side, int) and side >= 0 for side in size):
+  if len(size) != 2 or not all(isinstance(side, int) and 0 <= side <= LARGEST for side in size):
     raise UserError(
-      f'config.data.image_size={tuple(size)}: must be (height, width) in whole pixels, where a 0 '
-      'leaves a side to the training images'
+      f'config.data.image_size={tuple(size)}: must be (height, width) in whole pixels, at most '
+      f'{LARGEST}, where a 0 leaves a side to the training images'
     )
 
 

@@ -71,13 +71,14 @@ def deal_kernels(
     UserError: no such kernels exist; the message says which depths can.
   """
   extent = receptive_field
-  for _ in range(strided_layers):
+  for _ in range(min(strided_layers, receptive_field)):  # by when nothing is left
     extent = (extent - strided_kernel) // 2 + 1
   to_lose, layers = extent - 1, depth - strided_layers
   if to_lose < 1:
     raise UserError(
-      f'config.encoder: {strided_layers} layers of stride 2 and kernel {strided_kernel} leave '
-      f'nothing of a {receptive_field}-pixel patch: lower strided_layers or strided_kernel'
+      f'config.encoder.strided_layers={strided_layers} of stride 2 and '
+      f'config.encoder.strided_kernel={strided_kernel} leave nothing of a {receptive_field}-pixel '
+      'patch: lower one of them'
     )
   if not 1 <= layers <= to_lose:
     raise UserError(
