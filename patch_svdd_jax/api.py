@@ -2,7 +2,7 @@
 
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import ml_collections
 import numpy as np
@@ -12,8 +12,10 @@ from patch_svdd_jax.data import arrays
 from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Inspection
+from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import training_run
 from patch_svdd_jax.experiments.restart import clear_run
+from patch_svdd_jax.system import devices, files
 from patch_svdd_jax.system.batching import Progress
 
 
@@ -40,7 +42,7 @@ class PatchSVDD:
   @classmethod
   def fit(
     cls,
-    images: Sequence[np.ndarray] | np.ndarray,
+    images: Iterable[np.ndarray] | np.ndarray,
     config: ml_collections.ConfigDict | str = 'folder',
     *,
     workdir: str | pathlib.Path | None = None,
@@ -49,7 +51,7 @@ class PatchSVDD:
     """Trains an encoder on normal images, embeds them, and calibrates.
 
     Args:
-      images: u8[N, h, w, 3] in RGB order, or a sequence of u8[h, w, 3] or u8[h, w] of any sizes.
+      images: u8[N, h, w, 3] in RGB order, or an iterable of u8[h, w, 3] or u8[h, w] of any sizes.
       config: a config, or the name of one as `--config` takes it, as 'folder' or 'laptop'; of
         config.data the name, category and root do not count.
       workdir: where checkpoints and metrics are kept, and the same call goes on from; None keeps
@@ -61,14 +63,17 @@ class PatchSVDD:
       UserError: a setting or an image is at fault, or the workdir has a run of other images.
       StoppedError: it was stopped by Ctrl-C or SIGTERM.
     """
+    devices.check()
     if isinstance(config, str):
       config = configuration.read(config)
+    if not isinstance(config, ml_collections.ConfigDict):
+      raise UserError(f'config is of type {type(config).__name__}: give a ConfigDict, or a name')
     config = config.copy_and_resolve_references()
     config.data.update(name='arrays', category='', root='')
     config_rules.validate(config)
-    dataset = arrays.dataset(list(images), config.data)
+    dataset = arrays.dataset(arrays.listed(images), config.data)
     with tempfile.TemporaryDirectory() as temporary:
-      folder = pathlib.Path(workdir or temporary)
+      folder = files.place(temporary if workdir is None else workdir)
       if restart:
         clear_run(folder)
       training_run.check_resumable(config, folder)
@@ -86,7 +91,7 @@ class PatchSVDD:
     *,
     false_alarm_rate: float = 0.01,
     pixel_false_alarm_rate: float = 0.01,
-    names: Sequence[str] | None = None,
+    names: Iterable[str] | None = None,
   ) -> Inspection:
     """Scores images and judges them, as `patch-svdd predict` does.
 
@@ -98,17 +103,21 @@ class PatchSVDD:
       names: of the images, for errors; their numbers if None.
 
     Raises:
-      UserError: an image or a rate is none, or the detector is not calibrated.
+      UserError: there are no images, one of them or a rate is none, or the detector is not
+        calibrated.
     """
+    devices.check()
+    # It may have been changed since it was checked.
+    config_rules.validate(self.config, training=False)
     limit = inspection.limits(self.detector, false_alarm_rate, pixel_false_alarm_rate)
-    images = list(images)
-    names = arrays.numbered(len(images)) if names is None else names
-    split = data.light(arrays.resized(images, self.config.data, names), self.config.data)
+    given = arrays.listed(images)
+    texts = arrays.named(names, len(given))
+    split = data.light(arrays.resized(given, self.config.data, texts), self.config.data)
     return inspection.inspect(self.detector, split, limit)
 
   def save(self, workdir: str | pathlib.Path) -> None:
     """Saves it in `workdir`/model, where `load` and `patch-svdd predict --model` find it."""
-    self.detector.save(pathlib.Path(workdir))
+    self.detector.save(files.place(workdir))
 
   @classmethod
   def load(cls, workdir: str | pathlib.Path) -> 'PatchSVDD':
@@ -117,4 +126,5 @@ class PatchSVDD:
     Raises:
       UserError: there is nothing.
     """
-    return cls(Detector.load(pathlib.Path(workdir)))
+    devices.check()
+    return cls(Detector.load(files.place(workdir)))

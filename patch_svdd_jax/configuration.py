@@ -230,7 +230,7 @@ def absolute_places(config: ml_collections.ConfigDict) -> ml_collections.ConfigD
   config = config.copy_and_resolve_references()
   for key in PLACES:
     if config.data[key]:
-      config.data[key] = str(pathlib.Path(config.data[key]).expanduser().absolute())
+      config.data[key] = str(files.place(config.data[key], f'config.data.{key}').absolute())
   return config
 
 

@@ -111,8 +111,37 @@ def test_what_it_refuses(example, tmp_path):
     detector.predict([example['bad']], false_alarm_rate=1.0)
   with pytest.raises(UserError, match='no fitted detector'):
     PatchSVDD.load(tmp_path)
-  with pytest.raises(UserError, match='no images'):
-    PatchSVDD.fit([], quick_config())
+  for images in ([], example['good'], example['good'][..., None], 'part.png'):
+    line = 'no images|may be one image, or several|of type str'
+    with pytest.raises(UserError, match=line):
+      PatchSVDD.fit(images, quick_config())
+    with pytest.raises(UserError, match=line):
+      detector.predict(images)
+  with pytest.raises(UserError, match='1 names for 2 images'):
+    detector.predict([example['good'], example['bad']], names=['good'])
+  for config in (None, {}, 7):
+    with pytest.raises(UserError, match='config is of type'):
+      PatchSVDD.fit([example['good']], config)
+  for workdir in ('', None, 7):
+    with pytest.raises(UserError, match='is no path'):
+      detector.save(workdir)
+
+
+def test_a_setting_that_was_changed_since_is_checked_again(example, tmp_path):
+  example['detector'].save(tmp_path)
+  for key, value in {'batch_size': 0, 'strides': (0, 4), 'tile': -1}.items():
+    detector = PatchSVDD.load(tmp_path)
+    detector.config.score[key] = value
+    with pytest.raises(UserError, match=rf'config\.score\.{key}='):
+      detector.predict([example['bad']])
+
+
+def test_more_neighbours_than_rows_are_refused_before_training(example, tmp_path):
+  config = quick_config()
+  config.score.update(neighbours=100_000, coreset=0.01)
+  with pytest.raises(UserError, match=r'^config\.score\.neighbours=100000: the memory bank of K='):
+    PatchSVDD.fit(example['normal'], config, workdir=tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_what_is_offered_is_there_and_type_checkers_see_it():
