@@ -276,11 +276,11 @@ MEANT = {
     calibration. baseline.fitted_patches baseline.steps seed""",
   (float, 0.0): """train.contrast train.svdd_weight train.position_weight train.learning_rate
     train.clip_norm train.augment. data.held_out data.contamination score.outliers
-    baseline.gamma""",
+    baseline.gamma data.cache_gib""",
   # Finite: a loss that is not is found where it arises.
   (float, 1e9): """train.contrast train.contrast_temperature train.svdd_weight
     train.position_weight train.learning_rate train.clip_norm train.augment. score.scale_weights
-    baseline.gamma baseline.learning_rate""",
+    baseline.gamma baseline.learning_rate data.cache_gib""",
 }
 
 

@@ -22,6 +22,9 @@ from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import digest_cache, files
 
+# It only removes files.
+NEEDS_DEVICES = False
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `cache`."""

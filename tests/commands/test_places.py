@@ -32,7 +32,7 @@ def test_every_path_is_of_one_type(monkeypatch):
   paths = (
     '--workdir --model --output --data --weights --mvtec-maps --json --plot images file workdirs'
   )
-  assert taken[console.path] == {*paths.split(), 'workdirs'}
+  assert taken[console.path] == {*paths.split(), 'workdirs', '--prepared'}
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_home_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match='there is no such home'):
       PatchSVDD.load(name)
   root = programs.write(tmp_path / 'parts')
-  home = ['--config.data.prepared=', '--config.data.root=~no-such-user']
+  home = ['--config.data.prepared=~', '--config.data.root=~no-such-user']
   for key in home:
     assert main(programs.train(root, tmp_path / 'run', key)) == 2
     line = programs.error_line(capsys.readouterr().err)
@@ -106,7 +106,7 @@ def test_settings_that_are_no_path_name_their_key(text):
   if text:
     config.update(root='.', prepared=text)
     with pytest.raises(UserError, match=r'^config\.data\.prepared='):
-      sources.builder_factory(config)
+      sources.prepared_folder(config)
 
 
 def test_a_file_in_place_of_a_folder_is_one_line(tmp_path, capsys):

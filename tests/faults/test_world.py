@@ -120,7 +120,7 @@ def interrupt(moments, number, run, folder, environment):
     lines = lines_of(printed + errors)
     assert process.returncode == 128 + number, (moment, lines)
     if len(lines) == 2:  # training had begun
-      assert 'the same command goes on from there' in lines[0], (moment, lines)
+      assert lines[0].startswith('stopped at step '), (moment, lines)
       assert lines[1].startswith('stopping after this call'), (moment, lines)
     else:
       assert lines == ['interrupted'], moment
