@@ -21,6 +21,7 @@ COMMANDS = {
   'predict': 'say of images whether they are anomalous, and where',
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
   'build-bank': 'fit and calibrate the detector of a run anew, or with other settings',
+  'data': 'say what images, masks and folders are read, what is left out, and what is wrong',
   'sweep': 'train many seeds and settings at once, and compare them',
   'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',
   'baselines': 'compare with one-class SVM, SVDD, Deep SVDD and others',

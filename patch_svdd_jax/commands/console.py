@@ -130,6 +130,13 @@ def print_warnings(texts: Iterable[str]) -> None:
     print(f'warning: {text}', file=sys.stderr)
 
 
+def print_data(dataset: Dataset) -> None:
+  """A line about what the images are, and a few about what is wrong with them or to be minded."""
+  if summary := dataset.report.summary():
+    print(f'{dataset.name}: {summary}')
+  print_warnings(dataset.report.lines())
+
+
 def warn_of_duplicates(dataset: Dataset) -> None:
   """One line where test images are copies of normal ones."""
   if found := duplicates.find(dataset):

@@ -167,6 +167,7 @@ def evaluate(
     maps_folder /= dataset.name.rpartition('/')[-1]
   if maps_folder:
     mvtec_maps.check(maps_folder, dataset.test.names)
+  console.print_data(dataset)
   measured = evaluate_run(
     config,
     workdir,

@@ -96,6 +96,7 @@ def train_all(
 
   def do(job: Job) -> Measured | None:
     dataset = data.load(job.config.data)
+    console.print_data(dataset)
     detector, _ = train(
       job.config, job.workdir, dataset, progress=console.progress, calibrated=True
     )

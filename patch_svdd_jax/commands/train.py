@@ -52,6 +52,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     clear_run(workdir)
   check_resumable(config, workdir)
   dataset = data.load(config.data)
+  console.print_data(dataset)
   console.warn_of_duplicates(dataset)
   try:
     detector, reason = train(

@@ -6,7 +6,6 @@
 import contextlib
 import dataclasses
 import logging
-import pathlib
 from collections.abc import Sequence
 
 import ml_collections
@@ -18,8 +17,10 @@ from patch_svdd_jax.data import (
   held_out,
   image_size,
   lighting,
+  report,
 )
 from patch_svdd_jax.data.dataset import Dataset, Split
+from patch_svdd_jax.data.report import Case, DataReport
 from patch_svdd_jax.system import batching
 
 __all__ = ['Dataset', 'Split', 'load']
@@ -52,7 +53,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     The training, held-out and test images.
 
   Raises:
-    UserError: where a setting or a file is at fault.
+    UnusableError: where training images cannot be used; it names them all.
+    UserError: where a setting is at fault.
   """
   from patch_svdd_jax.data import prepared, sources  # import TFDS, which takes a second
 
@@ -79,9 +81,34 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       return categories.combine(parts) if several else parts[names[0]]
 
     normal, validation, test = map(read, ('train', 'validation', 'test'))
-  category = config.category or pathlib.Path(config.root).expanduser().resolve().name
-  dataset = assemble(f'{config.name}/{category}', normal, test, config, validation)
-  return dataclasses.replace(dataset, categories=tuple(names) if several else ())
+    reports = {name: builder.report() for name, builder in builders.items()}
+  dataset = assemble(sources.title(config, config.category), normal, test, config, validation)
+  found = report.combine(reports) if several else reports[names[0]]
+  return dataclasses.replace(
+    dataset, categories=tuple(names) if several else (), report=with_vanished(found, test)
+  )
+
+
+def inspect(config: ml_collections.ConfigDict) -> DataReport:
+  """Reports on a category, which is prepared as for `load` if nothing forbids it.
+
+  Args:
+    config: as for `load`.
+
+  Raises:
+    UserError: where a setting is at fault.
+  """
+  try:
+    return load(config).report
+  except report.UnusableError as error:
+    return error.report
+
+
+def with_vanished(found: DataReport, test: Split) -> DataReport:
+  """Adds the masks of which nothing is left at the size that the test images are resized to."""
+  gone = test.labels & test.has_mask & ~test.masks.any(axis=(1, 2))
+  cases = [('mask_vanishes', Case(test.names[index])) for index in np.flatnonzero(gone)]
+  return dataclasses.replace(found, of_files=(*found.of_files, *report.findings(cases)))
 
 
 def of_category(config: ml_collections.ConfigDict, category: str) -> ml_collections.ConfigDict:

@@ -1,5 +1,6 @@
 """What the TFDS builders share: the features, and writing ArrayRecord files as a stream."""
 
+import dataclasses
 import os
 import pathlib
 import types
@@ -8,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from patch_svdd_jax.data import images, layout
+from patch_svdd_jax.data import images, layout, masks
+from patch_svdd_jax.data.examination import Examination, Examined
+from patch_svdd_jax.data.report import Case, DataReport, UnusableError
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.batching import Bar
 from patch_svdd_jax.system.digests import digest_parts
+
+_REPORT = 'report'  # its key among the metadata of what is prepared
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -49,28 +53,55 @@ def example(
   }
 
 
-def file_example(item: layout.Item) -> dict[str, Any]:
+def file_example(item: layout.Item) -> tuple[dict[str, Any], Examined]:
   """Reads an item's files and checks that its masks, whose union counts, fit.
+
+  The mask of a defective image that marks nothing is as good as none.
 
   Raises:
     UserError: naming the file that is damaged, or both where image and mask disagree.
   """
+  if item.problem:
+    raise UserError(item.problem)
   contents = [images.read_bytes(path) for path in (item.image, *item.masks)]
   image, size = images.normalise(contents[0], str(item.image))
   mask = np.zeros(size, bool)
+  odd: list[tuple[str, Case]] = []
   for path, content in zip(item.masks, contents[1:], strict=True):
-    part = images.decode_mask(content, str(path))
+    part = masks.decode(content, path)
     _check_mask(item, path, part, size)
+    odd += _odd_levels(content, path)
     mask |= part
-  return example(
+  is_marked = bool(mask.any())
+  if item.masks and item.defect != layout.GOOD:
+    kind = masks.judge(mask) if is_marked else 'mask_empty'
+    odd += [(kind, _mask_case(item, mask))] if kind else []
+    odd += [('masks_joined', Case(item.name))] if len(item.masks) > 1 else []
+  made = example(
     image,
     images.encode_png(mask),
-    has_mask=bool(item.masks) or item.defect == layout.GOOD,
+    has_mask=is_marked or item.defect == layout.GOOD,
     defect=item.defect,
     name=item.name,
     # Of the files, not of what was made of them: another version may decode a JPEG otherwise.
     digest=digest_parts(*contents),
   )
+  facts = images.facts(contents[0], str(item.image))
+  return made, Examined(facts, is_marked, tuple(odd))
+
+
+def _odd_levels(content: bytes, path: pathlib.Path) -> list[tuple[str, Case]]:
+  if path.suffix.lower() == masks.ARRAY:
+    return []
+  levels, is_jpeg = images.mask_levels(content, str(path))
+  kind = 'mask_jpeg' if is_jpeg else masks.judge_levels(levels)
+  return [(kind, Case('/'.join(path.parts[-3:])))] if kind else []
+
+
+def _mask_case(item: layout.Item, mask: np.ndarray) -> Case:
+  marked = int(mask.sum())
+  share = f'{marked} pixels' if marked < masks.TINY else f'{marked / mask.size:.1%}'
+  return Case(item.name, f'{share} marked by {", ".join(path.name for path in item.masks[:2])}')
 
 
 def _check_mask(
@@ -100,7 +131,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   Here nothing is shuffled: examples keep the order they are generated in.
   """
 
-  VERSION = tfds.core.Version('1.1.0')
+  VERSION = tfds.core.Version('1.2.0')
 
   @property
   def source(self) -> str:
@@ -139,6 +170,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     source = os.fsencode(self.source).decode(errors='replace')  # JSON has to be UTF-8
     self.info.metadata.update(fingerprint=fingerprint, source=source)
     self.download_and_prepare(file_format='array_record')
+
+  def report(self) -> DataReport:
+    """What is to be said of the data; nothing where they are made, not read."""
+    return DataReport()
 
   def _dataset_info(self, **details: str) -> tfds.core.DatasetInfo:
     return _LocalInfo(
@@ -196,14 +231,42 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 class LayoutBuilder(Builder):
   """A builder whose images and masks are files of their own."""
 
+  def found_now(self) -> layout.Layout | None:
+    """Returns what the folders hold at this moment; None where they are not there."""
+    raise NotImplementedError
+
+  def report(self) -> DataReport:
+    """The data report of what is prepared, and of what its folders hold now."""
+    stored = DataReport.from_json(self.info.metadata[_REPORT])
+    found = self.found_now()
+    return dataclasses.replace(stored, of_folders=found.findings) if found else stored
+
   def _layout_splits(self, found: layout.Layout) -> Mapping[str, Iterable[Any]]:
-    for oddity in found.oddities:
-      logging.warning('%s', oddity)
+    self._record = Examination(found)
     splits = {'train': found.train, 'validation': found.validation, 'test': found.test}
     return {k: self._generate_examples(items, k) for k, items in splits.items() if items}
+
+  def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
+    """Writes what can be used.
+
+    Raises:
+      UnusableError: training images cannot be, or there are none; all that is wrong is named.
+    """
+    splits = super()._generate_splits(dl_manager, download_config)
+    report = self._record.report()
+    if report.cases('no_training_images') or report.cases('training_file_unusable'):
+      raise UnusableError(report)
+    self.info.metadata[_REPORT] = report.to_json()
+    return splits
 
   def _generate_examples(
     self, items: Sequence[layout.Item], split: str
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, item in enumerate(self._progress(items, split)):
-      yield index, file_example(item)
+      try:
+        made, examined = file_example(item)
+      except UserError as error:
+        self._record.fail(split, item, str(error))
+      else:
+        self._record.add(split, item, examined)
+        yield index, made

@@ -21,7 +21,7 @@ def subfolders(root: pathlib.Path) -> list[str]:
     UserError: there is no such root.
   """
   try:
-    names = [place.name for place in root.iterdir() if (place / 'train' / layout.GOOD).is_dir()]
+    names = [place.name for place in root.iterdir() if layout.normal_folders(place)]
   except OSError as error:
     raise UserError(f'{root}: cannot be read ({error.strerror}); check config.data.root') from error
   return sorted(names, key=layout.natural_key)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from patch_svdd_jax.data.report import DataReport
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -74,6 +76,7 @@ class Dataset:
       `config.data.held_out` asks for some.
     test: normal and anomalous images; N = 0 where the category has none.
     categories: that it combines, see `categories.combine`; none where it is a single one.
+    report: what its files are, and what is wrong with them; empty where there are no files.
   """
 
   name: str
@@ -81,3 +84,4 @@ class Dataset:
   held_out: Split
   test: Split
   categories: tuple[str, ...] = ()
+  report: DataReport = dataclasses.field(default_factory=DataReport)

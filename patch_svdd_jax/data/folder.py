@@ -52,10 +52,14 @@ class Folder(LayoutBuilder):
     """The folder."""
     return os.fspath(self._folder)
 
+  def found_now(self) -> layout.Layout:
+    """Returns what the folder holds."""
+    return layout.scan(self._folder)
+
   def fingerprint(self) -> str:
     """Of the files' names and content."""
-    return layout.fingerprint(layout.scan(self._folder))
+    return layout.fingerprint(self.found_now())
 
   def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterable[Any]]:
     del dl_manager
-    return self._layout_splits(layout.scan(self._folder))
+    return self._layout_splits(self.found_now())

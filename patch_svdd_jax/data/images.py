@@ -18,7 +18,7 @@ import struct
 import threading
 import warnings
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
@@ -118,6 +118,53 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
     UserError: as of `decode_image`, for what shows in the header.
   """
   return _open(data, name, decode=False).size
+
+
+class Facts(NamedTuple):
+  """What an image file's header says.
+
+  Attributes:
+    format: and pixels, such as 'PNG 8-bit RGB'.
+    size: (width, height) in pixels before it is turned upright.
+    turned: whether its EXIF orientation turns it.
+  """
+
+  format: str
+  size: tuple[int, int]
+  turned: bool
+
+
+def facts(data: bytes, name: str) -> Facts:
+  """Reads an image file's header; errors as for `stored_size`."""
+  image = _open(data, name, decode=False)
+  return Facts(f'{image.format} {_pixels(image)}', image.size, _is_turned(image))
+
+
+def _pixels(image: Image.Image) -> str:
+  """Returns the bits and channels of an image's pixels in words."""
+  # Pillow makes 8 bits of 16 where there are several channels; how they are stored says so.
+  stored = ' '.join(str(tile[3]) for tile in getattr(image, 'tile', ()))
+  bits = {'1': 1, 'I': 32, 'F': 32}.get(image.mode, 8)
+  if image.mode.startswith('I;16') or ';16' in stored:
+    bits = 16
+  channels = {'1': 'grey', 'L': 'grey', 'I': 'grey', 'F': 'grey', 'LA': 'grey and alpha'}
+  grey = 'grey' if image.mode.startswith('I;16') else image.mode
+  return f'{bits}-bit {channels.get(image.mode, grey)}'
+
+
+def mask_levels(data: bytes, name: str) -> tuple[np.ndarray, bool]:
+  """Returns the grey levels u8[H, W] of a mask file, and whether it is a JPEG.
+
+  Levels of 16-bit files are those of their high byte, unless none is above 255.
+  """
+  image = _open(data, name)
+  if image.mode.startswith(('I', 'F')):
+    levels = np.asarray(image)
+    levels = np.clip(levels if levels.max(initial=0) <= 255 else levels / 257, 0, 255)
+  else:
+    rgba = np.asarray(image.convert('RGBA'))
+    levels = np.where(rgba[..., 3] > 0, rgba[..., :3].max(axis=-1), 0)
+  return levels.astype(np.uint8), image.format in ('JPEG', 'MPO')
 
 
 def _is_turned(image: Image.Image) -> bool:

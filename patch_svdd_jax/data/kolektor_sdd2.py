@@ -45,7 +45,8 @@ class KolektorSdd2(PublishedBuilder):
   def labelled(self, found: layout.Layout) -> layout.Layout:
     """Reads the masks."""
     train, test = _labelled(found.train), _labelled(found.test)
-    return layout.Layout(tuple(item for item in train if item.defect == layout.GOOD), test)
+    normal = tuple(item for item in train if item.defect == layout.GOOD)
+    return dataclasses.replace(found, train=normal, test=test)
 
 
 def _numbered(root: pathlib.Path, split: str) -> tuple[layout.Item, ...]:

@@ -4,7 +4,13 @@
   <category>/test/<type>/<image>                       optional; type 'good' is normal
   <category>/ground_truth/<type>/<stem>_mask.<suffix>  optional, for all or some of the test images
 
-A mask may also bear its image's name without '_mask'.
+Its rules, which docs/datasets.md gives to users:
+  - Names of folders count as `folder_names` says; one that is spelt as above comes first.
+  - A mask bears its image's name, with '_mask', '_gt' or neither; or all files of a folder of the
+    image's name are its masks, as in MVTec LOCO AD, whose union counts.
+  - An image that has several masks otherwise cannot be used, nor one that is the mask of another
+    image beside it.
+  - Whatever is not read is found by `passed_over`, which goes through all files there are.
 """
 
 import collections
@@ -13,13 +19,21 @@ import hashlib
 import itertools
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 
-from patch_svdd_jax.data import images
+from patch_svdd_jax.data import images, masks, passed_over, report
+from patch_svdd_jax.data.folder_names import (
+  GOOD,
+  TRUTH,
+  TRUTH_NAMES,
+  meaning,
+  means_good,
+  resembles_good,
+)
+from patch_svdd_jax.data.report import Case, Finding
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import digest_cache
 
-GOOD = 'good'
 FindMasks = Callable[[pathlib.Path], tuple[pathlib.Path, ...]]  # the masks of an image file
 
 
@@ -37,6 +51,7 @@ class Item:
   defect: str
   image: pathlib.Path
   masks: tuple[pathlib.Path, ...] = ()
+  problem: str = ''  # why it cannot be used, which shows in the names alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +62,31 @@ class Layout:
     train: normal images, in natural order (2 before 10).
     test: images to score, by type, then in natural order.
     validation: other normal images, which some data sets name.
-    oddities: what was left out and why, one line each.
+    findings: what the names of folders and files show, and all that is not read.
   """
 
   train: tuple[Item, ...]
   test: tuple[Item, ...]
   validation: tuple[Item, ...] = ()
-  oddities: tuple[str, ...] = ()
+  findings: tuple[Finding, ...] = ()
+
+
+def folder_named(folder: pathlib.Path, name: str, also: Collection[str] = ()) -> str | None:
+  """Returns the sub-folder of a name, as it is spelt there; exactly that name comes first.
+
+  Args:
+    folder: where to look.
+    name: of the layout.
+    also: other names that mean it, the first of which is preferred.
+  """
+  present = folders(folder)
+  if name in present:
+    return name
+  for wanted in (meaning(name), *also):
+    for found in present:
+      if meaning(found) == wanted:
+        return found
+  return None
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
@@ -62,8 +95,16 @@ def natural_key(name: str) -> tuple[list[int | str], str]:
   return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
+def normal_folders(category: pathlib.Path) -> list[str]:
+  """Returns the sub-folders of train whose name means good, as 'train/good'."""
+  split = folder_named(category, 'train')
+  return (
+    [f'{split}/{name}' for name in folders(category / split) if means_good(name)] if split else []
+  )
+
+
 def scan(category: pathlib.Path) -> Layout:
-  """Finds the images and masks of a category.
+  """Finds the images and masks of a category, and all that is odd about their names.
 
   Args:
     category: folder that holds train/good.
@@ -72,23 +113,65 @@ def scan(category: pathlib.Path) -> Layout:
     The Layout, in an order that depends on the names alone.
 
   Raises:
-    UserError: where the folder or train/good is missing or empty, or an image has several masks.
+    UserError: a folder cannot be read.
   """
-  oddities: list[str] = []
-  train = _items(category, 'train', [GOOD], oddities)
+  odd: list[tuple[str, Case]] = []
+  normal = normal_folders(category)
+  train = [item for place in normal for item in _beside(items(category, place))]
   if not train:
-    raise UserError(
-      f'{category / "train" / GOOD}: has no images; '
-      f'put normal images there ({", ".join(images.SUFFIXES)})'
-    )
-  oddities += [
-    f'{category / "train" / name}: ignored, only train/{GOOD} is trained on'
-    for name in folders(category / 'train')
-    if name != GOOD
-  ]
-  test = _items(category, 'test', folders(category / 'test'), oddities)
-  oddities += _masks_without_image(category, test)
-  return Layout(tuple(train), tuple(test), oddities=tuple(oddities))
+    text = f'{category / "train" / GOOD}: has no images; put normal images there '
+    odd.append(('no_training_images', Case('train/good', f'{text}({", ".join(images.SUFFIXES)})')))
+  test_folder = folder_named(category, 'test')
+  truth = folder_named(category, TRUTH, TRUTH_NAMES)
+  test: list[Item] = []
+  types = folders(category / test_folder) if test_folder else []
+  for name in types:
+    defect = GOOD if means_good(name) else name
+    place = f'{test_folder}/{name}'
+    own = folder_named(category / truth, name) if truth else None
+    find = masks_in(category / str(truth) / own) if own else no_masks
+    test += _beside(items(category, place, defect, find))
+    if resembles_good(name):
+      odd.append(('resembles_good', Case(place)))
+  good = [*normal, *(f'{test_folder}/{name}' for name in types if means_good(name))]
+  odd += [('good_by_another_name', Case(p)) for p in good if p.partition('/')[2] != GOOD]
+  if truth not in (None, TRUTH):
+    odd.append(('masks_by_another_name', Case(str(truth))))
+  odd += _shared_masks(category, test)
+  tree = passed_over.Tree(
+    category,
+    train=folder_named(category, 'train'),
+    test=test_folder,
+    truth=truth,
+    normal=frozenset(normal),
+  )
+  used = {path for item in (*train, *test) for path in (item.image, *item.masks)}
+  odd += passed_over.find(tree, used)
+  return Layout(tuple(train), tuple(test), findings=report.findings(odd))
+
+
+def _beside(found: tuple[Item, ...]) -> Iterator[Item]:
+  """Yields the items of a folder; those that are masks of others beside them cannot be used."""
+  stems = {item.image.stem for item in found}
+  for item in found:
+    own = masks.stem_of_image(item.image.stem)
+    if own != item.image.stem and own in stems:
+      text = (
+        f'{item.image}: looks like the mask of an image beside it; masks belong into {TRUTH}/TYPE'
+      )
+      item = dataclasses.replace(item, problem=text)
+    yield item
+
+
+def _shared_masks(category: pathlib.Path, test: list[Item]) -> Iterator[tuple[str, Case]]:
+  """Yields masks that several images share, such as 1.png and 1.jpg."""
+  owners = collections.defaultdict(list)
+  for item in test:
+    for mask in item.masks:
+      owners[mask].append(item.image.name)
+  for mask, names in owners.items():
+    if len(names) > 1:
+      yield 'mask_shared', Case(mask.relative_to(category).as_posix(), ' and '.join(names))
 
 
 def fingerprint(layout: Layout) -> str:
@@ -133,56 +216,37 @@ def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def items(
-  category: pathlib.Path, place: str, defect: str = GOOD, masks: FindMasks = no_masks
+  category: pathlib.Path, place: str, defect: str = GOOD, find: FindMasks = no_masks
 ) -> tuple[Item, ...]:
   """The images of a sub-folder of a category, such as 'test/scratch', all of one type."""
+  found = ((path, find(path)) for path in image_files(category / place))
   return tuple(
-    Item(f'{place}/{path.name}', defect, path, masks(path))
-    for path in image_files(category / place)
+    Item(f'{place}/{path.name}', defect, path, own, _ambiguous(path, own)) for path, own in found
   )
 
 
-def masks_in(folder: pathlib.Path) -> FindMasks:
-  """Finds the mask of an image by its name: <stem>_mask or <stem>, with any suffix.
+def _ambiguous(image: pathlib.Path, own: tuple[pathlib.Path, ...]) -> str:
+  """Says of several masks of an image that they are not all in a folder of its name."""
+  if len(own) < 2 or all(mask.parent.name in (image.stem, image.name) for mask in own):
+    return ''
+  return f'{image}: has several masks, {own[0]} and {own[1]}; keep one'
 
-  Raises:
-    UserError: when it is called, where an image has several.
-  """
-  by_stem = collections.defaultdict(list)
-  for path in image_files(folder):
-    by_stem[path.stem].append(path)
+
+def mask_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Its mask files, in natural order; none where it is missing."""
+  return [p for p in _listing(folder) if p.suffix.lower() in masks.SUFFIXES and p.is_file()]
+
+
+def masks_in(folder: pathlib.Path) -> FindMasks:
+  """Finds the masks of an image by its name: files and folders that bear it, see above."""
+  by_name = collections.defaultdict(list)
+  for path in mask_files(folder):
+    for name in masks.names_of_image(path):
+      by_name[name].append(path)
+  for name in folders(folder):
+    by_name[name] += mask_files(folder / name)
 
   def find(image: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    found = by_stem.get(f'{image.stem}_mask') or by_stem.get(image.stem) or []
-    if len(found) > 1:
-      raise UserError(f'{image}: has several masks, {found[0]} and {found[1]}; keep one')
-    return tuple(found)
+    return tuple(dict.fromkeys(by_name.get(image.stem, []) + by_name.get(image.name, [])))
 
   return find
-
-
-def _items(category: pathlib.Path, split: str, types: list[str], oddities: list[str]) -> list[Item]:
-  found: list[Item] = []
-  for defect in types:
-    masks = masks_in(category / 'ground_truth' / defect) if split == 'test' else no_masks
-    of_type = items(category, f'{split}/{defect}', defect, masks)
-    oddities += _left_out(category / split / defect, len(of_type))
-    found += of_type
-  oddities += _left_out(category / split, len(folders(category / split)))
-  return found
-
-
-def _left_out(folder: pathlib.Path, used: int) -> list[str]:
-  count = len(_listing(folder)) - used
-  return [f'{folder}: {count} entries ignored that do not belong there'] if count else []
-
-
-def _masks_without_image(category: pathlib.Path, test: list[Item]) -> list[str]:
-  used = {mask for item in test for mask in item.masks}
-  truth = category / 'ground_truth'
-  return [
-    f'{path}: ignored, no test image belongs to this mask'
-    for defect in folders(truth)
-    for path in image_files(truth / defect)
-    if path not in used
-  ]

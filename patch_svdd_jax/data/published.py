@@ -1,6 +1,7 @@
 """What the published data sets share: their official download, and what is checked of it."""
 
 import abc
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from absl import logging
 
-from patch_svdd_jax.data import archive, layout
+from patch_svdd_jax.data import archive, layout, passed_over, report
 from patch_svdd_jax.data.builder import LayoutBuilder
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import digest_cache, files
@@ -127,12 +128,27 @@ class PublishedBuilder(LayoutBuilder):
     """The archive or folder."""
     return os.fspath(self._existing_root().absolute())
 
+  def found_now(self) -> layout.Layout | None:
+    """Returns what the extracted folder holds; None of an archive, or without root."""
+    root = pathlib.Path(self._root).expanduser()
+    return self._scan_all(root) if self._root and root.is_dir() else None
+
+  def _scan_all(self, root: pathlib.Path) -> layout.Layout:
+    """Lists the files, and all below the category's folder that are no part of the data set."""
+    found = self.scan(root)
+    if found.findings:
+      return found
+    folder = root if self.builder_config_name == WHOLE else root / self.builder_config_name
+    items = (*found.train, *found.validation, *found.test)
+    used = {path for item in items for path in (item.image, *item.masks)}
+    return dataclasses.replace(found, findings=report.findings(passed_over.unused(folder, used)))
+
   def fingerprint(self) -> str:
     """Of the archive's content, or of the extracted files'."""
     root = self._existing_root()
-    if root.is_file():
-      return digest_cache.digest_files([root])[0]
-    return layout.fingerprint(self.scan(root))
+    if found := self.found_now():
+      return layout.fingerprint(found)
+    return digest_cache.digest_files([root])[0]
 
   def _existing_root(self) -> pathlib.Path:
     source = 'the archive or to the folder' if self.parts else 'the folder'
@@ -159,7 +175,7 @@ class PublishedBuilder(LayoutBuilder):
     if root.is_file():
       archive.extract(root, self.wanted(), self._extracted, unread=self.unread)
       root = self._extracted
-    found = self.labelled(self.scan(root))
+    found = self.labelled(self.found_now() or self._scan_all(root))
     if not found.train:
       raise UserError(
         f'{root}: has no normal training images of {self.title} {self.builder_config_name}; '

@@ -33,6 +33,12 @@ def builder_factory(config: ml_collections.ConfigDict) -> Callable[[pathlib.Path
   return lambda place: builder(root=config.root, config=category, data_dir=place)
 
 
+def title(config: ml_collections.ConfigDict, category: str) -> str:
+  """Returns what a category is called: data set and category, or folder."""
+  name = category or pathlib.Path(config.root).expanduser().resolve().name
+  return f'{config.name}/{name}'
+
+
 def names_every(config: ml_collections.ConfigDict) -> bool:
   """Whether it names every category, one by one, of a data set that has some."""
   if config.category != categories.EVERY:

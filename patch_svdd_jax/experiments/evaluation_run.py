@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import config_rules, configuration, data
-from patch_svdd_jax.data import duplicates, image_size
+from patch_svdd_jax.data import duplicates, image_size, report
 from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector, Origin, load_where, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
@@ -72,9 +72,12 @@ def load_labelled(config: ml_collections.ConfigDict) -> data.Dataset:
   """The data set of `config.data`, which has test images.
 
   Raises:
-    UserError: it has none, or cannot be loaded.
+    UserError: it has none, some of them cannot be used, or it cannot be loaded.
   """
   dataset = data.load(config)
+  if dataset.report.cases('test_file_unusable'):
+    # Figures of those that are left would pass for figures of the data set.
+    raise UserError(f'{dataset.name}: {report.unusable(dataset.report)}')
   if not len(dataset.test):
     raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
   return dataset
@@ -216,6 +219,7 @@ def evaluate_run(
       warnings=warnings,
       copies=copies,
       gain=gain,
+      data=dataset.report,
     )
     evaluation_files.write_evaluation(
       workdir / 'eval', dataset.test, evaluation, others, context, rows

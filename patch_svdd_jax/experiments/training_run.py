@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from patch_svdd_jax import config_rules, configuration, data
-from patch_svdd_jax.data import image_size
+from patch_svdd_jax.data import image_size, report
 from patch_svdd_jax.detection import bank_building, calibration_scores
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.experiments import data_record
 from patch_svdd_jax.models import mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system import distributed, signals
+from patch_svdd_jax.system import distributed, files, signals
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.training import (
   checkpoint_selection,
@@ -195,6 +195,8 @@ def train_encoder(
   initial = train_state.init_state(config)
   if distributed.is_first():
     configuration.save(config, workdir)
+    if dataset.report.groups:
+      files.write_json(workdir / report.FILE, dataset.report.to_json())
   with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
     state = checkpoints.restore(initial) or initial
     monitor: TrainingMonitor | SilentMonitor = SilentMonitor()

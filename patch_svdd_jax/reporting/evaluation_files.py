@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from patch_svdd_jax.data import Split
+from patch_svdd_jax.data import Split, report
 from patch_svdd_jax.data.duplicates import Duplicate
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
@@ -96,6 +96,8 @@ def write_evaluation(
     files.write(
       folder / 'checkpoints.png', figures.encode(checkpoint_table.draw(checkpoints), 'png')
     )
+  if context.data.groups:
+    files.write_json(folder / report.FILE, context.data.to_json())
   # Last: where metrics.json is, the rest is whole.
   contents = summary(evaluation, others, checkpoints, context.copies, context.gain)
   files.write_json(folder / 'metrics.json', contents)
@@ -103,7 +105,8 @@ def write_evaluation(
 
 def _remove_older(folder: pathlib.Path) -> None:
   """Removes what an older evaluation left: its figures and pictures are not those of new maps."""
-  for name in ('metrics.json', 'report.html', 'checkpoints.png', 'overview.png'):
+  names = 'metrics.json', 'report.html', 'checkpoints.png', 'overview.png', report.FILE
+  for name in names:
     (folder / name).unlink(missing_ok=True)
   pictures = folder / 'overlays'
   # Through a link too, which may lead to a larger disk.

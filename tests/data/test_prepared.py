@@ -133,8 +133,8 @@ def test_examples_are_written_as_they_come(tmp_path, make_category, monkeypatch)
     nonlocal alive, most
     alive += 1
     most = max(most, alive)
-    example = real(item)
-    return {**example, 'image': Counted(example['image'])}
+    example, examined = real(item)
+    return {**example, 'image': Counted(example['image'])}, examined
 
   monkeypatch.setattr(builder, 'file_example', counting)
   with opened(root, tmp_path / 'prepared'):

@@ -117,7 +117,11 @@ def test_circles_and_dangling_links_are_passed_over_or_named(tmp_path):
   (root / 'test' / 'good' / 'gone.png').symlink_to('nowhere.png')
   found = layout.scan(root)
   assert [item.name for item in found.test] == ['test/good/0.png', 'test/hole/0.png']
-  assert any('2 entries ignored' in oddity for oddity in found.oddities)
+  names = {case.name for each in found.findings for case in each.cases}
+  assert {'test/hole/circle', 'train/circle', 'self.png'} <= names
+  assert 'links that lead nowhere and other non-files, left out: 3 (' in str(
+    [each.text() for each in found.findings]
+  )
   (root / 'round').symlink_to('round')
   config = configuration.read(programs.config_for(root)).data
   assert len(data.load(config).test) == 2

@@ -10,6 +10,7 @@ import numpy as np
 
 from patch_svdd_jax.data import Split
 from patch_svdd_jax.data.duplicates import Duplicate
+from patch_svdd_jax.data.report import DataReport
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.detection.prediction import Prediction
@@ -46,6 +47,7 @@ class ReportContext:
     warnings: what a reader should know first.
     copies: test images that are copies of normal ones.
     gain: what training gains on synthetic anomalies.
+    data: what the files are that images and masks come from.
   """
 
   title: str = 'Evaluation'
@@ -56,6 +58,7 @@ class ReportContext:
   warnings: Sequence[str] = ()
   copies: Sequence[Duplicate] = ()
   gain: TrainingGain | None = None
+  data: DataReport = dataclasses.field(default_factory=DataReport)
 
 
 def make(
@@ -92,6 +95,7 @@ def make(
     tables=tables(evaluation, compared, f'{NOTE} {explain(others)}'.rstrip()),
     curves=measured_curves.make_charts(split, measured, name, context.threshold),
     training=run_facts.training_charts(context.history),
+    data=context.data,
     timing=run_facts.timing(evaluation.timing),
     settings=run_facts.settings(context.config) if context.config else (),
   )

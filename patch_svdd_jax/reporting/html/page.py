@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patch_svdd_jax.data.report import DataReport
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.reporting.html.charts import Chart
@@ -120,6 +121,7 @@ class Page:
     synthetic: figures on synthetic anomalies of held-out images.
     headlines, tables, curves: what was measured.
     training: how training went.
+    data: what the files are that images and masks come from.
     timing: how long scoring took.
     settings: the whole config.
   """
@@ -136,5 +138,6 @@ class Page:
   tables: Sequence[Table] = ()
   curves: Sequence[Chart] = ()
   training: Sequence[Chart] = ()
+  data: DataReport = dataclasses.field(default_factory=DataReport)
   timing: Sequence[Fact] = ()
   settings: Sequence[Setting] = ()

@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from patch_svdd_jax.evaluation import metrics
+from patch_svdd_jax.reporting import data_tables
 from patch_svdd_jax.reporting.html import gallery, pictures
 from patch_svdd_jax.reporting.html.page import Page
 from patch_svdd_jax.system import files
@@ -55,6 +56,9 @@ def render(page: Page, most_items: int = gallery.MOST_ITEMS) -> str:
     colour_scale=pictures.colour_scale(),
     scale_ticks=[float(value) for value in np.linspace(*page.limits, 5)],
     titles=metrics.TITLES,
+    data_header=data_tables.HEADER,
+    data_rows=[data_tables.row(group) for group in page.data.groups],
+    weights=data_tables.WEIGHTS,
     # Both are ours, and stand in the page as they are.
     style=Markup(style),
     script=Markup(script),

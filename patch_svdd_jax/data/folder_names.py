@@ -1,0 +1,46 @@
+"""What the names of folders mean: their letters and digits alone count, in any case.
+
+So 'GOOD', 'good ' and 'good_' mean good, and 'Ground-Truth' is the folder of masks.
+"""
+
+import re
+import unicodedata
+
+GOOD = 'good'
+TRUTH = 'ground_truth'
+GOOD_NAMES = (
+  *(GOOD, 'ok', 'okay', 'normal', 'nominal', 'pass', 'passed', 'defectfree', 'nodefect'),
+  *('nodefects', 'nondefective', 'anomalyfree', 'faultfree'),
+)
+# Those that come first are preferred.
+TRUTH_NAMES = ('groundtruth', 'gt', 'masks', 'mask', 'truth')
+# What a type of defect is not usually called.
+_LIKE_GOOD = re.compile(r'good|okay|normal|nominal|ok\d*$')
+# What is called so beside train and test may have been meant.
+_MEANT = ('train', 'test', 'val', 'eval', 'mask', 'truth', 'gt', 'label', 'good', 'annotation')
+
+
+def meaning(name: str) -> str:
+  """Returns the letters and digits of a name, without case."""
+  folded = unicodedata.normalize('NFKC', name).casefold()
+  return ''.join(character for character in folded if character.isalnum())
+
+
+def means_good(name: str) -> bool:
+  """Whether a folder's name says that the images inside are normal."""
+  return meaning(name) in GOOD_NAMES
+
+
+def resembles_good(name: str) -> bool:
+  """Whether a name that does not mean good may have been meant so, as 'good_2'."""
+  return not means_good(name) and _LIKE_GOOD.match(meaning(name)) is not None
+
+
+def means_truth(name: str) -> bool:
+  """Whether a folder's name says that masks are inside."""
+  return meaning(name) in TRUTH_NAMES
+
+
+def may_be_meant(name: str) -> bool:
+  """Whether a folder beside train and test may have been meant for one of them, or for masks."""
+  return any(word in meaning(name) for word in _MEANT)
