@@ -100,7 +100,7 @@ def _odd_levels(content: bytes, path: pathlib.Path) -> list[tuple[str, Case]]:
 
 def _mask_case(item: layout.Item, mask: np.ndarray) -> Case:
   marked = int(mask.sum())
-  share = f'{marked} pixels' if marked < masks.TINY else f'{marked / mask.size:.1%}'
+  share = f'{marked} pixels' if masks.is_tiny(marked, mask.size) else f'{marked / mask.size:.1%}'
   return Case(item.name, f'{share} marked by {", ".join(path.name for path in item.masks[:2])}')
 
 

@@ -4,7 +4,7 @@ A mask marks what is anomalous. It is a picture (see `images.decode_mask`), or a
 bool or integer, [H, W], that is True or not 0 there.
 
 What is looked at more closely is judged by these rules, which say so and change nothing:
-  - tiny: fewer than TINY pixels are marked.
+  - tiny: fewer than TINY pixels are marked, and less than TINY_SHARE of the picture.
   - full: all are.
   - inverted: more than half of all pixels are marked, and at least BORDER of those along the edge
     of the picture. Defects that large which reach all around the picture are rarer than masks that
@@ -28,9 +28,10 @@ ARRAY = '.npy'
 SUFFIXES = (*images.SUFFIXES, ARRAY)
 
 TINY = 10
+TINY_SHARE = 0.01
 BORDER = 0.95
 LEVELS = 16
-FAINT = 0.1
+FAINT = 0.25
 DARK = 32
 
 # What a mask's name may have besides its image's.
@@ -78,7 +79,12 @@ def judge(mask: np.ndarray) -> str | None:
   edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
   if 2 * marked > mask.size and edge.mean() >= BORDER:
     return 'mask_inverted'
-  return 'mask_tiny' if marked < TINY else None
+  return 'mask_tiny' if is_tiny(marked, mask.size) else None
+
+
+def is_tiny(marked: int, pixels: int) -> bool:
+  """Whether so few pixels are marked that they may be a slip."""
+  return marked < TINY and marked < TINY_SHARE * pixels
 
 
 def judge_levels(levels: np.ndarray) -> str | None:

@@ -211,6 +211,8 @@ def _counted(left: Iterable[tuple[str, str, Entry]]) -> list[tuple[str, Case]]:
     if kind in _NAMED or len(names) == 1:
       cases += [(kind, Case(name)) for name in names]
     else:
-      about = ', '.join(each for each in (detail, f'such as {names[0]}') if each)
+      about = ', '.join(
+        each for each in (detail, f'such as {pathlib.PurePath(names[0]).name}') if each
+      )
       cases.append((kind, Case(place or '.', about, len(names))))
   return cases

@@ -170,7 +170,7 @@ def read_split(builder: Builder, split: str, size: tuple[int, int], resample: st
   # Decoding is ours: TFDS decodes with OpenCV where that is installed, to other pixels.
   raw = tfds.decode.SkipDecoding()
   source: Any = []
-  if split in builder.info.splits:
+  if split in builder.info.splits and builder.info.splits[split].num_examples:
     source = builder.as_data_source(split, decoders={'image': raw, 'mask': raw})
   pixels = np.zeros((len(source), *size, 3), np.uint8)
   masks = np.zeros((len(source), *size), bool)

@@ -146,9 +146,7 @@ class Case(NamedTuple):
   number: int = 1
 
   def text(self) -> str:
-    """Returns the name, and what else there is to say, which may name it itself."""
-    if self.name in self.detail:
-      return self.detail
+    """Returns the name, and what else there is to say."""
     counted = f'{self.number} x ' if self.number > 1 else ''
     return f'{counted}{self.name}' + (f' ({self.detail})' if self.detail else '')
 
@@ -172,7 +170,8 @@ class Finding(NamedTuple):
   def text(self, shown: int = SHOWN) -> str:
     """Returns one line that names so many cases at most."""
     kind = KINDS[self.kind]
-    named = ', '.join(case.text() for case in self.cases[:shown])
+    cases = self.cases[:shown]
+    named = ', '.join(case.detail if self.kind in UNUSABLE else case.text() for case in cases)
     more = ', ...' if len(self.cases) > shown else ''
     return f'{kind.title}: {self.number} ({named}{more}); {kind.advice}'
 
@@ -271,7 +270,8 @@ class DataReport:
     )
 
 
-# Kinds whose files are not read.
+# Kinds whose details are sentences that name the file, and kinds whose files are not read.
+UNUSABLE = ('no_training_images', 'training_file_unusable', 'test_file_unusable')
 PASSED_OVER = (
   *('wrong_level', 'too_deep', 'linked_folder', 'format_not_read', 'no_file', 'mask_not_read'),
   *('mask_without_image', 'masks_elsewhere', 'not_trained_on', 'folder_beside', 'hidden'),
@@ -348,9 +348,8 @@ class UnusableError(UserError):
 
 def unusable(report: DataReport) -> str:
   """Returns one line about all files that cannot be used."""
-  kinds = ('no_training_images', 'training_file_unusable', 'test_file_unusable')
   parts = []
-  for kind in kinds:
+  for kind in UNUSABLE:
     if cases := report.cases(kind):
       reasons = [case.detail for case in cases[:SHOWN_UNUSABLE]]
       if len(cases) > SHOWN_UNUSABLE:

@@ -156,6 +156,7 @@ def test_files(place, first):
   names = {f'test/{name}.png' for name in ('good/0', 'good/1', 'dot/0', 'dot/1', 'line/0')}
   assert pictures == names
   assert {path.name for path in folder.iterdir()} == {
+    'data_report.json',
     'maps.npz',
     'metrics.json',
     'overlays',
@@ -272,6 +273,7 @@ def test_other_strides_have_a_bank_of_their_own(capsys, place, workdir, tmp_path
     'checkpoints',
     'config.json',
     'data.json',
+    'data_report.json',
     'metrics.jsonl',
     'model',
     'tensorboard',

@@ -178,6 +178,7 @@ def test_a_workdir_gets_config_checkpoints_model_and_metrics(config, finished):
     'checkpoints',
     'config.json',
     'data.json',
+    'data_report.json',
     'metrics.jsonl',
     'model',
     'tensorboard',
@@ -382,9 +383,10 @@ def test_sigterm_saves_and_the_same_command_finishes(config, environment, tmp_pa
   assert process.returncode == 128 + signal.SIGTERM, errors
   [step] = map(int, names(workdir / 'checkpoints'))
   assert 0 < step < 200
-  assert printed == (
-    f'stopped at step {step} of {workdir}: run the same command, without --restart, to resume\n'
-  )
+  assert printed.splitlines() == [
+    'folder/nuts: train 4 (PNG 8-bit RGB, 48 x 40)',
+    f'stopped at step {step} of {workdir}: run the same command, without --restart, to resume',
+  ]
   assert 'stopping after this call' in errors
   assert not (workdir / 'model').exists()
   assert read_metrics(workdir)[-1]['step'] == step

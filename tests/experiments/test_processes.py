@@ -272,7 +272,8 @@ def test_only_the_first_process_prints_and_logs(finished):
   assert 'Training' in shown
   assert [line for line in others.splitlines() if not line.startswith('[Gloo]')] == []
   assert silent == ''
-  names = ['checkpoints', 'config.json', 'data.json', 'metrics.jsonl', 'model', 'tensorboard']
+  names = ['checkpoints', 'config.json', 'data.json', 'data_report.json']
+  names += ['metrics.jsonl', 'model', 'tensorboard']
   assert sorted(path.name for path in two.iterdir()) == names
   assert len(list((two / 'tensorboard').iterdir())) == 1
 
