@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Inspects, prints, writes."""
-  config = config_rules.read(options.config, rest).data
+  config = config_rules.read(options.config, rest, training=False).data
   if options.json:
     files.check_writable(options.json)
   several = sources.names_every(config) or config.category == categories.MULTICLASS

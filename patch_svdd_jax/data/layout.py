@@ -28,6 +28,7 @@ from patch_svdd_jax.data.folder_names import (
   TRUTH_NAMES,
   meaning,
   means_good,
+  means_truth,
   resembles_good,
 )
 from patch_svdd_jax.data.report import Case, Finding
@@ -38,7 +39,7 @@ FindMasks = Callable[[pathlib.Path], tuple[pathlib.Path, ...]]  # the masks of a
 
 
 def no_masks(image: pathlib.Path) -> tuple[pathlib.Path, ...]:
-  """Of images that are normal, or whose masks are not known."""
+  """Finds none: of images that are normal, or whose masks are not known."""
   del image
   return ()
 
@@ -98,9 +99,16 @@ def natural_key(name: str) -> tuple[list[int | str], str]:
 def normal_folders(category: pathlib.Path) -> list[str]:
   """Returns the sub-folders of train whose name means good, as 'train/good'."""
   split = folder_named(category, 'train')
-  return (
-    [f'{split}/{name}' for name in folders(category / split) if means_good(name)] if split else []
-  )
+  return [place for place in _places(category, split) if means_good(_type(place))]
+
+
+def _places(category: pathlib.Path, split: str | None) -> list[str]:
+  """Returns the sub-folders of train or test, as 'test/scratch'."""
+  return [f'{split}/{name}' for name in folders(category / split)] if split else []
+
+
+def _type(place: str) -> str:
+  return place.rpartition('/')[2]
 
 
 def scan(category: pathlib.Path) -> Layout:
@@ -115,39 +123,54 @@ def scan(category: pathlib.Path) -> Layout:
   Raises:
     UserError: a folder cannot be read.
   """
-  odd: list[tuple[str, Case]] = []
-  normal = normal_folders(category)
-  train = [item for place in normal for item in _beside(items(category, place))]
-  if not train:
-    text = f'{category / "train" / GOOD}: has no images; put normal images there '
-    odd.append(('no_training_images', Case('train/good', f'{text}({", ".join(images.SUFFIXES)})')))
   test_folder = folder_named(category, 'test')
-  truth = folder_named(category, TRUTH, TRUTH_NAMES)
-  test: list[Item] = []
-  types = folders(category / test_folder) if test_folder else []
-  for name in types:
-    defect = GOOD if means_good(name) else name
-    place = f'{test_folder}/{name}'
-    own = folder_named(category / truth, name) if truth else None
-    find = masks_in(category / str(truth) / own) if own else no_masks
-    test += _beside(items(category, place, defect, find))
-    if resembles_good(name):
-      odd.append(('resembles_good', Case(place)))
-  good = [*normal, *(f'{test_folder}/{name}' for name in types if means_good(name))]
-  odd += [('good_by_another_name', Case(p)) for p in good if p.partition('/')[2] != GOOD]
-  if truth not in (None, TRUTH):
-    odd.append(('masks_by_another_name', Case(str(truth))))
-  odd += _shared_masks(category, test)
+  normal = normal_folders(category)
+  # A folder of masks among the types of defect is none of them.
+  types = [place for place in _places(category, test_folder) if not means_truth(_type(place))]
   tree = passed_over.Tree(
     category,
     train=folder_named(category, 'train'),
     test=test_folder,
-    truth=truth,
-    normal=frozenset(normal),
+    truth=folder_named(category, TRUTH, TRUTH_NAMES),
+    types=(*normal, *types),
   )
+  train = [item for place in normal for item in _beside(items(category, place))]
+  test = [item for place in types for item in _test_items(tree, place)]
   used = {path for item in (*train, *test) for path in (item.image, *item.masks)}
-  odd += passed_over.find(tree, used)
+  odd = [
+    *([] if train else [_no_training_images(category)]),
+    *_odd_names(tree),
+    *_shared_masks(category, test),
+    *passed_over.find(tree, used),
+  ]
   return Layout(tuple(train), tuple(test), findings=report.findings(odd))
+
+
+def _test_items(tree: passed_over.Tree, place: str) -> list[Item]:
+  name = _type(place)
+  find: FindMasks = no_masks
+  if tree.truth and (own := folder_named(tree.category / tree.truth, name)):
+    find = masks_in(tree.category / tree.truth / own)
+  return [*_beside(items(tree.category, place, GOOD if means_good(name) else name, find))]
+
+
+def _no_training_images(category: pathlib.Path) -> tuple[str, Case]:
+  text = f'{category / "train" / GOOD}: has no images; put normal images there '
+  return 'no_training_images', Case('train/good', f'{text}({", ".join(images.SUFFIXES)})')
+
+
+def _odd_names(tree: passed_over.Tree) -> Iterator[tuple[str, Case]]:
+  """Yields folders that are not spelt as in the layout, or may not mean what they say."""
+  for place in tree.types:
+    name = _type(place)
+    if means_good(name) and name != GOOD:
+      yield 'good_by_another_name', Case(place)
+    if resembles_good(name):
+      yield 'resembles_good', Case(place)
+    if not image_files(tree.category / place):
+      yield 'no_images', Case(place)
+  if tree.truth not in (None, TRUTH):
+    yield 'masks_by_another_name', Case(str(tree.truth))
 
 
 def _beside(found: tuple[Item, ...]) -> Iterator[Item]:

@@ -6,9 +6,9 @@ bool or integer, [H, W], that is True or not 0 there.
 What is looked at more closely is judged by these rules, which say so and change nothing:
   - tiny: fewer than TINY pixels are marked, and less than TINY_SHARE of the picture.
   - full: all are.
-  - inverted: more than half of all pixels are marked, and at least BORDER of those along the edge
-    of the picture. Defects that large which reach all around the picture are rarer than masks that
-    are white where a part is good.
+  - inverted: at least NEARLY all pixels are marked, or more than half of them and NEARLY all along
+    the edge of the picture. Defects that reach all around a picture are rarer than masks that are
+    white where a part is good.
   - grey: there are more than LEVELS levels beside black, and more than FAINT of the marked pixels
     are darker than half the brightest. So are JPEG masks that were saved as PNG, photographs and
     heat maps, but not masks with smooth edges.
@@ -29,7 +29,7 @@ SUFFIXES = (*images.SUFFIXES, ARRAY)
 
 TINY = 10
 TINY_SHARE = 0.01
-BORDER = 0.95
+NEARLY = 0.9
 LEVELS = 16
 FAINT = 0.25
 DARK = 32
@@ -77,7 +77,7 @@ def judge(mask: np.ndarray) -> str | None:
   if marked == mask.size:
     return 'mask_full'
   edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
-  if 2 * marked > mask.size and edge.mean() >= BORDER:
+  if marked >= NEARLY * mask.size or (2 * marked > mask.size and edge.mean() >= NEARLY):
     return 'mask_inverted'
   return 'mask_tiny' if is_tiny(marked, mask.size) else None
 

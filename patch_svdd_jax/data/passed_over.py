@@ -31,7 +31,9 @@ _CLUTTER = ('thumbs.db', 'desktop.ini', '__macosx', 'ehthumbs.db')
 
 
 # Kinds of which each is named, not counted by folder.
-_NAMED = ('mask_without_image', 'linked_folder', 'not_trained_on', 'folder_beside')
+_NAMED = (
+  *('mask_without_image', 'masks_elsewhere', 'linked_folder', 'not_trained_on', 'folder_beside'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +43,14 @@ class Tree:
   Attributes:
     category: the folder.
     train, test, truth: names inside.
-    normal: those that are trained on, as 'train/good'.
+    types: those that are read of train and test, as 'train/good'.
   """
 
   category: pathlib.Path
   train: str | None = None
   test: str | None = None
   truth: str | None = None
-  normal: frozenset[str] = frozenset()
+  types: tuple[str, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -79,7 +81,7 @@ def find(tree: Tree, used: Collection[pathlib.Path]) -> list[tuple[str, Case]]:
     if len(entry.parts) == 1:
       return entry.parts[0] in splits
     if len(entry.parts) == 2:
-      return entry.parts[0] != tree.train or '/'.join(entry.parts) in tree.normal
+      return entry.parts[0] == tree.truth or '/'.join(entry.parts) in tree.types
     return not linked or entry.path in places
 
   left = _walk(tree.category, used, is_entered)
@@ -158,7 +160,7 @@ def _judge(entry: Entry, tree: Tree, known: Collection[str]) -> tuple[str, str]:
   if entry.kind == 'other':
     return 'no_file', ''
   if entry.kind == 'folder':
-    return _judge_folder(entry, tree), ''
+    return _judge_folder(entry), ''
   if tree.truth and entry.parts[0] == tree.truth:
     return _judge_mask(entry, suffix, known), suffix
   if not _is_picture(entry, suffix):
@@ -168,13 +170,13 @@ def _judge(entry: Entry, tree: Tree, known: Collection[str]) -> tuple[str, str]:
   return ('wrong_level' if len(entry.parts) < 3 else 'too_deep'), suffix
 
 
-def _judge_folder(entry: Entry, tree: Tree) -> str:
+def _judge_folder(entry: Entry) -> str:
   if len(entry.parts) > 2:
     return 'linked_folder'
+  if means_truth(entry.parts[-1]):
+    return 'masks_elsewhere'
   if len(entry.parts) == 2:
     return 'not_trained_on'
-  if tree.truth and means_truth(entry.parts[0]):
-    return 'masks_elsewhere'
   return 'folder_beside' if may_be_meant(entry.parts[0]) else 'other_files'
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.errors import UserError, one_line
 
 FILE = 'data_report.json'
 
@@ -43,6 +43,40 @@ KINDS = {
     'test images that cannot be used',
     'train leaves them out, eval refuses: mend or remove them',
   ),
+  'mask_inverted': Kind(
+    'wrong',
+    'masks that look inverted',
+    'nearly all is marked, or half of it and the border; taken as they are: what is anomalous '
+    'must be white',
+  ),
+  'mask_empty': Kind(
+    'wrong',
+    'masks of defective images that mark nothing',
+    'such an image counts as one without a mask',
+  ),
+  'mask_full': Kind('wrong', 'masks that mark every pixel', 'taken as they are: check them'),
+  'mask_grey': Kind(
+    'wrong',
+    'masks of many grey levels, in part faint',
+    'each pixel that is not black counts as anomalous: save them with two levels',
+  ),
+  'mask_shared': Kind(
+    'wrong', 'masks that several images share', 'taken for each of them: give each its own'
+  ),
+  'mask_not_read': Kind(
+    'wrong', 'masks of formats that are not read, left out', 'convert them to PNG or NPY'
+  ),
+  'mask_without_image': Kind(
+    'wrong',
+    'masks that belong to no test image, left out',
+    "a mask bears its image's name, with _mask or without, in the folder of its type",
+  ),
+  'masks_elsewhere': Kind(
+    'wrong', 'further folders of masks, not read', 'move their masks into ground_truth'
+  ),
+  'format_not_read': Kind(
+    'wrong', 'images of formats that are not read, left out', 'convert them to PNG'
+  ),
   'wrong_level': Kind(
     'wrong',
     'images at the wrong level, left out',
@@ -56,40 +90,7 @@ KINDS = {
   'linked_folder': Kind(
     'wrong', 'linked folders deeper than the layout, not followed', 'link train/good or test/TYPE'
   ),
-  'format_not_read': Kind(
-    'wrong', 'images of formats that are not read, left out', 'convert them to PNG'
-  ),
   'no_file': Kind('wrong', 'links that lead nowhere and other non-files, left out', 'remove them'),
-  'mask_not_read': Kind(
-    'wrong', 'masks of formats that are not read, left out', 'convert them to PNG or NPY'
-  ),
-  'mask_without_image': Kind(
-    'wrong',
-    'masks that belong to no test image, left out',
-    "a mask bears its image's name, with _mask or without, in the folder of its type",
-  ),
-  'masks_elsewhere': Kind(
-    'wrong', 'further folders of masks, not read', 'move their masks into ground_truth'
-  ),
-  'mask_empty': Kind(
-    'wrong',
-    'masks of defective images that mark nothing',
-    'such an image counts as one without a mask',
-  ),
-  'mask_inverted': Kind(
-    'wrong',
-    'masks that look inverted (more than half is marked, and nearly all of the border)',
-    'taken as they are: what is anomalous must be white',
-  ),
-  'mask_full': Kind('wrong', 'masks that mark every pixel', 'taken as they are: check them'),
-  'mask_grey': Kind(
-    'wrong',
-    'masks of many grey levels, in part faint',
-    'each pixel that is not black counts as anomalous: save them with two levels',
-  ),
-  'mask_shared': Kind(
-    'wrong', 'masks that several images share', 'taken for each of them: give each its own'
-  ),
   'mask_tiny': Kind('mind', 'masks of a handful of pixels', 'taken as they are: check them'),
   'mask_vanishes': Kind(
     'mind',
@@ -109,6 +110,7 @@ KINDS = {
     'types of defect whose name resembles good',
     'taken for defects: rename the folder to good if it holds normal images',
   ),
+  'no_images': Kind('mind', 'folders of images without an image', 'check them'),
   'depth_differs': Kind(
     'mind', 'folders of test images of another kind than the training images', 'check them'
   ),
@@ -148,7 +150,7 @@ class Case(NamedTuple):
   def text(self) -> str:
     """Returns the name, and what else there is to say."""
     counted = f'{self.number} x ' if self.number > 1 else ''
-    return f'{counted}{self.name}' + (f' ({self.detail})' if self.detail else '')
+    return one_line(f'{counted}{self.name}' + (f' ({self.detail})' if self.detail else ''))
 
 
 class Finding(NamedTuple):
@@ -170,8 +172,7 @@ class Finding(NamedTuple):
   def text(self, shown: int = SHOWN) -> str:
     """Returns one line that names so many cases at most."""
     kind = KINDS[self.kind]
-    cases = self.cases[:shown]
-    named = ', '.join(case.detail if self.kind in UNUSABLE else case.text() for case in cases)
+    named = _listed(self, shown)
     more = ', ...' if len(self.cases) > shown else ''
     return f'{kind.title}: {self.number} ({named}{more}); {kind.advice}'
 
@@ -249,8 +250,9 @@ class DataReport:
     found = [each.text() for each in self.of_weight('wrong', 'mind')]
     if len(found) <= SHOWN_LINES:
       return found
-    left = len(found) - SHOWN_LINES + 1
-    return [*found[: SHOWN_LINES - 1], f'and {left} kinds more: `patch-svdd data` lists them all']
+    others = self.of_weight('wrong', 'mind')[SHOWN_LINES - 1 :]
+    counts = ', '.join(f'{KINDS[each.kind].title}: {each.number}' for each in others)
+    return [*found[: SHOWN_LINES - 1], f'{counts}; `patch-svdd data` names them all']
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain values."""
@@ -297,6 +299,12 @@ def _counted(parts: Iterable[Mapping[str, int]]) -> str:
   frequent = [value for value, _ in counts.most_common(2)]
   more = f' and {len(counts) - 2} others' if len(counts) > 2 else ''
   return ' / '.join(frequent) + more
+
+
+def _listed(finding: Finding, shown: int) -> str:
+  if finding.kind in UNUSABLE:
+    return ' | '.join(one_line(case.detail) for case in finding.cases[:shown])
+  return ', '.join(case.text() for case in finding.cases[:shown])
 
 
 def _finding_to_json(finding: Finding) -> dict[str, Any]:
@@ -351,9 +359,8 @@ def unusable(report: DataReport) -> str:
   parts = []
   for kind in UNUSABLE:
     if cases := report.cases(kind):
-      reasons = [case.detail for case in cases[:SHOWN_UNUSABLE]]
-      if len(cases) > SHOWN_UNUSABLE:
-        reasons.append(f'and {len(cases) - SHOWN_UNUSABLE} more (`patch-svdd data` lists them all)')
       title = '' if len(cases) == 1 else f'{len(cases)} {KINDS[kind].title}: '
-      parts.append(title + '; '.join(reasons))
-  return '; '.join(parts)
+      more = f' | and {len(cases) - SHOWN_UNUSABLE} more (`patch-svdd data` names them all)'
+      listed = _listed(Finding(kind, cases), SHOWN_UNUSABLE)
+      parts.append(title + listed + (more if len(cases) > SHOWN_UNUSABLE else ''))
+  return ' | '.join(parts)
