@@ -13,7 +13,7 @@ from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.search import memory_bank, nearest
 from patch_svdd_jax.system import files
 from patch_svdd_jax.system.batching import Bar, Progress
@@ -133,7 +133,7 @@ def print_warnings(texts: Iterable[str]) -> None:
 def print_data(dataset: Dataset) -> None:
   """A line about what the images are, and a few about what is wrong with them or to be minded."""
   if summary := dataset.report.summary():
-    print(f'{dataset.name}: {summary}')
+    print(one_line(f'{dataset.name}: {summary}'))
   print_warnings(dataset.report.lines())
 
 

@@ -39,6 +39,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     files.check_writable(options.json)
   several = sources.names_every(config) or config.category == categories.MULTICLASS
   names = sources.present(config) if several else [config.category]
+  if several and (others := sources.passed_over(config)):
+    console.print_warnings([others])
   reports = {name: data.inspect(data.of_category(config, name)) for name in names}
   for name, report in reports.items():
     print(f'{sources.title(config, name)}: {report.summary() or "no files to report on"}\n')

@@ -87,6 +87,8 @@ def train_all(
     check_resumable(job.config, job.workdir)
   data_record.check_kept(workdir, [(job.config.data, '') for job in jobs])
   record = Record.read(workdir / FILE, 'train')
+  if others := sources.passed_over(config.data):
+    console.print_warnings([others])
 
   def is_measured(job: Job, entry: Entry) -> bool:
     changed = configuration.differences(record.config(entry.get('config', {})), job.config)

@@ -139,7 +139,7 @@ def scan(category: pathlib.Path) -> Layout:
   used = {path for item in (*train, *test) for path in (item.image, *item.masks)}
   odd = [
     *([] if train else [_no_training_images(category)]),
-    *_odd_names(tree),
+    *_odd_names(tree, {item.name.rpartition('/')[0] for item in (*train, *test)}),
     *_shared_masks(category, test),
     *passed_over.find(tree, used),
   ]
@@ -159,7 +159,7 @@ def _no_training_images(category: pathlib.Path) -> tuple[str, Case]:
   return 'no_training_images', Case('train/good', f'{text}({", ".join(images.SUFFIXES)})')
 
 
-def _odd_names(tree: passed_over.Tree) -> Iterator[tuple[str, Case]]:
+def _odd_names(tree: passed_over.Tree, filled: Collection[str]) -> Iterator[tuple[str, Case]]:
   """Yields folders that are not spelt as in the layout, or may not mean what they say."""
   for place in tree.types:
     name = _type(place)
@@ -167,7 +167,7 @@ def _odd_names(tree: passed_over.Tree) -> Iterator[tuple[str, Case]]:
       yield 'good_by_another_name', Case(place)
     if resembles_good(name):
       yield 'resembles_good', Case(place)
-    if not image_files(tree.category / place):
+    if place not in filled:
       yield 'no_images', Case(place)
   if tree.truth not in (None, TRUTH):
     yield 'masks_by_another_name', Case(str(tree.truth))

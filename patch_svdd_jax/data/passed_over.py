@@ -114,19 +114,20 @@ def _walk(
     if (status.st_dev, status.st_ino) in seen:
       continue
     seen.add((status.st_dev, status.st_ino))
-    for found, is_link in _listing(place):
+    for found, is_link in _listing(place, paths):
       if found.kind == 'folder' and not _is_hidden(found) and is_entered(found, linked or is_link):
         (links if linked or is_link else waiting).append((found, linked or is_link))
-      elif found.path not in paths:
+      else:
         yield found
 
 
-def _listing(place: Entry) -> list[tuple[Entry, bool]]:
-  """Returns what is in a folder, each with whether it is a link."""
+def _listing(place: Entry, used: Collection[str]) -> list[tuple[Entry, bool]]:
+  """Returns what is in a folder and is not used, each with whether it is a link."""
   found = []
   try:
     with os.scandir(place.path) as entries:
-      for each in sorted(entries, key=lambda entry: entry.name):
+      left = [entry for entry in entries if entry.path not in used]
+      for each in sorted(left, key=lambda entry: entry.name):
         kind = 'folder' if _is(each.is_dir) else 'file' if _is(each.is_file) else 'other'
         found.append((Entry((*place.parts, each.name), each.path, kind), each.is_symlink()))
   except OSError as error:

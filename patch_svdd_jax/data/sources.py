@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 import ml_collections
 
-from patch_svdd_jax.data import catalogue, categories, entries, folder, textures
+from patch_svdd_jax.data import catalogue, categories, entries, folder, layout, textures
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.published import WHOLE, PublishedBuilder
 from patch_svdd_jax.errors import UserError
@@ -69,6 +69,15 @@ def present(config: ml_collections.ConfigDict) -> list[str]:
     where = root if config.root else 'config.data.prepared'
     raise UserError(f'{where}: holds no category of {config.name}; check config.data.root')
   return found
+
+
+def passed_over(config: ml_collections.ConfigDict) -> str | None:
+  """Returns what to say of folders beside the categories of a folder that are none themselves."""
+  if config.name != 'folder':
+    return None
+  root = folder.category_folder(config.root, '')
+  others = [name for name in layout.folders(root) if name not in categories.subfolders(root)]
+  return f'{root}: no category, without train/good: {", ".join(others)}' if others else None
 
 
 def _published(config: ml_collections.ConfigDict) -> type[PublishedBuilder]:

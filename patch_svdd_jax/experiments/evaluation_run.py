@@ -216,7 +216,7 @@ def evaluate_run(
       history=monitoring.read(workdir),
       threshold=limit.image if limit else None,
       found=found,
-      warnings=warnings,
+      warnings=[*dataset.report.lines(), *warnings],
       copies=copies,
       gain=gain,
       data=dataset.report,

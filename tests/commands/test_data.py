@@ -276,8 +276,10 @@ def test_all_categories(capsys, place):
     write(place / 'all' / name)
   put(place / 'all/bolts/test/spot/1.gif')
   more = ['--config.data.category=all', '--json', str(place / 'report.json')]
-  status, out, _ = run(capsys, 'data', place, place / 'all', *more)
+  put(place / 'all/pins/1.png')
+  status, out, said = run(capsys, 'data', place, place / 'all', *more)
   assert status == 1
+  assert said == [f'warning: {place / "all"}: no category, without train/good: pins']
   assert 'folder/bolts: train 4' in out
   assert 'folder/nuts: train 4' in out
   assert set(json.loads((place / 'report.json').read_text())) == {'bolts', 'nuts'}

@@ -9,6 +9,7 @@ import pytest
 
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Split
+from patch_svdd_jax.data.report import Case, DataReport, Finding, Group
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.detection.regions import Region
@@ -37,6 +38,14 @@ DEFECTS = ('good',) * 4 + ('hole',) * 5 + ('thread',) * 2
 # One good image is a false alarm, one hole is missed.
 SCORES = (0.1, 0.2, 0.6, 0.3, 0.9, 0.8, 0.7, 0.35, 0.95, 1.5, 0.5)
 THRESHOLD = Threshold(0.4, 0.05, ensured=True)
+REPORT = DataReport(
+  groups=(
+    Group('train', 'train/good', 'good', 3, 0, {'PNG 8-bit RGB': 3}, {'64 x 48': 3}, 0),
+    Group('test', 'test/<b>', '<b>', 7, 5, {'PNG 8-bit RGB': 7}, {'64 x 48': 6, '9 x 9': 1}, 2),
+  ),
+  of_files=(Finding('mask_inverted', (Case('test/<b>/0.png'),)),),
+  of_folders=(Finding('hidden', (Case('test/<b>', number=4),)),),
+)
 REGION = Region((2, 3, 10, 4), 30, 0.9)
 
 
@@ -134,6 +143,7 @@ def page(split, evaluation, other, found):
       threshold=THRESHOLD,
       found=found,
       warnings=['It is <i>dark</i>.'],
+      data=REPORT,
     ),
   )
 
@@ -164,6 +174,7 @@ def untold(page):
     tables=(),
     curves=(),
     training=(),
+    data=DataReport(),
     timing=(),
     settings=(),
   )

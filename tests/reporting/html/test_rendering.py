@@ -92,6 +92,14 @@ def test_settings_that_differ_are_marked(parsed):
   assert parsed.all('tr', data_row='config.seed')
 
 
+def test_the_data_are_a_section(parsed):
+  rows = [found['data-row'] for found, _ in parsed.all('tr', data_row=True)]
+  assert [row for row in rows if row.startswith(('train/', 'test/<'))] == ['train/good', 'test/<b>']
+  kinds = {found['data-kind']: text for found, text in parsed.all('li', data_kind=True)}
+  assert set(kinds) == {'mask_inverted', 'hidden'}
+  assert kinds['hidden'] == 'hidden files and folders: 4 (4 x test/<b>); passed over'
+
+
 def test_names_are_text(page, html, parsed):
   assert [tag for tag, _ in parsed.elements].count('script') == 1
   assert not [name for _, found in parsed.elements for name in found if name.startswith('on')]
