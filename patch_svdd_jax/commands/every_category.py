@@ -15,7 +15,12 @@ from patch_svdd_jax.commands import console
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.data.categories import EVERY
 from patch_svdd_jax.experiments import data_record, runner
-from patch_svdd_jax.experiments.evaluation_run import Measured, evaluate_run, read_config
+from patch_svdd_jax.experiments.evaluation_run import (
+  Measured,
+  check_complete,
+  evaluate_run,
+  read_config,
+)
 from patch_svdd_jax.experiments.restart import clear_experiment
 from patch_svdd_jax.experiments.runner import Entry, Job, Record
 from patch_svdd_jax.experiments.training_run import check_resumable, train
@@ -103,6 +108,7 @@ def train_all(
       job.config, job.workdir, dataset, progress=console.progress, calibrated=True
     )
     console.print_suspects(detector, dataset.train.names)
+    check_complete(dataset)
     if not len(dataset.test):
       return None
     measured = evaluate_run(

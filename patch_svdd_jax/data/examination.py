@@ -22,12 +22,15 @@ class Examination:
 
   Args:
     found: the layout that the items are of.
+
+  Attributes:
+    odd: what else is to be reported.
   """
 
   def __init__(self, found: layout.Layout):
     self._found = found
     self._examined: dict[tuple[str, str, str], list[tuple[layout.Item, Examined]]] = {}
-    self._failures: list[tuple[str, Case]] = []
+    self.odd: list[tuple[str, Case]] = []
 
   def add(self, split: str, item: layout.Item, examined: Examined) -> None:
     """Takes an item that can be used."""
@@ -37,7 +40,7 @@ class Examination:
   def fail(self, split: str, item: layout.Item, reason: str) -> None:
     """Takes an item that cannot be used, and why, in words that name the file."""
     kind = 'test_file_unusable' if split == 'test' else 'training_file_unusable'
-    self._failures.append((kind, Case(item.name, reason)))
+    self.odd.append((kind, Case(item.name, reason)))
 
   def report(self) -> DataReport:
     """Returns the report of all that was taken."""
@@ -48,7 +51,7 @@ class Examination:
       case for found in self._examined.values() for _, examined in found for case in examined.odd
     ]
     odd += [*self._unmarked(), *_differences(groups)]
-    return DataReport(groups, report.findings([*self._failures, *odd]), self._found.findings)
+    return DataReport(groups, report.findings([*self.odd, *odd]), self._found.findings)
 
   def _unmarked(self) -> Iterator[tuple[str, Case]]:
     """Yields the defective test images that have no mask."""

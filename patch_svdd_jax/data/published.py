@@ -5,14 +5,14 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
-from absl import logging
 
 from patch_svdd_jax.data import archive, layout, passed_over, report
 from patch_svdd_jax.data.builder import LayoutBuilder
+from patch_svdd_jax.data.report import Case
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import digest_cache, files
 
@@ -181,8 +181,9 @@ class PublishedBuilder(LayoutBuilder):
         f'{root}: has no normal training images of {self.title} {self.builder_config_name}; '
         'set config.data.root to the official download'
       )
-    self._check(found)
-    return self._layout_splits(found)
+    splits = self._layout_splits(found)
+    self._record.odd += [('not_official', case) for case in self._differences(found)]
+    return splits
 
   @property
   def _extracted(self) -> pathlib.Path:
@@ -194,18 +195,13 @@ class PublishedBuilder(LayoutBuilder):
     shutil.rmtree(self._extracted, ignore_errors=True)
     return splits
 
-  def _check(self, found: layout.Layout) -> None:
-    """Warns of what differs from the official data."""
-    name = f'{self.title} {self.builder_config_name}'
+  def _differences(self, found: layout.Layout) -> Iterator[Case]:
+    """Yields what differs from the official data."""
     defective = [item for item in found.test if item.defect != layout.GOOD]
     good = len(found.test) - len(defective)
     counts = Counts(len(found.train), good, len(defective), len(found.validation))
     official = self.counts[self.builder_config_name]
     if not official.agree(counts):
-      logging.warning(
-        '%s: found %s images; the official data has %s: results will not compare',
-        *(name, counts, official),
-      )
-    unmarked = sum(not item.masks for item in defective)
-    if unmarked:
-      logging.warning('%s: %d defective test images have no mask', name, unmarked)
+      yield Case(f'found {counts} images; the official data has {official}')
+    if unmarked := sum(not item.masks for item in defective):
+      yield Case(f'{unmarked} defective test images have no mask')

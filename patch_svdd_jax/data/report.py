@@ -110,6 +110,7 @@ KINDS = {
     'types of defect whose name resembles good',
     'taken for defects: rename the folder to good if it holds normal images',
   ),
+  'not_official': Kind('mind', 'differences from the official data', 'results will not compare'),
   'no_images': Kind('mind', 'folders of images without an image', 'check them'),
   'depth_differs': Kind(
     'mind', 'folders of test images of another kind than the training images', 'check them'

@@ -75,12 +75,22 @@ def load_labelled(config: ml_collections.ConfigDict) -> data.Dataset:
     UserError: it has none, some of them cannot be used, or it cannot be loaded.
   """
   dataset = data.load(config)
-  if dataset.report.cases('test_file_unusable'):
-    # Figures of those that are left would pass for figures of the data set.
-    raise UserError(f'{dataset.name}: {report.unusable(dataset.report)}')
+  check_complete(dataset)
   if not len(dataset.test):
     raise UserError(f'{dataset.name} has no test images: put some into test/good and test/<defect>')
   return dataset
+
+
+def check_complete(dataset: data.Dataset) -> None:
+  """Refuses to measure on some test images where others cannot be used.
+
+  Figures of those that are left would pass for figures of the data set.
+
+  Raises:
+    UserError: names those that cannot be used.
+  """
+  if dataset.report.cases('test_file_unusable'):
+    raise UserError(f'{dataset.name}: {report.unusable(dataset.report)}')
 
 
 def other_data(workdir: pathlib.Path, dataset: data.Dataset) -> str | None:

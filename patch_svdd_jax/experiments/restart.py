@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 
 from patch_svdd_jax import configuration
+from patch_svdd_jax.data import report
 from patch_svdd_jax.detection import detector
 from patch_svdd_jax.experiments import data_record, gain_record
 from patch_svdd_jax.system import distributed, files
@@ -18,6 +19,7 @@ RUN = (
   monitoring.METRICS,
   monitoring.EVENTS,
   gain_record.FILE,
+  report.FILE,
   configuration.FILE,
   data_record.FILE,
 )

@@ -285,6 +285,18 @@ def test_all_categories(capsys, place):
   assert set(json.loads((place / 'report.json').read_text())) == {'bolts', 'nuts'}
 
 
+def test_a_category_with_bad_test_images_has_no_figures(capsys, place):
+  for name in ('bolts', 'nuts'):
+    write(place / 'all' / name)
+  put(place / 'all/nuts/test/spot/1.png', b'')
+  status, _, _ = run(capsys, 'train', place, place / 'all', '--config.data.category=all')
+  assert status == 1
+  entries = json.loads((place / 'all_run/categories.json').read_text())
+  assert 'maps' in str(entries['bolts'])
+  assert '1.png: is not a PNG' in str(entries['nuts'])
+  assert 'image_auroc' not in str(entries['nuts'])
+
+
 def test_textures_have_no_files(capsys, place):
   prepared = f'--config.data.prepared={place / "prepared"}'
   assert main(['data', '--config', 'laptop:brick', prepared]) == 0
