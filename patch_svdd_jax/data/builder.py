@@ -255,7 +255,7 @@ class LayoutBuilder(Builder):
     splits = super()._generate_splits(dl_manager, download_config)
     report = self._record.report()
     if report.cases('no_training_images') or report.cases('training_file_unusable'):
-      raise UnusableError(report)
+      raise UnusableError(self.source, report)
     self.info.metadata[_REPORT] = report.to_json()
     return splits
 

@@ -1,6 +1,7 @@
 """What the content of a data set's files shows, collected while they are read: half the report."""
 
 import collections
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -38,7 +39,13 @@ class Examination:
     self._examined.setdefault(place, []).append((item, examined))
 
   def fail(self, split: str, item: layout.Item, reason: str) -> None:
-    """Takes an item that cannot be used, and why, in words that name the file."""
+    """Takes an item that cannot be used, and why, in words that name the file.
+
+    Paths become relative to the data set: what is kept may be read of a copy elsewhere.
+    """
+    path = os.fspath(item.image)
+    if path.endswith(item.name):
+      reason = reason.replace(path.removesuffix(item.name), '')
     kind = 'test_file_unusable' if split == 'test' else 'training_file_unusable'
     self.odd.append((kind, Case(item.name, reason)))
 

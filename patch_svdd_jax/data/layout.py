@@ -138,7 +138,7 @@ def scan(category: pathlib.Path) -> Layout:
   test = [item for place in types for item in _test_items(tree, place)]
   used = {path for item in (*train, *test) for path in (item.image, *item.masks)}
   odd = [
-    *([] if train else [_no_training_images(category)]),
+    *([] if train else [_no_training_images()]),
     *_odd_names(tree, {item.name.rpartition('/')[0] for item in (*train, *test)}),
     *_shared_masks(category, test),
     *passed_over.find(tree, used),
@@ -154,9 +154,9 @@ def _test_items(tree: passed_over.Tree, place: str) -> list[Item]:
   return [*_beside(items(tree.category, place, GOOD if means_good(name) else name, find))]
 
 
-def _no_training_images(category: pathlib.Path) -> tuple[str, Case]:
-  text = f'{category / "train" / GOOD}: has no images; put normal images there '
-  return 'no_training_images', Case('train/good', f'{text}({", ".join(images.SUFFIXES)})')
+def _no_training_images() -> tuple[str, Case]:
+  text = f'train/{GOOD}: has no images; put normal images there ({", ".join(images.SUFFIXES)})'
+  return 'no_training_images', Case(f'train/{GOOD}', text)
 
 
 def _odd_names(tree: passed_over.Tree, filled: Collection[str]) -> Iterator[tuple[str, Case]]:

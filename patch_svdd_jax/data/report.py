@@ -350,8 +350,8 @@ def combine(reports: Mapping[str, DataReport]) -> DataReport:
 class UnusableError(UserError):
   """Nothing can be trained on this data; all that is wrong with it is in the report."""
 
-  def __init__(self, report: DataReport):
-    super().__init__(unusable(report))
+  def __init__(self, place: str, report: DataReport):
+    super().__init__(f'{place}: {unusable(report)}')
     self.report = report
 
 

@@ -224,7 +224,7 @@ def test_train_goes_on_without_bad_test_images_and_eval_refuses(capsys, place):
   assert status == 2
   [line] = said
   for name in ('test/good/0.png', 'test/spot/3.png', 'test/spot/4.png', 'spot/5_mask.png'):
-    assert str(root / name) in line or name in line
+    assert name in line
   for name in ('good/0', 'spot/3', 'spot/4'):
     (root / f'test/{name}.png').unlink()
   (root / 'ground_truth/spot/5_mask.png').unlink()
@@ -241,8 +241,8 @@ def test_train_names_all_bad_training_images_in_one_run(capsys, place):
   status, _, said = run(capsys, 'train', place, root)
   assert status == 2
   [line] = said
-  assert line.startswith('error: 4 training images that cannot be used: ')
-  assert all(f'{root}/train/good/{name}' in line for name in ('0.png', '2.png', '3.png', '5.jpg'))
+  assert line.startswith(f'error: {root}: 4 training images that cannot be used: ')
+  assert all(f' train/good/{name}: ' in line for name in ('0.png', '2.png', '3.png', '5.jpg'))
   status, out, _ = run(capsys, 'data', place, root)
   assert status == 1
   assert 'training images that cannot be used: 4 (' in out

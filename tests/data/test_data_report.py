@@ -288,9 +288,9 @@ def test_all_bad_training_images_are_named_at_once(root, load):
   put(root / 'train/good/4.jpg', b'no image')
   with pytest.raises(report.UnusableError) as caught:
     load()
-  assert str(caught.value).startswith('4 training images that cannot be used: ')
+  assert str(caught.value).startswith(f'{root}: 4 training images that cannot be used: ')
   for path in (*bad, root / 'train/good/3.png', root / 'train/good/4.jpg'):
-    assert f'{path}: ' in str(caught.value)
+    assert f'{path.relative_to(root)}: ' in str(caught.value)
   assert '\n' not in str(caught.value)
 
 

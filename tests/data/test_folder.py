@@ -102,7 +102,7 @@ def test_a_corrupt_file_is_named_and_leaves_nothing(tmp_path, settings, make_cat
   victim = root / 'train/good/001.png'
   good = victim.read_bytes()
   victim.write_bytes(good[: len(good) // 2])
-  with pytest.raises(UserError, match=str(victim)):
+  with pytest.raises(UserError, match=f'{root}: train/good/001.png: is '):
     data.load(settings(root=str(root)))
   assert not list((tmp_path / 'prepared').rglob('*array_record*'))
   victim.write_bytes(good)
@@ -115,7 +115,7 @@ def test_a_mask_of_another_size_is_named_with_its_image(tmp_path, settings, make
   Image.fromarray(np.zeros((10, 12), np.uint8)).save(mask)
   loaded = data.load(settings(root=str(root)))
   assert 'test/scratch/001.png' not in loaded.test.names
-  pattern = f'{mask}: is 12 x 10 .*{root / "test/scratch/001.png"} is 10 x 12'
+  pattern = 'ground_truth/scratch/001_mask.png: is 12 x 10 .*test/scratch/001.png is 10 x 12'
   assert re.search(pattern, report.unusable(loaded.report))
 
 
