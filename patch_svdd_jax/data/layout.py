@@ -191,7 +191,7 @@ def _shared_masks(category: pathlib.Path, test: list[Item]) -> Iterator[tuple[st
   owners = collections.defaultdict(list)
   for item in test:
     for mask in item.masks:
-      owners[mask].append(item.image.name)
+      owners[mask].append(item.name)
   for mask, names in owners.items():
     if len(names) > 1:
       yield 'mask_shared', Case(mask.relative_to(category).as_posix(), ' and '.join(names))
