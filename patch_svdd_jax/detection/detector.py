@@ -182,7 +182,10 @@ class Detector:
     )
 
   def save(self, workdir: pathlib.Path) -> None:
-    """Saves the detector in `workdir`/model; the one before it goes once this is whole."""
+    """Saves the detector in `workdir`/model; the one before it goes once this is whole.
+
+    One that is being read meanwhile stays until the next save.
+    """
     # As numpy arrays: those of jax could be loaded on as many devices only.
     arrays: dict[str, Any] = jax.device_get({'params': self.params, 'mean': self.mean})
     arrays['banks'] = {scale_name(k): memory_bank.to_rows(bank) for k, bank in self.banks.items()}

@@ -5,6 +5,8 @@ unfinished run has noted before it drew anything: a picture is removed if an ima
 may have it. Any other file below masks/ and overlays/ is someone else's, and the folder refused.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -38,6 +40,13 @@ class Kept(NamedTuple):
   alarm: bool
 
 
+class Picture(NamedTuple):
+  """A file below one of PLACES, and its path below that."""
+
+  place: pathlib.Path
+  below: pathlib.PurePosixPath
+
+
 class Earlier(NamedTuple):
   """What is there.
 
@@ -45,11 +54,13 @@ class Earlier(NamedTuple):
     made_with: what an unfinished run was made with; None where there is no such run.
     lines: its whole lines of images that could be read, by their names, up to one that is garbled.
     names: of all images that any run here may have drawn pictures of.
+    pictures: the files that may be these pictures.
   """
 
   made_with: Any
   lines: dict[str, Kept]
   names: set[str]
+  pictures: list[Picture]
 
 
 def look(folder: pathlib.Path) -> Earlier:
@@ -78,8 +89,7 @@ def look(folder: pathlib.Path) -> Earlier:
     for name in (TABLE, PAGE):
       if (folder / name).exists():
         raise UserError(_someone_elses(folder / name))
-  _check_pictures(folder, names)
-  return Earlier(made_with, lines, names)
+  return Earlier(made_with, lines, names, _pictures(folder, names))
 
 
 def _finished(path: pathlib.Path) -> set[str]:
@@ -111,29 +121,32 @@ def _begun(line: bytes) -> list[str] | None:
   return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None
 
 
-def _check_pictures(folder: pathlib.Path, names: set[str]) -> None:
-  """Refuses pictures that no image of these names has."""
-  there = list(_pictures(folder))
-  if not there:
-    return
-  ours = {
-    path.with_name(files.fitting(path.name, ending)) if ending else path
-    for name in names
-    for path in overlays.possible_paths(name)
-    for ending in ('', files.UNFINISHED)
-  }
-  for place, path in there:
-    if pathlib.PurePosixPath(path.relative_to(place).as_posix()) not in ours:
-      raise UserError(_someone_elses(path))
+def _pictures(folder: pathlib.Path, names: set[str]) -> list[Picture]:
+  """Returns the pictures that images of these names may have.
+
+  Raises:
+    UserError: there are others, but for hidden files, which desktops leave.
+  """
+  there = [
+    Picture(place, pathlib.PurePosixPath(pathlib.Path(parent, name).relative_to(place)))
+    for place in [folder / each for each in PLACES]
+    for parent, _, found in os.walk(place)
+    for name in found
+  ]
+  ours = set(itertools.chain.from_iterable(map(_paths, names if there else ())))
+  for picture in there:
+    if picture.below not in ours and not picture.below.name.startswith('.'):
+      raise UserError(_someone_elses(picture.place / picture.below))
+  return [picture for picture in there if picture.below in ours]
 
 
-def _pictures(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-  """Yields the files below masks/ and overlays/, but for hidden ones, and in which they are."""
-  for place in [folder / name for name in PLACES]:
-    for parent, _, found in os.walk(place):
-      for name in found:
-        if not name.startswith('.'):
-          yield place, pathlib.Path(parent, name)
+def _paths(name: str) -> Iterator[pathlib.PurePosixPath]:
+  """Yields where the picture of an image may lie, also one that was not finished."""
+  # A line whose disk has failed may have any name.
+  with contextlib.suppress(ValueError):
+    for path in overlays.possible_paths(name):
+      yield path
+      yield path.with_name(files.fitting(path.name, files.UNFINISHED))
 
 
 def check_same(
@@ -189,19 +202,20 @@ def _listed(names: Sequence[str]) -> str:
   return ', '.join(names[:_MOST_NAMED]) + (f' and {more:,} more' if more > 0 else '')
 
 
-def remove_others(folder: pathlib.Path, kept: set[pathlib.PurePosixPath]) -> None:
-  """Removes what earlier runs have left under its final name, and all pictures but those to keep.
+def remove_others(folder: pathlib.Path, earlier: Earlier, kept: set[pathlib.PurePosixPath]) -> None:
+  """Removes what earlier runs have left under its final name, and their pictures.
 
   Args:
-    folder: of the results, that `look` let pass.
-    kept: paths below masks/ and overlays/.
+    folder: of the results.
+    earlier: what is there.
+    kept: pictures to keep, by their paths below each of PLACES.
   """
   for name in (PAGE, TABLE, LINES):
     (folder / name).unlink(missing_ok=True)
-  for place, path in _pictures(folder):
-    if pathlib.PurePosixPath(path.relative_to(place).as_posix()) not in kept:
-      path.unlink()
-      _remove_empty(path.parent, place)
+  for place, below in earlier.pictures:
+    if below not in kept:
+      (place / below).unlink()
+      _remove_empty((place / below).parent, place)
 
 
 def _remove_empty(folder: pathlib.Path, last: pathlib.Path) -> None:

@@ -27,9 +27,11 @@ Line = Prediction | Failure
 def parse(line: str | bytes) -> Line | None:
   """Returns what a line says; None where it says nothing of an image."""
   try:
-    found = json.loads(line)
-    if 'error' in found:
-      return Failure(found['image'], found['error'])
-    return Prediction.from_json(found)
+    record = json.loads(line)
+    if 'error' in record:
+      found: Line = Failure(record['image'], record['error'])
+    else:
+      found = Prediction.from_json(record)
+    return found if isinstance(found.name, str) else None
   except (KeyError, TypeError, ValueError):
     return None

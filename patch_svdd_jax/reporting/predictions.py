@@ -75,7 +75,7 @@ class Predictions:
         kept = self._with_pictures(earlier, pictures)
       self._begin(earlier.names, kept)
       drawn = {name for name in kept if is_drawn(earlier.lines[name].alarm, pictures)}
-      earlier_results.remove_others(folder, {self.paths[name] for name in drawn})
+      earlier_results.remove_others(folder, earlier, {self.paths[name] for name in drawn})
       self._file = self._unfinished.open('rb+')
       self._file.seek(0, 2)
 

@@ -484,8 +484,8 @@ def test_memory_does_not_grow_with_the_number_of_images(model, tmp_path, monkeyp
     Image.fromarray(image).resize((384, 320)).save(folder / f'{i}.png', compress_level=1)
   process, used, real = psutil.Process(), {}, Predictions.add
 
-  def note(self, records):
-    real(self, records)
+  def note(self, records, statistics):
+    real(self, records, statistics)
     used[max(used, default=0) + len(records)] = process.memory_info().rss / 2**20
 
   monkeypatch.setattr(Predictions, 'add', note)

@@ -346,6 +346,26 @@ def test_a_picture_that_was_half_written_is_removed(run):
   assert run.state() == run.afresh()
 
 
+def test_pictures_of_hidden_images_are_known(run):
+  """They can be named, though searches pass them over."""
+  run.put('.hidden.png', 'defect')
+  run.go()
+  assert 'masks/.hidden.png' in run.state()
+  (run.images / '.hidden.png').unlink()
+  run.go()
+  assert run.state() == run.afresh()
+
+
+@pytest.mark.parametrize('name', ['', '..', '../a.png', '/a.png', 3, None, ['a.png']])
+def test_lines_of_impossible_names(run, name):
+  run.put('b.jpg', 'defect')
+  run.go(stop=2)
+  with (run.folder / 'results.jsonl.partial').open('a') as file:
+    file.write(json.dumps({'image': name, 'error': 'damaged'}) + '\n')
+  run.go()
+  assert run.state() == run.afresh()
+
+
 def test_a_folder_that_cannot_be_one(run):
   run.folder.parent.mkdir(exist_ok=True)
   run.folder.write_text('')
