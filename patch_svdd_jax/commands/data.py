@@ -13,7 +13,6 @@ lines each time.
 """
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 
 from patch_svdd_jax import config_rules, data
@@ -29,7 +28,7 @@ SHOWN = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `data`."""
   console.add_config_argument(parser, required=True)
-  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='all of it as JSON')
+  parser.add_argument('--json', type=console.path, metavar='FILE', help='all of it as JSON')
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
