@@ -11,7 +11,7 @@ import math
 import ml_collections
 
 # What tuples that are empty by default would hold.
-FILLED = {'score.scale_weights': (1.0,)}
+FILLED = {'score.scale_weights': (1.0,), 'data.value_range': (0.0, 255.0)}
 
 # What the values of keys may be, in tuples each. What must fit together besides, `config_rules`
 # checks.
@@ -123,6 +123,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
   data.cache_gib = 20.0  # GiB there; then those not used for longest go (`patch-svdd cache`)
   data.image_size = (256, 256)  # (height, width) of all; 0: by the training images' aspect or size
+  data.value_range = ()  # (black, white) of deeper files than 8 bits; (): training images decide
   data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
   data.normal_images = 0  # how many are trained on, spread evenly over the files; 0: all

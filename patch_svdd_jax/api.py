@@ -76,7 +76,7 @@ class PatchSVDD:
       folder = files.place(temporary if workdir is None else workdir)
       if restart:
         clear_run(folder)
-      training_run.check_resumable(config, folder)
+      config = training_run.check_resumable(config, folder)
       detector, _ = training_run.train(config, folder, dataset, progress=no_bars, calibrated=True)
     return cls(detector)
 

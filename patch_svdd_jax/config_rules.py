@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 from patch_svdd_jax import configuration
-from patch_svdd_jax.data import image_size
+from patch_svdd_jax.data import image_size, value_range
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, encoder, features, tiling
 from patch_svdd_jax.models.architecture import strides_of
@@ -171,6 +171,7 @@ def check_images(config: ml_collections.ConfigDict) -> None:
 
 RULES = (
   Rule(('data.image_size',), lambda config: image_size.check(config.data.image_size)),
+  Rule(('data.value_range',), lambda config: value_range.check(config.data.value_range)),
   Rule(('encoder',), lambda config: architecture.from_config(config.encoder)),
   Rule(('score.strides', 'encoder'), check_strides),
   Rule(

@@ -6,6 +6,7 @@ import pathlib
 import re
 import runpy
 import traceback
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,10 @@ RETIRED = (
   'config.score.query_block',
   'config.score.screen',
 )
+
+# What workdirs and detectors mean that were saved before there was the key, where that is not the
+# default: of 16 bits a channel the high byte counted.
+BEFORE: Mapping[str, Any] = {'config.data.value_range': (0.0, 65535.0)}
 
 # The types of settings in words, for errors.
 KINDS = {
@@ -302,8 +307,15 @@ def to_json(config: ml_collections.ConfigDict) -> str:
   return json.dumps(config.to_dict(), indent=2) + '\n'
 
 
-def from_json(text: str, source: str) -> ml_collections.ConfigDict:
+def from_json(
+  text: str, source: str, absent: Mapping[str, Any] = types.MappingProxyType({})
+) -> ml_collections.ConfigDict:
   """The config of JSON text: the defaults, updated by it.
+
+  Args:
+    text: of `to_json`.
+    source: what to call it in an error.
+    absent: values of keys that it lacks, where they are not the defaults.
 
   Raises:
     UserError: it is no JSON, or does not fit the keys and types there are.
@@ -313,7 +325,7 @@ def from_json(text: str, source: str) -> ml_collections.ConfigDict:
     saved = json.loads(text)
     if not isinstance(saved, dict):
       raise UserError(f'it holds {type(saved).__name__}, not keys')
-    values = {
+    values = dict(absent) | {
       key: tuple(value) if isinstance(value, list) else value
       for key, value in flatten(saved)
       if key not in RETIRED
@@ -351,4 +363,4 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     raise UserError(
       f'{path}: {error.strerror}; --workdir must name a folder that train or import-authors made'
     ) from error
-  return from_json(text.decode(errors='replace'), str(path))
+  return from_json(text.decode(errors='replace'), str(path), BEFORE)

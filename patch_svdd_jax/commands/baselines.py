@@ -89,7 +89,8 @@ def fit(job: Job, dataset: data.Dataset) -> baselines.System:
   if job.name in baselines.TRAINED:
     return train(job.config, job.workdir, dataset, progress=console.progress)[0]
   fit_system, images = baselines.FITTED[job.name], dataset.train.images
-  system = fit_system(job.config, images, console.progress('Fitting'))
+  config = data.resolved(job.config, dataset)
+  system = fit_system(config, images, console.progress('Fitting'))
   system.save(job.workdir)
   return system
 

@@ -102,17 +102,16 @@ def train_all(
     )
 
   def do(job: Job) -> Measured | None:
-    dataset = data.load(job.config.data)
+    config = check_resumable(job.config, job.workdir)
+    dataset = data.load(config.data)
     console.print_data(dataset)
-    detector, _ = train(
-      job.config, job.workdir, dataset, progress=console.progress, calibrated=True
-    )
+    detector, _ = train(config, job.workdir, dataset, progress=console.progress, calibrated=True)
     console.print_suspects(detector, dataset.train.names)
     check_complete(dataset)
     if not len(dataset.test):
       return None
     measured = evaluate_run(
-      job.config, job.workdir, dataset, progress=console.progress, random_encoder=True
+      config, job.workdir, dataset, progress=console.progress, random_encoder=True
     )
     console.print_warnings(measured.warnings)
     return measured

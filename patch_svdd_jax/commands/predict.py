@@ -2,8 +2,8 @@
 
 Images are files and folders, which are searched to any depth, through links too; what is passed
 over is said. The output folder gets results.jsonl and results.csv (score, p-value, verdict, boxes
-and areas of anomalous regions in pixels of the file, warnings), masks/ and overlays/ (of images
-with an alarm, or of all) and report.html, in place of those of an earlier run.
+and areas of anomalous regions in pixels of the upright picture, warnings), masks/ and overlays/ (of
+images with an alarm, or of all) and report.html, in place of those of an earlier run.
 
 A score raises an alarm where at most the false-alarm rate of normal images score as high. Images
 are read while others are scored, and no more than a few batches are in memory. A file that cannot

@@ -206,7 +206,7 @@ def measure(options: argparse.Namespace, job: Job, entry: Entry) -> None:
     config = import_weights(weights, config, job.workdir)
     entry['weights'] = digest(weights)
   else:
-    check_resumable(config, job.workdir)
+    config = check_resumable(config, job.workdir)
     train(config, job.workdir, dataset, progress=console.progress)
   measured = evaluation_run.evaluate_run(
     config, job.workdir, dataset, progress=console.progress, random_encoder=False

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return every_category.train_all(options, rest, config)
   if options.restart:
     clear_run(workdir)
-  check_resumable(config, workdir)
+  config = check_resumable(config, workdir)
   dataset = data.load(config.data)
   console.print_data(dataset)
   console.warn_of_duplicates(dataset)

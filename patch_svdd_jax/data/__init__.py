@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import ml_collections
 import numpy as np
@@ -18,10 +19,16 @@ from patch_svdd_jax.data import (
   image_size,
   lighting,
   report,
+  value_range,
 )
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.data.report import Case, DataReport
 from patch_svdd_jax.system import batching
+
+if TYPE_CHECKING:
+  from patch_svdd_jax.data.builder import Builder
+
+  Builders = dict[str, Builder]
 
 __all__ = ['Dataset', 'Split', 'load']
 
@@ -40,6 +47,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       cache_gib: GiB that this folder may have, see `prepared.prepare`.
       image_size: (height, width) in pixels that all images are resized to; what a 0 means, see
         `image_size`.
+      value_range: (black, white) of files of more than 8 bits a channel, () for what the training
+        images make it, see `value_range`.
       resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
       light: 'kept', or 'standardised' in every image by itself.
       normal_images: how many of those that are not held out are trained on; 0 for all.
@@ -61,13 +70,25 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
   several = config.category == categories.MULTICLASS
   names = sources.present(config) if several else [config.category]
   folder, bound = sources.prepared_folder(config), config.cache_gib * 2**30
-  with contextlib.ExitStack() as kept:
-    builders = {
+
+  def prepare(config: ml_collections.ConfigDict, kept: contextlib.ExitStack) -> 'Builders':
+    return {
       name: kept.enter_context(
         prepared.prepare(sources.builder_factory(of_category(config, name)), folder, bound)
       )
       for name in names
     }
+
+  with contextlib.ExitStack() as kept:
+    builders = prepare(config, kept)
+    extents = [each for builder in builders.values() for each in builder.training_extents]
+    within = value_range.resolve(config.value_range, extents)
+    if several and extents:
+      # Each by itself was read by its own range. What is prepared anew must not be in use.
+      kept.close()
+      config = config.copy_and_resolve_references()
+      config.value_range = within
+      builders = prepare(config, kept)
     size = tuple(config.image_size)
     if not all(size):
       own = [prepared.read_sizes(builder, 'train') for builder in builders.values()]
@@ -85,7 +106,10 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
   dataset = assemble(sources.title(config, config.category), normal, test, config, validation)
   found = report.combine(reports) if several else reports[names[0]]
   return dataclasses.replace(
-    dataset, categories=tuple(names) if several else (), report=with_vanished(found, test)
+    dataset,
+    categories=tuple(names) if several else (),
+    report=with_vanished(found, test),
+    value_range=within,
   )
 
 
@@ -109,6 +133,12 @@ def with_vanished(found: DataReport, test: Split) -> DataReport:
   gone = test.labels & test.has_mask & ~test.masks.any(axis=(1, 2))
   cases = [('mask_vanishes', Case(test.names[index])) for index in np.flatnonzero(gone)]
   return dataclasses.replace(found, of_files=(*found.of_files, *report.findings(cases)))
+
+
+def resolved(config: ml_collections.ConfigDict, dataset: Dataset) -> ml_collections.ConfigDict:
+  """Returns the whole config, with what it leaves to the training images of a data set."""
+  config = image_size.resolved(config, dataset.train.images.shape[1:3])
+  return value_range.resolved(config, dataset.value_range)
 
 
 def of_category(config: ml_collections.ConfigDict, category: str) -> ml_collections.ConfigDict:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from patch_svdd_jax.data import images, layout, masks
+from patch_svdd_jax.data import images, layout, masks, value_range
 from patch_svdd_jax.data.examination import Examination, Examined
 from patch_svdd_jax.data.report import Case, DataReport, UnusableError
 from patch_svdd_jax.errors import UserError
@@ -53,10 +53,14 @@ def example(
   }
 
 
-def file_example(item: layout.Item) -> tuple[dict[str, Any], Examined]:
+def file_example(item: layout.Item, within: value_range.Range) -> tuple[dict[str, Any], Examined]:
   """Reads an item's files and checks that its masks, whose union counts, fit.
 
   The mask of a defective image that marks nothing is as good as none.
+
+  Args:
+    item: an image and its masks.
+    within: the range of deep values, see `value_range`.
 
   Raises:
     UserError: naming the file that is damaged, or both where image and mask disagree.
@@ -64,12 +68,12 @@ def file_example(item: layout.Item) -> tuple[dict[str, Any], Examined]:
   if item.problem:
     raise UserError(item.problem)
   contents = [images.read_bytes(path) for path in (item.image, *item.masks)]
-  image, size = images.normalise(contents[0], str(item.image))
-  mask = np.zeros(size, bool)
+  image = images.normalise(contents[0], str(item.image), within)
+  mask = np.zeros(image.size, bool)
   odd: list[tuple[str, Case]] = []
   for path, content in zip(item.masks, contents[1:], strict=True):
-    part = masks.decode(content, path)
-    _check_mask(item, path, part, size)
+    part = masks.decode(content, path, image.frame)
+    _check_mask(item, path, part, image.size)
     odd += _odd_levels(content, path)
     mask |= part
   is_marked = bool(mask.any())
@@ -78,7 +82,7 @@ def file_example(item: layout.Item) -> tuple[dict[str, Any], Examined]:
     odd += [(kind, _mask_case(item, mask))] if kind else []
     odd += [('masks_joined', Case(item.name))] if len(item.masks) > 1 else []
   made = example(
-    image,
+    image.content,
     images.encode_png(mask),
     has_mask=is_marked or item.defect == layout.GOOD,
     defect=item.defect,
@@ -119,6 +123,11 @@ def _check_mask(
     )
 
 
+# What is kept with a data set that has deep images: the numbers of those to train on, and the range
+# by which all are read.
+_EXTENTS, _RANGE = 'training_extents', 'value_range'
+
+
 class _LocalInfo(tfds.core.DatasetInfo):
   def initialize_from_bucket(self) -> None:
     """Does nothing: no bucket knows these data sets, and asking leaves folders in /tmp."""
@@ -132,6 +141,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """
 
   VERSION = tfds.core.Version('1.2.0')
+
+  def __init__(self, *, within: Sequence[float] = (), **kwargs: Any):
+    """Makes a builder; the range of deep values is `within`, or else the training images' own."""
+    self._within = tuple(within)
+    super().__init__(**kwargs)
 
   @property
   def source(self) -> str:
@@ -174,6 +188,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def report(self) -> DataReport:
     """What is to be said of the data; nothing where they are made, not read."""
     return DataReport()
+
+  @property
+  def training_extents(self) -> list[value_range.Extent]:
+    """What numbers the deep training images hold, of a data set that is prepared."""
+    return value_range.from_json(self.info.metadata.get(_EXTENTS, '[]'))
+
+  def has_range(self) -> bool:
+    """Whether the range of what is prepared is the one that is asked for, if it matters."""
+    used = self.info.metadata.get(_RANGE)
+    return not used or used == list(value_range.resolve(self._within, self.training_extents))
 
   def _dataset_info(self, **details: str) -> tfds.core.DatasetInfo:
     return _LocalInfo(
@@ -244,7 +268,19 @@ class LayoutBuilder(Builder):
   def _layout_splits(self, found: layout.Layout) -> Mapping[str, Iterable[Any]]:
     self._record = Examination(found)
     splits = {'train': found.train, 'validation': found.validation, 'test': found.test}
-    return {k: self._generate_examples(items, k) for k, items in splits.items() if items}
+    within = self._range_of(found)
+    return {k: self._generate_examples(items, k, within) for k, items in splits.items() if items}
+
+  def _range_of(self, found: layout.Layout) -> value_range.Range:
+    """Returns the range of deep values, and keeps it where there are some."""
+    deep = value_range.deep_files(item.image for item in found.train)
+    extents = value_range.training_extents(deep)
+    within = value_range.resolve(self._within, extents)
+    others = (item.image for item in (*found.validation, *found.test))
+    if deep or value_range.deep_files(others):
+      self.info.metadata[_EXTENTS] = value_range.to_json(value_range.merge(extents))
+      self.info.metadata[_RANGE] = list(within)
+    return within
 
   def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
     """Writes what can be used.
@@ -260,11 +296,11 @@ class LayoutBuilder(Builder):
     return splits
 
   def _generate_examples(
-    self, items: Sequence[layout.Item], split: str
+    self, items: Sequence[layout.Item], split: str, within: value_range.Range
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, item in enumerate(self._progress(items, split)):
       try:
-        made, examined = file_example(item)
+        made, examined = file_example(item, within)
       except UserError as error:
         self._record.fail(split, item, str(error))
       else:

@@ -77,6 +77,7 @@ class Dataset:
     test: normal and anomalous images; N = 0 where the category has none.
     categories: that it combines, see `categories.combine`; none where it is a single one.
     report: what its files are, and what is wrong with them; empty where there are no files.
+    value_range: by which deep files were read, see `value_range`.
   """
 
   name: str
@@ -85,3 +86,4 @@ class Dataset:
   test: Split
   categories: tuple[str, ...] = ()
   report: DataReport = dataclasses.field(default_factory=DataReport)
+  value_range: tuple[float, float] = (0.0, 255.0)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import ml_collections
 
 from patch_svdd_jax import data
-from patch_svdd_jax.data import arrays, images
+from patch_svdd_jax.data import arrays, images, value_range
 from patch_svdd_jax.data.dataset import Split, concatenate
 from patch_svdd_jax.data.file_search import Source
 from patch_svdd_jax.errors import UserError
@@ -56,7 +56,7 @@ def read(source: Source, config: ml_collections.ConfigDict, room: Room | None = 
     content = images.read_bytes(source.path)
     width, height = images.stored_size(content, name)
     with room.pixels.take(width * height):
-      image = images.decode_image(content, name)
+      image = images.decode_image(content, name, value_range.of(config))
       split = arrays.resized([image], config, [source.name], [digest_bytes(content)])
   return data.light(split, config)
 

@@ -48,14 +48,19 @@ def names_of_image(mask: pathlib.Path) -> set[str]:
   return {mask.stem, stem_of_image(mask.stem)}
 
 
-def decode(data: bytes, path: pathlib.Path) -> np.ndarray:
+def decode(data: bytes, path: pathlib.Path, frame: images.Frame | None = None) -> np.ndarray:
   """Returns the mask of a file's content, bool[H, W].
+
+  Args:
+    data: the file's content.
+    path: of the file.
+    frame: of the image that it belongs to, if any; an array is upright.
 
   Raises:
     UserError: the file is no mask, or damaged.
   """
   if path.suffix.lower() != ARRAY:
-    return images.decode_mask(data, str(path))
+    return images.decode_mask(data, str(path), frame)
   try:
     array = np.load(io.BytesIO(data), allow_pickle=False)
   except (ValueError, EOFError, OSError) as error:

@@ -14,8 +14,8 @@ from patch_svdd_jax.errors import UserError
 
 # Images that are not read, by their suffixes, and by how their files begin.
 PICTURES = (
-  *('.apng', '.avif', '.bpg', '.dds', '.dib', '.eps', '.gif', '.heic', '.heif', '.ico', '.j2k'),
-  *('.jfif', '.jif', '.jp2', '.jpe', '.jpf', '.jpx', '.jxl', '.jxr', '.mpo', '.svg', '.webp'),
+  *('.apng', '.avif', '.bpg', '.dds', '.dib', '.eps', '.heic', '.heif', '.ico'),
+  *('.jif', '.jpe', '.jpf', '.jpx', '.jxl', '.jxr', '.svg'),
   *('.dcm', '.exr', '.fits', '.hdr', '.npy', '.npz', '.pfm', '.raw', '.pam', '.pbm', '.pcx'),
   *('.pgm', '.pnm', '.ppm', '.psd', '.qoi', '.ras', '.rgb', '.sgi', '.tga', '.xbm', '.xpm'),
   *('.cr2', '.cr3', '.dng', '.nef', '.orf', '.raf', '.rw2', '.arw'),

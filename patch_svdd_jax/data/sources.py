@@ -21,16 +21,16 @@ def builder_factory(config: ml_collections.ConfigDict) -> Callable[[pathlib.Path
   Raises:
     UserError: there is no such data set or category.
   """
-  category = config.category
+  category, within = config.category, tuple(config.value_range)
   if config.name == 'textures':
     _check_category(category, textures.CATEGORIES)
     return lambda place: textures.Textures(config=category, data_dir=place)
   if config.name == 'folder':
     source = folder.category_folder(config.root, category)
-    return lambda place: folder.Folder(folder=source, data_dir=place)
+    return lambda place: folder.Folder(folder=source, data_dir=place, within=within)
   builder = _published(config)
   _check_category(category, builder.counts)
-  return lambda place: builder(root=config.root, config=category, data_dir=place)
+  return lambda place: builder(root=config.root, config=category, data_dir=place, within=within)
 
 
 def title(config: ml_collections.ConfigDict, category: str) -> str:

@@ -292,7 +292,7 @@ def _read(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Saved | None
 
 def _origin(place: pathlib.Path) -> Origin:
   about = ocp.JsonCheckpointHandler().restore(place / 'about')
-  config = configuration.from_json(json.dumps(about['config']), str(place))
+  config = configuration.from_json(json.dumps(about['config']), str(place), configuration.BEFORE)
   return Origin(**about | {'config': config})
 
 

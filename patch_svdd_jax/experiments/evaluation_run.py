@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import config_rules, configuration, data
-from patch_svdd_jax.data import duplicates, image_size, report
+from patch_svdd_jax.data import duplicates, report
 from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector, Origin, load_where, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
@@ -188,7 +188,7 @@ def evaluate_run(
     false_alarm_rate: of the report's verdicts, where the detector is calibrated.
     pixel_false_alarm_rate: of the regions that it shows.
   """
-  config = image_size.resolved(config, dataset.train.images.shape[1:3])
+  config = data.resolved(config, dataset)
   distributed.meet()
   detector = get_detector(config, workdir, dataset, progress)
   limit = None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from patch_svdd_jax import config_rules, configuration, data
-from patch_svdd_jax.data import image_size, report
+from patch_svdd_jax.data import image_size, report, value_range
 from patch_svdd_jax.detection import bank_building, calibration_scores
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.experiments import data_record
@@ -80,19 +80,26 @@ class StopRequest:
         signal.signal(number, handler)
 
 
-def check_resumable(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def check_resumable(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
   """Refuses to resume with another config than the workdir was started with, shown key by key.
 
-  A side of config.data.image_size that is open yet may be any.
+  What config.data leaves to the training images may be any.
+
+  Returns:
+    The config, where config.data.value_range is open with that of the workdir.
   """
   if not (workdir / configuration.FILE).exists():
-    return
+    return config
   before = configuration.load(workdir)
   sides = zip(config.data.image_size, before.data.image_size, strict=True)
-  config = image_size.resolved(config, [side or own for side, own in sides])
+  config = value_range.resolved(config, before.data.value_range)
+  same_size = image_size.resolved(config, [side or own for side, own in sides])
   # A cosine decay ends at the last step: another end is another rate at every step.
   free = FREE if config.train.decay == 'cosine' else (*FREE, 'config.train.steps:')
-  configuration.check_unchanged(before, config, workdir, free)
+  configuration.check_unchanged(before, same_size, workdir, free)
+  return config
 
 
 class StoppedError(Exception):
@@ -182,8 +189,9 @@ def train_encoder(
 ) -> TrainedEncoder:
   """Trains from the newest checkpoint of a workdir on, without a detector; otherwise as `train`."""
   normal = dataset.train.images
-  if not all(config.data.image_size):
-    config = image_size.resolved(config, normal.shape[1:3])
+  is_open = not all(config.data.image_size)
+  config = data.resolved(check_resumable(config, workdir), dataset)
+  if is_open:
     config_rules.validate(config)
     check_resumable(config, workdir)
   check_neighbours(config, dataset, calibrated)
@@ -235,6 +243,7 @@ def fit_detector(
   calibrated: bool,
 ) -> Detector:
   """Fits the detector of an encoder that took so many steps, and saves it; otherwise as `train`."""
+  config = data.resolved(config, dataset)
   check_neighbours(config, dataset, calibrated)
   detector = Detector.fit(
     config, params, dataset.train.images, step=step, progress=progress('Embedding')

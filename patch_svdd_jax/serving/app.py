@@ -134,7 +134,7 @@ async def _answer(
   loop, decoders = asyncio.get_running_loop(), app.state.decoders
 
   def prepare() -> tuple[Split, str | None]:
-    image = uploads.decode(upload, bounds)
+    image = uploads.decode(upload, bounds, scorer.value_range)
     return scorer.prepare(image, upload.name), _jpeg(image) if with_photo else None
 
   split, photo = await loop.run_in_executor(decoders, prepare)

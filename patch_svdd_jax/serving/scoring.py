@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from patch_svdd_jax import data
-from patch_svdd_jax.data import Split, arrays
+from patch_svdd_jax.data import Split, arrays, value_range
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector
@@ -38,6 +38,7 @@ class Scorer(Protocol):
 
   batch_size: int
   scale: tuple[float, float]
+  value_range: tuple[float, float]
 
   def prepare(self, image: np.ndarray, name: str) -> Split:
     """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
@@ -55,6 +56,7 @@ class DetectorScorer:
   Attributes:
     batch_size: images that are scored at a time, at most.
     scale: the map values (low, high) that colours mean; the pixel threshold is their middle.
+    value_range: by which deep files are read.
     warnings: what to say of the rates.
   """
 
@@ -68,6 +70,7 @@ class DetectorScorer:
     self._scored = 0
     self.batch_size = detector.config.score.batch_size * self._devices
     self.scale = (0.0, 2 * self._limit.pixel.value)
+    self.value_range = value_range.of(detector.config.data)
     self.warnings = self._limit.warnings
 
   def sizes(self) -> list[int]:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from patch_svdd_jax.data import images
+from patch_svdd_jax.data import images, value_range
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.serving.schema import Bounds
 
@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 SECONDS = 60
 FIELD = 'image'
 MULTIPART = 'multipart/form-data'
-RAW = ('image/png', 'image/jpeg', 'image/bmp', 'image/x-ms-bmp', 'image/tiff')
+RAW = (
+  *('image/png', 'image/jpeg', 'image/bmp', 'image/x-ms-bmp', 'image/tiff'),
+  *('image/webp', 'image/gif', 'image/jp2'),
+)
 # Of a form, beside the image: browsers and libraries may send a few fields of their own.
 _FILES, _FIELDS, _FIELD_BYTES = 2, 8, 1024
 _NAME_LENGTH = 200
@@ -108,8 +111,13 @@ def _shown(name: str | None) -> str:
   return printable[:_NAME_LENGTH] or FIELD
 
 
-def decode(upload: Upload, bounds: Bounds) -> np.ndarray:
+def decode(upload: Upload, bounds: Bounds, within: value_range.Range) -> np.ndarray:
   """The image u8[H, W, 3], in RGB order, upright.
+
+  Args:
+    upload: an image file.
+    bounds: what is accepted.
+    within: the range of deep values, see `value_range`.
 
   Raises:
     HTTPException: 413 for one of too many pixels, 422 for what is no image; with a reason.
@@ -122,7 +130,7 @@ def decode(upload: Upload, bounds: Bounds) -> np.ndarray:
         f'{upload.name}: has {width} x {height} pixels; at most {bounds.pixels / 1e6:g} million '
         'are accepted',
       )
-    return images.decode_image(upload.content, upload.name)
+    return images.decode_image(upload.content, upload.name, within)
   except HTTPException:
     raise
   except UserError as error:

@@ -393,10 +393,10 @@ def test_a_file_that_a_decoder_fails_on_is_listed_alone(
 ):
   real = images.decode_image
 
-  def decode(content, name):
+  def decode(content, name, within):
     if name.endswith('2.png'):
       raise MemoryError
-    return real(content, name)
+    return real(content, name, within)
 
   monkeypatch.setattr(images, 'decode_image', decode)
   assert main(command(model, tmp_path / 'found', parts)) == 1

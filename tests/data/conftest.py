@@ -25,6 +25,7 @@ def settings(tmp_path):
         'prepared': str(tmp_path / 'prepared'),
         'image_size': (12, 10),
         'resize': 'bicubic',
+        'value_range': (),
         'light': 'kept',
         'normal_images': 0,
         'contamination': 0.0,

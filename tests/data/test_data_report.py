@@ -134,13 +134,13 @@ def encoded(kind):
   ('name', 'kind'),
   [
     *((f'test/hole/1{suffix}', 'format_not_read') for suffix in passed_over.PICTURES),
-    *((f'train/good/1{s}', 'format_not_read') for s in ('.webp', '.GIF', '.JFIF', '.jp2', '.heic')),
+    *((f'train/good/1{s}', 'format_not_read') for s in ('.heic', '.SVG', '.JXL', '.jxr', '.heic')),
     ('test/1.png', 'wrong_level'),
     ('train/1.JPG', 'wrong_level'),
     ('1.tif', 'wrong_level'),
-    ('1.webp', 'wrong_level'),
+    ('1.heic', 'wrong_level'),
     ('test/hole/more/1.png', 'too_deep'),
-    ('test/hole/more/1.webp', 'too_deep'),
+    ('test/hole/more/1.heic', 'too_deep'),
     ('train/good/a/b/c/1.bmp', 'too_deep'),
     ('train/bad/1.png', 'not_trained_on'),
     ('train/masks/1.png', 'masks_elsewhere'),
@@ -191,18 +191,18 @@ def test_an_empty_folder_of_test_images_is_said(root, load):
 
 def test_files_are_counted_by_folder_and_suffix(root):
   for index in range(7):
-    put(root / f'test/hole/{index}.webp')
-    put(root / f'test/scratch/{index}.gif')
-  put(root / 'test/hole/x.gif')
+    put(root / f'test/hole/{index}.heic')
+    put(root / f'test/scratch/{index}.svg')
+  put(root / 'test/hole/x.svg')
   [finding] = layout.scan(root).findings
   assert [(case.name, case.number) for case in finding.cases] == [
     ('test/hole', 7),
-    ('test/hole/x.gif', 1),
+    ('test/hole/x.svg', 1),
     ('test/scratch', 7),
   ]
   assert finding.text().startswith(
-    'images of formats that are not read, left out: 15 (7 x test/hole (.webp, such as '
-    '0.webp), test/hole/x.gif, 7 x test/scratch'
+    'images of formats that are not read, left out: 15 (7 x test/hole (.heic, such as '
+    '0.heic), test/hole/x.svg, 7 x test/scratch'
   )
 
 
@@ -220,7 +220,7 @@ def test_every_file_is_read_or_said(root):
     'other/deep',
   ]
   places += ['ground_truth', 'ground_truth/hole', 'ground_truth/hole/000', 'masks', 'test/.h']
-  suffixes = ['.png', '.webp', '.txt', '.npy', '', '.json', '.jpeg']
+  suffixes = ['.png', '.heic', '.txt', '.npy', '', '.json', '.jpeg']
   for index in range(300):
     put(root / rng.choice(places) / f'f{index}{rng.choice(suffixes)}')
   found = layout.scan(root)
@@ -243,11 +243,11 @@ def test_linked_folders_are_followed_as_far_as_the_layout_goes(root, load, tmp_p
     moved.parent.mkdir(parents=True, exist_ok=True)
     (root / place).rename(moved)
     (root / place).symlink_to(moved)
-  put(tmp_path / 'elsewhere/test/scratch/1.webp')
+  put(tmp_path / 'elsewhere/test/scratch/1.heic')
   loaded = load()
   assert loaded.test.names == expected.test.names
   np.testing.assert_array_equal(loaded.test.masks, expected.test.masks)
-  assert cases(loaded.report, 'format_not_read') == [Case('test/scratch/1.webp')]
+  assert cases(loaded.report, 'format_not_read') == [Case('test/scratch/1.heic')]
 
 
 def test_links_that_are_not_followed_are_said(root, tmp_path):
@@ -376,7 +376,7 @@ def test_a_well_formed_folder_says_nothing(root, load):
 
 
 def test_a_report_goes_through_json(root, load):
-  put(root / 'test/hole/not text \udcff.webp')
+  put(root / 'test/hole/not text \udcff.heic')
   found = load().report
   assert DataReport.from_json(json.loads(json.dumps(found.to_json()))) == found
 

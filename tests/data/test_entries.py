@@ -26,10 +26,10 @@ import pathlib, sys, time
 from patch_svdd_jax.data import folder, prepared, builder
 root, place, pause = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
 real = builder.file_example
-def slow(item):
+def slow(item, within):
   print(item.name, flush=True)
   time.sleep(pause)
-  return real(item)
+  return real(item, within)
 builder.file_example = slow
 def make(entry):
   return folder.Folder(folder=root, data_dir=entry)
@@ -49,7 +49,9 @@ def count(monkeypatch):
   """Counts the images that are prepared."""
   found = []
   real = builder.file_example
-  monkeypatch.setattr(builder, 'file_example', lambda item: (found.append(item), real(item))[1])
+  monkeypatch.setattr(
+    builder, 'file_example', lambda *args: (found.append(args[0]), real(*args))[1]
+  )
   return found
 
 
@@ -202,8 +204,8 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
   root = make_category(tmp_path / 'nuts')
   real = builder.file_example
 
-  def change(item):
-    found = real(item)
+  def change(item, within):
+    found = real(item, within)
     if item.name == 'test/good/000.png':
       shutil.copy(root / 'train/good/001.png', root / 'train/good/000.png')
     return found

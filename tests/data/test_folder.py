@@ -166,6 +166,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={str(root)!r},
   prepared={str(tmp_path / 'prepared')!r}, image_size=(12, 10), resize='bicubic', light='kept',
+  value_range=(),
   cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 try:
   data.load(config)
@@ -187,13 +188,15 @@ assert 'tensorflow_datasets' not in sys.modules and 'jax' not in sys.modules
 import ml_collections
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={str(root)!r},
   prepared={str(tmp_path / 'prepared')!r}, image_size=(12, 10), resize='bicubic', light='kept',
+  value_range=(),
   cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 for _ in range(2):
   assert len(data.load(config).train) == 3
 assert not {{'tensorflow', 'torch', 'cv2'}} & set(sys.modules)
 """
-  # A stub that refuses to be imported, in case TensorFlow is installed.
-  (tmp_path / 'tensorflow.py').write_text('raise ImportError("no TensorFlow at run time")')
+  # Stubs that refuse to be imported, in case they are installed.
+  for name in ('tensorflow', 'cv2'):
+    (tmp_path / f'{name}.py').write_text('raise ImportError("not at run time")')
   path = os.pathsep.join([str(tmp_path), *sys.path])
   run = subprocess.run(
     [sys.executable, '-W', 'error', '-c', code],

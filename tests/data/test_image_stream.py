@@ -87,10 +87,10 @@ def test_what_a_decoder_raises_ends_with_its_file(tmp_path, monkeypatch, caplog,
     save(tmp_path / f'{i}.png', i)
   real = images.decode_image
 
-  def decode(content, name):
+  def decode(content, name, within):
     if name.endswith('2.png'):
       raise error
-    return real(content, name)
+    return real(content, name, within)
 
   monkeypatch.setattr(images, 'decode_image', decode)
   with caplog.at_level(logging.DEBUG, 'patch_svdd_jax.data.image_stream'):
@@ -112,7 +112,7 @@ def test_no_more_pixels_are_decoded_at_a_time_than_there_is_room_for(tmp_path, m
   lock, now, met, real = threading.Lock(), [], [], images.decode_image
   together = threading.Barrier(2)  # two small ones at least are decoded at once
 
-  def decode(content, name):
+  def decode(content, name, within):
     width, height = images.stored_size(content, name)
     with lock:
       now.append(width * height)
@@ -126,7 +126,7 @@ def test_no_more_pixels_are_decoded_at_a_time_than_there_is_room_for(tmp_path, m
     time.sleep(0.002)
     with lock:
       now.remove(width * height)
-    return real(content, name)
+    return real(content, name, within)
 
   monkeypatch.setattr(images, 'decode_image', decode)
   found = list(image_stream.batches(file_search.find([tmp_path]).sources, 24, settings()))

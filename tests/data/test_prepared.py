@@ -17,13 +17,14 @@ import sys, time, ml_collections
 from patch_svdd_jax import data
 from patch_svdd_jax.data import builder
 real = builder.file_example
-def slow(item):
+def slow(item, within):
   print(item.name, flush=True)
   time.sleep({pause})
-  return real(item)
+  return real(item, within)
 builder.file_example = slow
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={root!r},
   prepared={prepared!r}, image_size=(12, 10), resize='bicubic', light='kept',
+  value_range=(),
   cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 print(len(data.load(config).test), flush=True)
 """
@@ -129,11 +130,11 @@ def test_examples_are_written_as_they_come(tmp_path, make_category, monkeypatch)
 
   real = builder.file_example
 
-  def counting(item):
+  def counting(item, within):
     nonlocal alive, most
     alive += 1
     most = max(most, alive)
-    example, examined = real(item)
+    example, examined = real(item, within)
     return {**example, 'image': Counted(example['image'])}, examined
 
   monkeypatch.setattr(builder, 'file_example', counting)

@@ -28,6 +28,7 @@ def loaded(tmp_path_factory):
       'prepared': str(place),
       'image_size': (textures.SIZE, textures.SIZE),
       'resize': 'bicubic',
+      'value_range': (),
       'light': 'kept',
       'normal_images': 0,
       'held_out': 0.0,

@@ -26,6 +26,7 @@ class FakeScorer:
 
   def __init__(self, batch_size=8, seconds=0.0):
     self.batch_size, self.scale = batch_size, (0.0, 200.0)
+    self.value_range = (0.0, 255.0)
     self._seconds = seconds
     self.batches, self.threads = [], set()
     self.go = threading.Event()

@@ -110,6 +110,6 @@ def uploads(seed, count):
       case 6 if number % 5 == 0:
         yield 'bomb', bomb(rng)
       case 6:
-        yield 'another kind', encoded(rng, ('GIF', 'WEBP', 'PPM', 'ICO')[int(rng.integers(4))])
+        yield 'another kind', encoded(rng, ('TGA', 'PCX', 'PPM', 'ICO')[int(rng.integers(4))])
       case _:
         yield 'archive', zipped[: int(rng.integers(4, len(zipped)))]

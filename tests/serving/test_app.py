@@ -14,6 +14,7 @@ from PIL import Image
 
 from patch_svdd_jax.serving import schema, security
 from patch_svdd_jax.serving.schema import Bounds
+from tests.data.image_files import chunk, png, tiff
 from tests.serving import malformed
 from tests.serving.fake import BOUNDS, SIZE, FakeScorer, client_of, file_of, post
 
@@ -59,6 +60,9 @@ def test_a_form_and_a_raw_body_are_answered_alike():
     ('JPEG', {}, [12, 9]),
     ('TIFF', {}, [12, 9]),
     ('BMP', {}, [12, 9]),
+    ('WEBP', {}, [12, 9]),
+    ('GIF', {}, [12, 9]),
+    ('JPEG2000', {}, [12, 9]),
     ('JPEG', {'turned': 6}, [9, 12]),
   ],
 )
@@ -71,6 +75,29 @@ def test_kinds_of_files_upright(kind, options, size):
       client, file_of(140, kind=kind, exif=exif) if kind == 'JPEG' else file_of(140, kind=kind)
     )
     assert answer.json()['size'] == size
+
+  with_client(test)
+
+
+def test_deep_files_are_read_by_the_range_of_the_detector():
+  values = np.full((9, 12), 140 * 16, np.uint16)
+
+  async def test(client, scorer):
+    scorer.value_range = (0.0, 4095.0)
+    for content, kind in ((png(values), 'image/png'), (tiff(values), 'image/tiff')):
+      answer = await client.post('/score', content=content, headers={'Content-Type': kind})
+      assert (answer.status_code, answer.json()['score']) == (200, 140)
+    assert_refused(await post(client, png(values * 16)), 422, words='range from 0 to 4095')
+    nothing = tiff(np.full((9, 12), np.nan, np.float32))
+    assert_refused(await post(client, nothing), 422, words='no numbers')
+
+  with_client(test)
+
+
+def test_metadata_spoils_no_upload():
+  async def test(client, _):
+    content = png(np.full((9, 12), 140, np.uint8), metadata=chunk(b'eXIf', b'MM\0*'))
+    assert (await post(client, content)).json()['score'] == 140
 
   with_client(test)
 

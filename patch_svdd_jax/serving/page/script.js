@@ -125,7 +125,7 @@ function drawBoxes(found) {
 function take(files) {
   const file = [...files].find((each) => each.type.startsWith('image/') || /\.(tiff?|bmp)$/i.test(each.name));
   if (file) score(file);
-  else if (files.length) fail('That is no image: give a PNG, JPEG, BMP or TIFF file.');
+  else if (files.length) fail('That is no image: give a PNG, JPEG, BMP, TIFF, WebP, GIF or JPEG 2000 file.');
 }
 
 $('choose').addEventListener('click', () => $('file').click());
