@@ -90,14 +90,14 @@ class Tally:
 
 def run(options: argparse.Namespace) -> int:
   """Predicts, writes, sums up."""
-  sources, passed_over = file_search.find(options.images)
+  found = file_search.find(options.images)
+  sources, passed_over = found
   check_apart(sources, options.output)
   detector, digest = load_identified(options.model)
   limit = inspection.limits(detector, options.false_alarm_rate, options.pixel_false_alarm_rate)
   for text in limit.warnings:
     print(f'warning: {text}', file=sys.stderr)
-  if passed_over:
-    print(one_line(passed_over), file=sys.stderr)
+  print(one_line(found.summary()), file=sys.stderr)
   made_with = {
     'version': __version__,
     'model': digest,

@@ -53,14 +53,16 @@ def example(
   }
 
 
-def file_example(item: layout.Item, within: value_range.Range) -> tuple[dict[str, Any], Examined]:
+def file_example(
+  item: layout.Item, within: value_range.Range, *, as_published: bool = False
+) -> tuple[dict[str, Any], Examined]:
   """Reads an item's files and checks that its masks, whose union counts, fit.
-
-  The mask of a defective image that marks nothing is as good as none.
 
   Args:
     item: an image and its masks.
     within: the range of deep values, see `value_range`.
+    as_published: whether a mask of a defective image that marks nothing is taken as it is, so that
+      all pixels count as normal. Otherwise it is as good as none.
 
   Raises:
     UserError: naming the file that is damaged, or both where image and mask disagree.
@@ -78,13 +80,14 @@ def file_example(item: layout.Item, within: value_range.Range) -> tuple[dict[str
     mask |= part
   is_marked = bool(mask.any())
   if item.masks and item.defect != layout.GOOD:
-    kind = masks.judge(mask) if is_marked else 'mask_empty'
+    empty = 'mask_empty_as_published' if as_published else 'mask_empty'
+    kind = masks.judge(mask) if is_marked else empty
     odd += [(kind, _mask_case(item, mask))] if kind else []
     odd += [('masks_joined', Case(item.name))] if len(item.masks) > 1 else []
   made = example(
     image.content,
     images.encode_png(mask),
-    has_mask=is_marked or item.defect == layout.GOOD,
+    has_mask=is_marked or item.defect == layout.GOOD or (as_published and bool(item.masks)),
     defect=item.defect,
     name=item.name,
     # Of the files, not of what was made of them: another version may decode a JPEG otherwise.
@@ -253,7 +256,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 class LayoutBuilder(Builder):
-  """A builder whose images and masks are files of their own."""
+  """A builder whose images and masks are files of their own.
+
+  Class attributes:
+    as_published: see `file_example`.
+  """
+
+  as_published = False
 
   def found_now(self) -> layout.Layout | None:
     """Returns what the folders hold at this moment; None where they are not there."""
@@ -300,7 +309,7 @@ class LayoutBuilder(Builder):
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, item in enumerate(self._progress(items, split)):
       try:
-        made, examined = file_example(item, within)
+        made, examined = file_example(item, within, as_published=self.as_published)
       except UserError as error:
         self._record.fail(split, item, str(error))
       else:

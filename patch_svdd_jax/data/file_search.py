@@ -39,6 +39,13 @@ class Found(NamedTuple):
   sources: list[Source]
   passed_over: str
 
+  def summary(self) -> str:
+    """Returns one line: how many images there are, of which suffixes, and what else."""
+    suffixes = collections.Counter(source.path.suffix.lower() for source in self.sources)
+    counts = [f'{number:,} {suffix or "no suffix"}' for suffix, number in suffixes.most_common()]
+    images = f'{len(self.sources):,} image{"s" * (len(self.sources) != 1)} ({_listed(counts)})'
+    return '; '.join(filter(None, [images, self.passed_over]))
+
 
 def find(places: Sequence[pathlib.Path]) -> Found:
   """Finds the images that files and folders name, in natural order, each once.

@@ -60,6 +60,8 @@ class PublishedBuilder(LayoutBuilder):
   counts: Mapping[str, Counts]
   parts: tuple[str, ...] = ()
   unread: tuple[str, ...] = ()
+  # BTAD has masks that mark nothing, and all figures of it are by these.
+  as_published = True
 
   def __init_subclass__(cls, **kwargs: Any):
     cls.BUILDER_CONFIGS = [

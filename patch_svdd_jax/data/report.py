@@ -54,6 +54,11 @@ KINDS = {
     'masks of defective images that mark nothing',
     'such an image counts as one without a mask',
   ),
+  'mask_empty_as_published': Kind(
+    'note',
+    'masks of defective images that mark nothing, as they were published',
+    'all their pixels count as normal',
+  ),
   'mask_full': Kind('wrong', 'masks that mark every pixel', 'taken as they are: check them'),
   'mask_grey': Kind(
     'wrong',

@@ -38,6 +38,7 @@ class _Watch:
 
 def take() -> None:
   """Takes the signals of this process, but those that it was started without, as by `nohup`."""
+  _Watch.taken = True
   for number in SIGNALS:
     if signal.getsignal(number) is not signal.SIG_IGN:
       signal.signal(number, _handle)
@@ -45,7 +46,6 @@ def take() -> None:
   os.set_blocking(writer, False)
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
   threading.Thread(target=_watch, args=(reader,), daemon=True).start()
-  _Watch.taken = True
 
 
 @contextlib.contextmanager

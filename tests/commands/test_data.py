@@ -99,7 +99,7 @@ def respell(root):
   (root / 'test/spot').symlink_to(root / 'elsewhere')
   for name in ('train/Good /.DS_Store', 'train/Good /notes.txt', 'readme.md', 'test/OK/Thumbs.db'):
     put(root / name)
-  for name in ('test/OK/a.webp', 'test/spot/more/1.png', 'test/7.jpg', 'validation/1.png'):
+  for name in ('test/OK/a.heic', 'test/spot/more/1.png', 'test/7.jpg', 'validation/1.png'):
     put(root / name)
   put(truth / '77_mask.png', encoded('PNG'))
   return root
@@ -107,7 +107,7 @@ def respell(root):
 
 # What `respell` and `spoil` leave, each by a name that must be said.
 RESPELLED = {
-  'format_not_read': 'test/OK/a.webp',
+  'format_not_read': 'test/OK/a.heic',
   'linked_folder': 'test/spot/more',
   'wrong_level': 'test/7.jpg',
   'folder_beside': 'validation',
@@ -131,7 +131,7 @@ def spoil(root):
     encoded('PNG', SPOT & (np.arange(48) < 21) & (np.arange(40) < 15)[:, None]),
   )
   put(truth / '3_mask.png', encoded('PNG', noise(9)[..., 0] // 3 * SPOT + SPOT))
-  (truth / '4_mask.png').rename(truth / '4_mask.webp')
+  (truth / '4_mask.png').rename(truth / '4_mask.heic')
   put(truth / '5_mask.bmp', encoded('BMP', SPOT.astype(np.uint8)))
   put(root / 'test/spot/6.jpg', b'damaged')
   put(root / 'test/good_2/0.png', encoded('PNG', noise(5)))
@@ -151,7 +151,7 @@ SPOILED = {
   'mask_empty': 'test/spot/1.png',
   'mask_tiny': 'test/spot/2.png',
   'mask_grey': 'ground_truth/spot/3_mask.png',
-  'mask_not_read': 'ground_truth/spot/4_mask.webp',
+  'mask_not_read': 'ground_truth/spot/4_mask.heic',
   'some_unmarked': 'test/spot/4.png',
   'resembles_good': 'test/good_2',
   'format_not_read': 'train/good/7.heic',

@@ -139,7 +139,7 @@ def test_what_fails_is_shown_and_the_others_go_on(place, tmp_path, capsys):
   assert main(command(place, tmp_path / 'run', *others, data='broken')) == 1
   entries = read(tmp_path / 'run')['categories']
   assert entries['tile']['authors']['status'] == 'failed'
-  assert 'tile/test/scratch/001.png' in entries['tile']['authors']['error']
+  assert 'tile: test/scratch/001.png' in entries['tile']['authors']['error']
   assert entries['screw']['authors']['status'] == 'measured'
 
 

@@ -129,6 +129,7 @@ def btad(root: pathlib.Path) -> Download:
   made.train = made.normal('train/ok', 'bmp')
   made.good('test/ok/0001.bmp')
   made.bad('test/ko/0001.bmp', 'ko', 'ground_truth/ko/0001.png', value=1)
+  made.bad('test/ko/0002.bmp', 'ko', 'ground_truth/ko/0002.png', value=0)
   return made
 
 

@@ -26,10 +26,10 @@ import pathlib, sys, time
 from patch_svdd_jax.data import folder, prepared, builder
 root, place, pause = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
 real = builder.file_example
-def slow(item, within):
+def slow(item, within, **options):
   print(item.name, flush=True)
   time.sleep(pause)
-  return real(item, within)
+  return real(item, within, **options)
 builder.file_example = slow
 def make(entry):
   return folder.Folder(folder=root, data_dir=entry)
@@ -50,7 +50,9 @@ def count(monkeypatch):
   found = []
   real = builder.file_example
   monkeypatch.setattr(
-    builder, 'file_example', lambda *args: (found.append(args[0]), real(*args))[1]
+    builder,
+    'file_example',
+    lambda *args, **options: (found.append(args[0]), real(*args, **options))[1],
   )
   return found
 
@@ -204,8 +206,8 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
   root = make_category(tmp_path / 'nuts')
   real = builder.file_example
 
-  def change(item, within):
-    found = real(item, within)
+  def change(item, within, **options):
+    found = real(item, within, **options)
     if item.name == 'test/good/000.png':
       shutil.copy(root / 'train/good/001.png', root / 'train/good/000.png')
     return found
@@ -264,8 +266,7 @@ def test_all_categories_of_one_model_stay(tmp_path, place, make_category, settin
 def test_what_another_process_reads_stays(tmp_path, place, make_category):
   root = make_category(tmp_path / 'nuts')
   with holder(root, place) as process:
-    while process.stdout.readline() != 'held\n':
-      pass
+    assert 'held\n' in iter(process.stdout.readline, '')
     [held] = entries.list_all(place)
     assert entries.in_use(held.place)
     latest = prepare(make_category(tmp_path / 'new', seed=9), place, bound=NONE)
@@ -284,8 +285,7 @@ def test_what_another_process_prepares_stays(tmp_path, place, make_category):
     assert not held.finished
     latest = prepare(make_category(tmp_path / 'new', seed=9), place, bound=NONE)
     assert names(place) == {held.name, latest}
-    while process.stdout.readline() != 'held\n':
-      pass
+    assert 'held\n' in iter(process.stdout.readline, '')
   assert {entry.images for entry in entries.list_all(place)} == {8}
 
 
@@ -370,8 +370,7 @@ def test_an_entry_that_goes_while_another_waits_for_it_is_made_anew(tmp_path, pl
     time.sleep(5)  # until it waits
     entries.discard(entry)
     lock.close()
-    while process.stdout.readline() != 'held\n':
-      pass
+    assert 'held\n' in iter(process.stdout.readline, '')
     assert [each.images for each in entries.list_all(place)] == [8]
 
 

@@ -31,6 +31,7 @@ def test_folders_are_searched_to_any_depth_in_natural_order(tmp_path):
   expected = ['a/deep/er/x y.JPG', 'a/ü.tif', 'b/9.png', 'b/10.png']
   assert [source.name for source in found.sources] == expected
   assert found.passed_over == 'passed over: 1 file that is no image (.txt), 2 hidden'
+  assert found.summary() == f'4 images (2 .png, 1 .jpg, 1 .tif); {found.passed_over}'
   assert names(tmp_path / 'b' / '9.png') == ['9.png']
   # A file that is named is an image, whatever it is called.
   (tmp_path / 'b' / '9.png').rename(tmp_path / 'b' / 'nine')

@@ -17,10 +17,10 @@ import sys, time, ml_collections
 from patch_svdd_jax import data
 from patch_svdd_jax.data import builder
 real = builder.file_example
-def slow(item, within):
+def slow(item, within, **options):
   print(item.name, flush=True)
   time.sleep({pause})
-  return real(item, within)
+  return real(item, within, **options)
 builder.file_example = slow
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={root!r},
   prepared={prepared!r}, image_size=(12, 10), resize='bicubic', light='kept',
@@ -130,11 +130,11 @@ def test_examples_are_written_as_they_come(tmp_path, make_category, monkeypatch)
 
   real = builder.file_example
 
-  def counting(item, within):
+  def counting(item, within, **options):
     nonlocal alive, most
     alive += 1
     most = max(most, alive)
-    example, examined = real(item, within)
+    example, examined = real(item, within, **options)
     return {**example, 'image': Counted(example['image'])}, examined
 
   monkeypatch.setattr(builder, 'file_example', counting)

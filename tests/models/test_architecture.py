@@ -80,7 +80,7 @@ def test_every_possible_depth_maps_a_patch_to_one_point(
 
 @pytest.mark.parametrize(('strided_layers', 'strided_kernel'), [(5, 3), (1, 32), (3, 40)])
 def test_strided_layers_that_eat_the_patch_are_refused(strided_layers, strided_kernel):
-  with pytest.raises(UserError, match='lower strided_layers or strided_kernel'):
+  with pytest.raises(UserError, match='lower one of them'):
     architecture.deal_kernels(32, 8, strided_layers, strided_kernel)
 
 
