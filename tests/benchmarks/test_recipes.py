@@ -84,6 +84,7 @@ def record(place):
   return json.loads((place / 'runs/recipes.json').read_text())
 
 
+@pytest.mark.slow
 def test_all_is_measured_and_the_same_command_goes_on(place, search):
   status, out, err = search('--only', 'short/near')
   assert status == 0, err

@@ -362,6 +362,7 @@ def test_a_removal_that_was_killed_is_ended_by_the_next(
   assert [path.name for path in place.iterdir()] == [latest]
 
 
+@pytest.mark.slow
 def test_an_entry_that_goes_while_another_waits_for_it_is_made_anew(tmp_path, place, make_category):
   root = make_category(tmp_path / 'nuts')
   entry = place / prepare(root, place)

@@ -199,7 +199,7 @@ def test_a_damaged_record_is_one_line(copied, capsys, text):
   assert 'data.json is damaged: put a copy in its place, or begin anew (--restart)' in line
 
 
-@pytest.mark.parametrize('change', ['added', 'replaced in place', 'another folder'])
+@pytest.mark.parametrize('change', ['added', 'replaced in place'])
 def test_eval_and_light_measure_a_run_on_no_other_images(copied, capsys, change):
   place, _ = copied
   arguments = ['--workdir', str(place / 'run')]

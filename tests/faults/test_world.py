@@ -88,7 +88,7 @@ def test_training_survives_a_lost_log(run, environment, tmp_path, redirection):
   assert [line['step'] for line in programs.metrics(tmp_path / 'run')] == [2, 4]
 
 
-@pytest.mark.parametrize('arguments', [['--help'], ['train', '--help'], ['nosuch']], ids=' '.join)
+@pytest.mark.parametrize('arguments', [['train', '--help'], ['nosuch']], ids=' '.join)
 def test_help_without_a_place_to_go(environment, arguments):
   done = shell(arguments, '>/dev/full', environment)
   assert done.returncode == (2 if arguments == ['nosuch'] else 1)
@@ -135,7 +135,9 @@ def interrupt(moments, number, run, folder, environment):
       assert lines == ['interrupted'], moment
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  'number', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_at_any_moment_is_one_line(run, environment, tmp_path, number):
   interrupt([0.0, 0.5, 1.5, 2.5], number, run, tmp_path, environment)
 
