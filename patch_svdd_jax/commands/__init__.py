@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class OneLine(logging.Formatter):
-  """What is logged, as a line; of an error that another package survived, without its traceback."""
+  """Formats a log record as one line; errors that another package survived have no traceback."""
 
   def format(self, record: logging.LogRecord) -> str:
     """Returns the line."""

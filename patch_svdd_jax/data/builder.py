@@ -152,7 +152,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   @property
   def source(self) -> str:
-    """What it is prepared from, for people to read."""
+    """Returns the place it is prepared from, for people to read."""
     return self.qualified_name
 
   def is_given(self) -> bool:
@@ -169,7 +169,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   @property
   def qualified_name(self) -> str:
-    """The data set and its category."""
+    """Returns the names of the data set and its category."""
     return '/'.join(part for part in (self.name, self.builder_config_name) if part)
 
   def is_prepared(self) -> bool:
@@ -189,12 +189,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     self.download_and_prepare(file_format='array_record')
 
   def report(self) -> DataReport:
-    """What is to be said of the data; nothing where they are made, not read."""
+    """Returns the report on the files; an empty one where images are made, not read."""
     return DataReport()
 
   @property
   def training_extents(self) -> list[value_range.Extent]:
-    """What numbers the deep training images hold, of a data set that is prepared."""
+    """Returns the extents of the deep training images of a data set that is prepared."""
     return value_range.from_json(self.info.metadata.get(_EXTENTS, '[]'))
 
   def has_range(self) -> bool:
@@ -269,7 +269,7 @@ class LayoutBuilder(Builder):
     raise NotImplementedError
 
   def report(self) -> DataReport:
-    """The data report of what is prepared, and of what its folders hold now."""
+    """Returns the report on the prepared files, and on the folders as they are now."""
     stored = DataReport.from_json(self.info.metadata[_REPORT])
     found = self.found_now()
     return dataclasses.replace(stored, of_folders=found.findings) if found else stored

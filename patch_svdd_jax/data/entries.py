@@ -33,7 +33,7 @@ _ENDING = re.compile(rf'-[0-9a-f]{{{_DIGITS}}}$')
 
 
 class Entry(NamedTuple):
-  """What was prepared of one content.
+  """A prepared data set of one content.
 
   Attributes:
     name: its path in the folder of prepared data.

@@ -11,7 +11,7 @@ from patch_svdd_jax.data.report import Case, DataReport, Group
 
 
 class Examined(NamedTuple):
-  """What an item's files show: facts of the image, whether a mask marks something, oddities."""
+  """Findings of an item's files: facts of the image, whether a mask marks something, oddities."""
 
   facts: images.Facts
   is_marked: bool

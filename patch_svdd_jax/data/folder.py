@@ -49,7 +49,7 @@ class Folder(LayoutBuilder):
 
   @property
   def source(self) -> str:
-    """The folder."""
+    """Returns the folder."""
     return os.fspath(self._folder)
 
   def found_now(self) -> layout.Layout:

@@ -54,7 +54,7 @@ class Tree:
 
 
 class Entry(NamedTuple):
-  """What a walk comes by: its names below the folder, its path, and what it is."""
+  """An entry of a walk: its names below the folder, its path, and its kind."""
 
   parts: tuple[str, ...]
   path: str

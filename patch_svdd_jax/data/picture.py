@@ -36,7 +36,7 @@ _AS = {
 
 
 class Picture(NamedTuple):
-  """What an image file stores.
+  """The stored content of an image file.
 
   Attributes:
     samples: [H, W, C] as stored, not turned, where C is 1 (grey), 2 (grey, opacity), 3 (RGB) or
@@ -169,7 +169,7 @@ def stored_size(data: bytes, name: str) -> tuple[int, int]:
 
 
 class Facts(NamedTuple):
-  """What an image file's header says.
+  """The facts in an image file's header.
 
   Attributes:
     format: and pixels, such as 'PNG 8-bit RGB'.

@@ -127,7 +127,7 @@ class PublishedBuilder(LayoutBuilder):
 
   @property
   def source(self) -> str:
-    """The archive or folder."""
+    """Returns the archive or folder."""
     return os.fspath(self._existing_root().absolute())
 
   def found_now(self) -> layout.Layout | None:

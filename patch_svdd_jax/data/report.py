@@ -24,7 +24,7 @@ Weight = Literal['wrong', 'mind', 'note']
 
 
 class Kind(NamedTuple):
-  """What findings of a kind weigh, what they are of, and what happens to it or is to be done."""
+  """A kind of finding: its weight, its subject, and the consequence or advice."""
 
   weight: Weight
   title: str
@@ -167,12 +167,12 @@ class Finding(NamedTuple):
 
   @property
   def weight(self) -> Weight:
-    """How much it weighs."""
+    """Returns how much it weighs."""
     return KINDS[self.kind].weight
 
   @property
   def number(self) -> int:
-    """How many files or folders it is about."""
+    """Returns how many files or folders it is about."""
     return sum(case.number for case in self.cases)
 
   def text(self, shown: int = SHOWN) -> str:

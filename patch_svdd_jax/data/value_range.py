@@ -42,7 +42,7 @@ DARKEST = 1 / 16
 
 
 class Extent(NamedTuple):
-  """What numbers deep files hold: whether whole ones, and from where to where."""
+  """The values of deep files: whether they are whole numbers, the least and the most."""
 
   whole: bool
   least: float

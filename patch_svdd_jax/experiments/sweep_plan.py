@@ -37,7 +37,7 @@ class Group(Job):
 
   @property
   def data_name(self) -> str:
-    """What tells its data set from that of a group with another folder; '' where all have one."""
+    """Names its data set where groups have different folders; '' where all have one."""
     return str(self.varied.get('config.data.root', ''))
 
 

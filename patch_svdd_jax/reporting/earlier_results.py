@@ -48,7 +48,7 @@ class Picture(NamedTuple):
 
 
 class Earlier(NamedTuple):
-  """What is there.
+  """The results of earlier runs in a folder.
 
   Attributes:
     made_with: what an unfinished run was made with; None where there is no such run.

@@ -131,7 +131,7 @@ class Predictions:
 
   @property
   def names(self) -> Collection[str]:
-    """The names of the images that have a line."""
+    """Returns the names of the images that have a line."""
     return self._lines.keys()
 
   def read(self) -> Iterator[Line]:

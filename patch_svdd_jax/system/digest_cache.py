@@ -72,7 +72,7 @@ T = TypeVar('T')
 
 
 class State(NamedTuple):
-  """What the system says of a file; times in nanoseconds."""
+  """The system's facts about a file; times in nanoseconds."""
 
   device: int
   inode: int

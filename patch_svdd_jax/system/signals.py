@@ -21,7 +21,7 @@ TIDY = 5.0
 
 
 class _Watch:
-  """What is known of signals in this process.
+  """The signals that this process has had.
 
   Attributes:
     patience: seconds from a signal to the end; None where who listens ends by itself.
