@@ -144,8 +144,8 @@ def test_a_signal_at_any_moment_is_one_line(run, environment, tmp_path, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_at_a_hundred_moments_is_one_line(run, environment, tmp_path, number):
-  interrupt([0.05 * step for step in range(100)], number, run, tmp_path, environment)
+def test_a_signal_at_forty_moments_is_one_line(run, environment, tmp_path, number):
+  interrupt([0.125 * step for step in range(40)], number, run, tmp_path, environment)
 
 
 @pytest.mark.parametrize('pause', [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
