@@ -154,6 +154,7 @@ def test_what_fails_does_not_lose_the_others_and_is_tried_again(place, search, m
   assert '2 of 2: screws/raw_patch/seed=0' in err
 
 
+@pytest.mark.slow
 def test_other_values_under_an_old_name_are_refused(place, search):
   (place / 'other.py').write_text(RECIPES.replace("'score.neighbours': 3", "'score.neighbours': 2"))
   status, _, err = search('--recipes', place / 'other.py')
