@@ -312,6 +312,7 @@ def test_without_held_out_images_it_is_the_newest(finished):
   assert not read_statistics(finished[0])
 
 
+@pytest.mark.slow
 def test_a_killed_run_chooses_the_same(config, chosen, environment, tmp_path):
   workdir = tmp_path / 'run'
   arguments = command(config, workdir, *HELD_OUT)

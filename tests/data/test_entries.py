@@ -277,6 +277,7 @@ def test_what_another_process_reads_stays(tmp_path, place, make_category):
   assert held.name not in names(place), 'a dead process holds nothing'
 
 
+@pytest.mark.slow
 def test_what_another_process_prepares_stays(tmp_path, place, make_category):
   root = make_category(tmp_path / 'nuts')
   with holder(root, place, pause=0.5) as process:

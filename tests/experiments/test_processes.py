@@ -278,6 +278,7 @@ def test_only_the_first_process_prints_and_logs(finished):
   assert len(list((two / 'tensorboard').iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(finished, compilation):
   two, _, _ = finished
   arguments = ['eval', '--workdir', str(two), '--no-random-encoder']

@@ -308,7 +308,7 @@ def maps_in(contents):
   return own + [each for value in contents.values() for each in maps_in(value)]
 
 
-@pytest.mark.parametrize('name', ['train', 'reproduce'])
+@pytest.mark.parametrize('name', ['train', pytest.param('reproduce', marks=pytest.mark.slow)])
 def test_categories_of_other_data_are_not_added_to_a_table(tmp_path, capsys, name):
   categories.write(tmp_path / 'mvtec/screw')
   (tmp_path / 'tiny.py').write_text(categories.CONFIG)

@@ -118,7 +118,7 @@ def forget_range(workdir):
   digests.seal(number)
 
 
-@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('bits', [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_what_was_saved_before_the_range_was_goes_on_with_equal_figures(tmp_path, bits):
   root = write(tmp_path / 'parts', 16)
   if bits == 8:

@@ -88,7 +88,9 @@ def test_training_survives_a_lost_log(run, environment, tmp_path, redirection):
   assert [line['step'] for line in programs.metrics(tmp_path / 'run')] == [2, 4]
 
 
-@pytest.mark.parametrize('arguments', [['train', '--help'], ['nosuch']], ids=' '.join)
+@pytest.mark.parametrize(
+  'arguments', [pytest.param(['train', '--help'], marks=pytest.mark.slow), ['nosuch']], ids=' '.join
+)
 def test_help_without_a_place_to_go(environment, arguments):
   done = shell(arguments, '>/dev/full', environment)
   assert done.returncode == (2 if arguments == ['nosuch'] else 1)
