@@ -106,7 +106,7 @@ class Predictions:
         with self._unfinished.open('rb') as before:
           for text in before:
             line = parse(text)
-            if line and line.name in kept - self._lines.keys():
+            if line and line.name in kept and line.name not in self._lines:
               self._lines[line.name] = file.tell()
               file.write(text)
 
