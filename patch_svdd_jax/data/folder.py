@@ -57,7 +57,7 @@ class Folder(LayoutBuilder):
     return layout.scan(self._folder)
 
   def fingerprint(self) -> str:
-    """Of the files' names and content."""
+    """Returns a digest of the files' names and content."""
     return layout.fingerprint(self.found_now())
 
   def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterable[Any]]:

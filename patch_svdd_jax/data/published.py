@@ -146,7 +146,7 @@ class PublishedBuilder(LayoutBuilder):
     return dataclasses.replace(found, findings=report.findings(passed_over.unused(folder, used)))
 
   def fingerprint(self) -> str:
-    """Of the archive's content, or of the extracted files'."""
+    """Returns a digest of the archive's content, or of the extracted files'."""
     root = self._existing_root()
     if found := self.found_now():
       return layout.fingerprint(found)
