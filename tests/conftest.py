@@ -5,6 +5,9 @@ import pathlib
 
 import jaxlib.version
 
+# Processes that tests start keep nothing in the developer's own cache of programs.
+os.environ['PATCH_SVDD_COMPILATION_CACHE'] = 'off'
+
 # Before jax is imported: several CPU devices stand in for several accelerators.
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')

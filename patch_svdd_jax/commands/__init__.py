@@ -28,7 +28,7 @@ COMMANDS = {
   'light': 'say how a detector takes other light',
   'curves': 'draw what runs learned and scored over time and FLOPs',
   'plan': 'compile programs for TPUs that are not here, and say what they take',
-  'cache': 'list or remove what was prepared of data sets',
+  'cache': 'list or remove what was prepared of data sets, and compiled',
   'import-authors': "turn the authors' trained weights into a model that eval accepts",
 }
 
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       module = importlib.import_module(f'{__name__}.{name.replace("-", "_")}')
       subparser.description = module.__doc__
       module.add_arguments(subparser)
+      if getattr(module, 'NEEDS_DEVICES', True):
+        add_compilation_cache_argument(subparser)
       subparser.set_defaults(module=module)
   options, rest = parser.parse_known_args(arguments)
   if isinstance(sys.stdout, io.TextIOWrapper):
@@ -85,12 +87,24 @@ def main(argv: Sequence[str] | None = None) -> int:
   return answer(run)
 
 
+def add_compilation_cache_argument(parser: argparse.ArgumentParser) -> None:
+  """Adds --no-compilation-cache."""
+  parser.add_argument(
+    '--no-compilation-cache',
+    dest='compilation_cache',
+    action='store_false',
+    help='compile everything anew, and keep nothing of it in ~/.cache/patch_svdd_jax, as with '
+    'PATCH_SVDD_COMPILATION_CACHE=off in the environment',
+  )
+
+
 def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Returns the status of a command.
 
   Args:
     module: the command's; where it has an `output_folder`, no other run may write there. It is
-      refused where jax has no devices, unless its `NEEDS_DEVICES` is False.
+      refused where jax has no devices, and keeps what it compiles, unless its `NEEDS_DEVICES` is
+      False.
     options: of the command, with `takes_config` where it has overrides of config keys.
     rest: these overrides.
 
@@ -101,9 +115,11 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
   if rest and not takes_config:
     raise UserError(f'unexpected argument {rest[0]!r}: see --help')
   if getattr(module, 'NEEDS_DEVICES', True):
-    from patch_svdd_jax.system import devices
+    from patch_svdd_jax.system import compilation_cache, devices
 
     devices.check()
+    if options.compilation_cache:
+      compilation_cache.enable()
   with contextlib.ExitStack() as kept:
     if hasattr(module, 'output_folder') and is_first(options):
       kept.enter_context(files.locked(module.output_folder(options)))

@@ -1,9 +1,10 @@
-"""Lists what was prepared of data sets, and removes it.
+"""Lists what was prepared of data sets and what was compiled, and removes it.
 
 Images are decoded once, and what becomes of them is kept in ~/.cache/patch_svdd_jax, or in the
 folder that config.data.prepared names, until there is more than config.data.cache_gib: then what
-was not used for longest goes by itself. All of it can be removed at any time: what is needed is
-prepared again from the images.
+was not used for longest goes by itself. Compiled programs are kept beside it, in `programs`, within
+a bound of their own. All of it can be removed at any time: what is needed is prepared again from
+the images, and compiled again.
 
   patch-svdd cache
   patch-svdd cache --clear
@@ -11,6 +12,7 @@ prepared again from the images.
 """
 
 import argparse
+import datetime
 import pathlib
 from collections.abc import Sequence
 
@@ -20,7 +22,7 @@ from patch_svdd_jax.data import entries
 from patch_svdd_jax.data.entries import Entry
 from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.reporting.table import markdown
-from patch_svdd_jax.system import digest_cache, files
+from patch_svdd_jax.system import compilation_cache, digest_cache, files
 
 # It only removes files.
 NEEDS_DEVICES = False
@@ -48,13 +50,13 @@ def run(options: argparse.Namespace) -> int:
   if options.json:
     files.check_writable(options.json)
   folder = options.prepared or files.cache_folder()
-  found = entries.list_all(folder)
+  found = list_all(options.prepared)
   left = 0
   if options.clear is not None:
     left = clear(chosen(found, options.clear, folder))
     if not options.clear and not options.prepared:
       digest_cache.forget()
-    found = entries.list_all(folder)
+    found = list_all(options.prepared)
   elif found:
     print(markdown(*table(found)))
   size = sum(entry.size for entry in found)
@@ -86,6 +88,29 @@ def run(options: argparse.Namespace) -> int:
   return 1 if left else 0
 
 
+def list_all(named: pathlib.Path | None) -> list[Entry]:
+  """Returns what was prepared in a folder that is named, or in the user's, with the programs."""
+  if named:
+    return entries.list_all(named)
+  found = entries.list_all(files.cache_folder())
+  programs = files.cache_folder() / compilation_cache.FOLDER
+  stats = compilation_cache.kept(programs).values()
+  if stats:
+    used = max(each.st_mtime for each in stats)
+    found.append(
+      Entry(
+        name=programs.name,
+        place=programs,
+        source=f'{len(stats):,} compiled programs',
+        images=0,
+        size=sum(each.st_size for each in stats),
+        used=datetime.datetime.fromtimestamp(used).astimezone(),
+        evictable=False,
+      )
+    )
+  return found
+
+
 def chosen(found: Sequence[Entry], names: Sequence[str], folder: pathlib.Path) -> list[Entry]:
   """Returns the entries of these names, or all where none is given.
 
@@ -103,13 +128,20 @@ def clear(unwanted: Sequence[Entry]) -> int:
   """Removes entries, with a line about each; returns how many are there still."""
   left = 0
   for entry in unwanted:
-    if entries.remove(entry.place):
+    if remove(entry):
       print(f'removed: {entry.name} ({console.megabytes(entry.size)})')
     else:
       left += 1
       reason = 'a run uses it' if entries.in_use(entry.place) else 'it cannot be written'
       console.print_warnings([f'{entry.name} stays: {reason}'])
   return left
+
+
+def remove(entry: Entry) -> bool:
+  """Removes an entry that no run uses; returns whether it did. Programs can be removed any time."""
+  if entry.name == compilation_cache.FOLDER:
+    return not compilation_cache.remove(entry.place)
+  return entries.remove(entry.place)
 
 
 def table(found: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:

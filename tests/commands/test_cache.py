@@ -7,7 +7,7 @@ import pytest
 
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.data import entries, folder, prepared
-from patch_svdd_jax.system import digest_cache, files
+from patch_svdd_jax.system import compilation_cache, digest_cache, files
 from tests.support import categories
 
 
@@ -95,6 +95,28 @@ def test_some_are_removed_by_name(home, tmp_path, capsys):
   assert run(capsys, '--clear', *unwanted)[0] == 0
   assert [each.name for each in entries.list_all(home)] == [by_source['bolts']]
   assert (home / digest_cache.FILE).exists()
+
+
+def test_compiled_programs_are_one_entry(home, tmp_path, capsys):
+  with prepare(tmp_path / 'nuts', home, 0):
+    pass
+  programs = compilation_cache.Programs(home / compilation_cache.FOLDER, 2**20)
+  for key in 'ab':
+    programs.put(key, bytes(1000))
+  figures = tmp_path / 'cache.json'
+  status, out, err = run(capsys, '--json', figures)
+  assert (status, err) == (0, '')
+  assert '| programs' in out
+  assert '2 compiled programs' in out
+  assert f'{home}: 2 entries, ' in out
+  [entry] = [e for e in json.loads(figures.read_text())['entries'] if e['name'] == 'programs']
+  assert entry['bytes'] == 2 * (1000 + 16)
+  # A folder of the same name in a folder that a user names is the user's.
+  assert '| programs' not in run(capsys, '--prepared', home)[1]
+  status, out, _ = run(capsys, '--clear', 'programs')
+  assert (status, out.splitlines()[0]) == (0, 'removed: programs (0.00 MB)')
+  assert not compilation_cache.kept(home / 'programs')
+  assert len(entries.list_all(home)) == 1
 
 
 @pytest.mark.parametrize('name', ['..', '.', '../outside', 'notes', '/', ''])

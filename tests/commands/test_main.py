@@ -13,6 +13,7 @@ from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import COMMANDS, main
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -143,3 +144,29 @@ def test_help_needs_no_jax():
     'from patch_svdd_jax.commands import main\ntry: main(["--help"])\nexcept SystemExit: pass'
   )
   assert 'jax' not in imported(statement)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'kept'),
+  [
+    (['import-authors', 'file', '--workdir', 'w'], True),
+    (['import-authors', 'file', '--workdir', 'w', '--no-compilation-cache'], False),
+    (['cache'], False),
+  ],
+)
+def test_what_commands_compile_is_kept_unless_told_otherwise(capsys, monkeypatch, arguments, kept):
+  called = []
+  module = importlib.import_module(f'patch_svdd_jax.commands.{arguments[0].replace("-", "_")}')
+  monkeypatch.setattr(module, 'run', lambda options: 0)
+  monkeypatch.setattr(compilation_cache, 'enable', lambda: called.append(True))
+  assert main(arguments) == 0
+  assert bool(called) == kept
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_commands_that_compile_can_be_told_to_keep_nothing(capsys, name):
+  with pytest.raises(SystemExit):
+    main([name, '--help'])
+  module = importlib.import_module(f'patch_svdd_jax.commands.{name.replace("-", "_")}')
+  compiles = getattr(module, 'NEEDS_DEVICES', True)
+  assert ('--no-compilation-cache' in capsys.readouterr().out) == compiles
