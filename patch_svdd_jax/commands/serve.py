@@ -13,8 +13,6 @@ answered.
 import argparse
 import sys
 
-from tqdm import tqdm
-
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
@@ -56,7 +54,7 @@ def positive(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-  """Loads, compiles, serves."""
+  """Loads, compiles what one image needs, serves."""
   if options.max_megapixels > MOST_MEGAPIXELS:
     raise UserError(f'--max-megapixels {options.max_megapixels}: give at most {MOST_MEGAPIXELS}')
   try:
@@ -76,8 +74,7 @@ def run(options: argparse.Namespace) -> int:
     )
     for text in scorer.warnings:
       print(f'warning: {text}', file=sys.stderr)
-    for size in tqdm(scorer.sizes(), desc='Compiling', unit='batch size'):
-      scorer.compile(size)
+    scorer.grow()
     bounds = Bounds(
       request_bytes=options.max_upload_mb * 2**20, pixels=options.max_megapixels * 10**6
     )

@@ -6,7 +6,6 @@ Statistics are those of `appearance` and, of each scale, the mean norm of an ima
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 Statistics = Mapping[str, np.ndarray]
 
@@ -52,6 +51,8 @@ def of_batch(normal: Statistics, found: Statistics) -> list[str]:
   By the two-sample Kolmogorov-Smirnov test, with a chance of CHANCE over all statistics for images
   like the normal ones; fewer than BATCH images are not judged.
   """
+  from scipy import stats  # a third of a second, which not every process needs
+
   texts = []
   for name, values in found.items():
     if len(values) < BATCH:

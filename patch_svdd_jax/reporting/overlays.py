@@ -5,6 +5,7 @@ stretched to its own maximum glows wherever it is highest, defect or not.
 """
 
 import collections
+import functools
 import hashlib
 import math
 import os
@@ -13,7 +14,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -24,7 +24,6 @@ from patch_svdd_jax.system import figures, files
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-_COLOURS = matplotlib.colormaps['inferno'](np.arange(256), bytes=True)[:, :3]
 _OPACITY = 0.9 * np.linspace(0, 1, 256) ** 0.85  # of the colours over the photograph
 _OUTLINE = np.array((255, 0, 200), np.uint8)  # a hue that neither photographs nor the scale have
 _PANE, _THUMBNAIL = 256, 144  # pixels, the longer side of an image
@@ -60,7 +59,16 @@ def colour_limits(maps: np.ndarray) -> tuple[float, float]:
 
 def colour(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
   """The colours u8[..., 3] of map values f[...]; a value has one colour, whatever surrounds it."""
-  colours: np.ndarray = _COLOURS[_levels(values, limits)]
+  colours: np.ndarray = _colours()[_levels(values, limits)]
+  return colours
+
+
+@functools.cache
+def _colours() -> np.ndarray:
+  """Returns the scale, u8[256, 3]."""
+  import matplotlib  # a tenth of a second, which a server's start does without
+
+  colours: np.ndarray = matplotlib.colormaps['inferno'](np.arange(256), bytes=True)[:, :3]
   return colours
 
 
@@ -127,6 +135,7 @@ def draw_overview(
     scores: f[N], image scores.
     limits: (low, high) of the colour scale, see `colour_limits`.
   """
+  from matplotlib import cm, colors
   from matplotlib.figure import Figure  # it draws without a screen
 
   _check(split, maps)
@@ -146,7 +155,7 @@ def draw_overview(
     places = zip(('highest', 'lowest'), shown, strict=False)
     captions = ', '.join(f'{place} {scores[i]:.3g}' for place, i in places)
     axes.set_title(f'{_drawable(name)}\n{captions}', size=9, loc='left', parse_math=False)
-  scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(*limits), 'inferno')
+  scale = cm.ScalarMappable(colors.Normalize(*limits), 'inferno')
   figure.colorbar(scale, ax=grid, label='score')
   figure.supxlabel('above: image, ground truth outlined; below: anomaly map over it', size=9)
   return figure

@@ -71,7 +71,9 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
 
   @contextlib.asynccontextmanager
   async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.batcher = Batcher(scorer.score, batch_size=scorer.batch_size, places=places)
+    app.state.batcher = Batcher(
+      scorer.score, batch_size=lambda: scorer.batch_size, grow=scorer.grow, places=places
+    )
     with concurrent.futures.ThreadPoolExecutor(DECODERS, 'decode') as decoders:
       app.state.decoders = decoders
       try:

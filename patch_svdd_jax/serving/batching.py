@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 
 logger = logging.getLogger(__name__)
 
+# Without a request after which the thread has time for what later ones will need.
+IDLE_SECONDS = 0.5
+
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
@@ -26,17 +29,24 @@ class Batcher(Generic[Item, Result]):
   """
 
   def __init__(
-    self, work: Callable[[list[Item]], Sequence[Result]], *, batch_size: int, places: int
+    self,
+    work: Callable[[list[Item]], Sequence[Result]],
+    *,
+    batch_size: Callable[[], int],
+    grow: Callable[[], bool],
+    places: int,
   ):
     """Starts the thread.
 
     Args:
       work: results of 1 to `batch_size` items, in their order.
-      batch_size: items at a time, at most.
+      batch_size: items at a time, at most, at this moment.
+      grow: makes larger batches possible, and returns whether it did. It is called in the thread
+        until it does not: when no item has come for a moment, or more wait than a batch takes.
       places: items under way, at most.
     """
     self.places = places
-    self._work, self._batch_size = work, batch_size
+    self._work, self._batch_size, self._grow = work, batch_size, grow
     self._taken = 0
     self._closed = False
     self._lock = threading.Lock()
@@ -94,9 +104,19 @@ class Batcher(Generic[Item, Result]):
     self._thread.join()
 
   def _run(self) -> None:
-    while (first := self._waiting.get()) is not None:
+    growing = True
+    while True:
+      if growing and not self._closed and self._waiting.qsize() > self._batch_size():
+        growing = self._larger()
+      try:
+        first = self._waiting.get(timeout=IDLE_SECONDS if growing else None)
+      except queue.Empty:
+        growing = self._larger()
+        continue
+      if first is None:
+        break
       batch, ended = [first], False
-      while len(batch) < self._batch_size and not ended:
+      while len(batch) < self._batch_size() and not ended:
         try:
           following = self._waiting.get_nowait()
         except queue.Empty:
@@ -108,6 +128,13 @@ class Batcher(Generic[Item, Result]):
       self._answer([(item, f) for item, f in batch if f.set_running_or_notify_cancel()])
       if ended:
         break
+
+  def _larger(self) -> bool:
+    try:
+      return self._grow()
+    except Exception:
+      logger.exception('batches of more than %d images are done without', self._batch_size())
+      return False
 
   def _answer(self, batch: list[tuple[Item, concurrent.futures.Future[Result]]]) -> None:
     if not batch:

@@ -34,7 +34,7 @@ class Scored(NamedTuple):
 
 
 class Scorer(Protocol):
-  """What the app asks: `prepare` in any thread, `score` in one."""
+  """What the app asks: `prepare` in any thread, `score` and `grow` in one."""
 
   batch_size: int
   scale: tuple[float, float]
@@ -46,6 +46,9 @@ class Scorer(Protocol):
   def score(self, images: Sequence[Split]) -> list[Scored]:
     """Scores 1 to `batch_size` of them."""
 
+  def grow(self) -> bool:
+    """Makes `batch_size` larger; returns whether it did."""
+
   def about(self) -> dict[str, Any]:
     """The model, its limits, and what is remarkable, as JSON has it."""
 
@@ -54,7 +57,7 @@ class DetectorScorer:
   """A calibrated detector at false-alarm rates.
 
   Attributes:
-    batch_size: images that are scored at a time, at most.
+    batch_size: images that are scored at a time, at most: what is compiled for, 0 at first.
     scale: the map values (low, high) that colours mean; the pixel threshold is their middle.
     value_range: by which deep files are read.
     warnings: what to say of the rates.
@@ -68,23 +71,29 @@ class DetectorScorer:
     self._devices = jax.local_device_count()
     self._window = distribution_shift.Window(inspection.calibrated(detector).statistics)
     self._scored = 0
-    self.batch_size = detector.config.score.batch_size * self._devices
+    self.batch_size = 0
     self.scale = (0.0, 2 * self._limit.pixel.value)
     self.value_range = value_range.of(detector.config.data)
     self.warnings = self._limit.warnings
 
   def sizes(self) -> list[int]:
     """What batches are padded to, rising."""
+    largest = self._detector.config.score.batch_size * self._devices
     sizes = [self._devices]
-    while sizes[-1] * GROWTH < self.batch_size:
+    while sizes[-1] * GROWTH < largest:
       sizes.append(sizes[-1] * GROWTH)
-    return sorted({*sizes, self.batch_size})
+    return sorted({*sizes, largest})
 
-  def compile(self, size: int) -> None:
-    """Compiles what a batch of this size needs."""
+  def grow(self) -> bool:
+    """Compiles what the next larger batch needs; returns whether there is one."""
+    size = next((size for size in self.sizes() if size > self.batch_size), None)
+    if size is None:
+      return False
     height, width = self._detector.config.data.image_size
     grey = self.prepare(np.full((height, width, 3), 128, np.uint8), 'grey')
     self._inspect(grey, size)
+    self.batch_size = size
+    return True
 
   def prepare(self, image: np.ndarray, name: str) -> Split:
     """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""

@@ -3,8 +3,6 @@
 import io
 from typing import TYPE_CHECKING
 
-import matplotlib
-
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
@@ -16,6 +14,8 @@ def encode(figure: 'Figure', suffix: str, dpi: int = 150) -> bytes:
 
   Dates and random names would make each drawing of a figure another file.
   """
+  import matplotlib  # all commands wait for what this file imports
+
   encoded = io.BytesIO()
   without = {_DATES[suffix]: None} if suffix in _DATES else None
   with matplotlib.rc_context({'svg.hashsalt': 'patch_svdd_jax'}):

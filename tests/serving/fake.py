@@ -32,6 +32,9 @@ class FakeScorer:
     self.go = threading.Event()
     self.go.set()
 
+  def grow(self):
+    return False
+
   def prepare(self, image, name):
     config = ml_collections.ConfigDict({'image_size': SIZE, 'resize': 'box'})
     return arrays.resized([image], config, [name])

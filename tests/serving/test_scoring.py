@@ -68,23 +68,24 @@ def prepared(scorer, levels):
 def test_sizes(batch_size, sizes):
   devices = jax.local_device_count()
   assert make_scorer(batch_size).sizes() == [devices * size for size in sizes]
-  assert make_scorer(batch_size).batch_size == devices * batch_size
 
 
 def test_every_batch_has_one_of_the_sizes_that_are_compiled(padded):
   scorer = make_scorer(8)
-  for size in scorer.sizes():
-    scorer.compile(size)
-  compiled = {*padded}
-  assert scorer.about()['scored'] == 0
-  for count in range(1, scorer.batch_size + 1, 5):
-    levels = 90 + np.arange(count) % 21
-    found = scorer.score(prepared(scorer, levels))
-    assert padded[-1] in compiled
-    assert padded[-1] >= count
-    assert [each.prediction.score for each in found] == levels.tolist()
-    assert [each.prediction.size for each in found] == [(9, 8)] * count
-    assert all((each.map == each.prediction.score).all() for each in found)
+  assert scorer.batch_size == 0
+  while scorer.grow():
+    compiled = [*padded]
+    assert scorer.batch_size == max(compiled)
+    for count in range(1, scorer.batch_size + 1, 5):
+      levels = 90 + np.arange(count) % 21
+      before = scorer.about()['scored']
+      found = scorer.score(prepared(scorer, levels))
+      assert scorer.about()['scored'] == before + count
+      assert padded.pop() == min(size for size in compiled if size >= count)
+      assert [each.prediction.score for each in found] == levels.tolist()
+      assert [each.prediction.size for each in found] == [(9, 8)] * count
+      assert all((each.map == each.prediction.score).all() for each in found)
+  assert compiled == scorer.sizes()
 
 
 def test_what_is_said_of_it():
