@@ -103,7 +103,7 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
 
   Args:
     module: the command's; where it has an `output_folder`, no other run may write there. It is
-      refused where jax has no devices, and keeps what it compiles, unless its `NEEDS_DEVICES` is
+      refused where jax has no devices, and what it compiles is kept, unless its `NEEDS_DEVICES` is
       False.
     options: of the command, with `takes_config` where it has overrides of config keys.
     rest: these overrides.
@@ -118,7 +118,8 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
     from patch_svdd_jax.system import compilation_cache, devices
 
     devices.check()
-    if options.compilation_cache:
+    # Of several processes, jax lets the first alone keep what all would have to find.
+    if options.compilation_cache and not getattr(options, 'distributed', False):
       compilation_cache.enable()
   with contextlib.ExitStack() as kept:
     if hasattr(module, 'output_folder') and is_first(options):

@@ -1,19 +1,22 @@
 """The command line as a whole: help, errors, and what is imported when."""
 
+import argparse
 import importlib
 import json
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 import patch_svdd_jax
 from patch_svdd_jax import configuration
-from patch_svdd_jax.commands import COMMANDS, main
+from patch_svdd_jax.commands import COMMANDS, alone, main
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import compilation_cache
+from tests.faults import programs
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -126,17 +129,23 @@ def test_module_and_console_script_are_the_same():
 
 
 def imported(statement):
-  """The top-level modules that a fresh process has after a statement."""
+  """The modules that a fresh process has after a statement."""
   code = f'{statement}\nimport json, sys; print(json.dumps([*sys.modules]), file=sys.__stderr__)'
   done = run(sys.executable, '-c', code)
   assert done.returncode == 0, done.stderr
-  return {name.partition('.')[0] for name in json.loads(done.stderr)}
+  return set(json.loads(done.stderr))
 
 
 def test_importing_the_package_is_quick():
   heavy = {'jax', 'flax', 'numpy', 'orbax', 'tensorflow', 'torch', 'tensorflow_datasets'}
   for statement in ('import patch_svdd_jax', 'import patch_svdd_jax.commands'):
     assert not imported(statement) & heavy
+
+
+def test_a_server_begins_without_what_only_some_requests_need():
+  statement = 'from patch_svdd_jax.commands import serve\nfrom patch_svdd_jax.serving import app'
+  heavy = {'matplotlib', 'scipy.stats', 'scipy.optimize', 'tensorflow_datasets', 'optax', 'jinja2'}
+  assert not imported(statement) & heavy
 
 
 def test_help_needs_no_jax():
@@ -163,6 +172,15 @@ def test_what_commands_compile_is_kept_unless_told_otherwise(capsys, monkeypatch
   assert bool(called) == kept
 
 
+@pytest.mark.parametrize('distributed', [False, True])
+def test_what_one_of_several_processes_compiles_is_not_kept(monkeypatch, distributed):
+  called = []
+  monkeypatch.setattr(compilation_cache, 'enable', lambda: called.append(True))
+  options = argparse.Namespace(compilation_cache=True, distributed=distributed)
+  assert alone(SimpleNamespace(run=lambda options: 0), options, []) == 0
+  assert bool(called) != distributed
+
+
 @pytest.mark.parametrize('name', COMMANDS)
 def test_commands_that_compile_can_be_told_to_keep_nothing(capsys, name):
   with pytest.raises(SystemExit):
@@ -170,3 +188,38 @@ def test_commands_that_compile_can_be_told_to_keep_nothing(capsys, name):
   module = importlib.import_module(f'patch_svdd_jax.commands.{name.replace("-", "_")}')
   compiles = getattr(module, 'NEEDS_DEVICES', True)
   assert ('--no-compilation-cache' in capsys.readouterr().out) == compiles
+
+
+COUNTING = """
+import collections, json, sys
+import jax
+found = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: found.update([event.split('/')[-1]]))
+from patch_svdd_jax.commands import main
+assert main(sys.argv[1:]) == 0
+print(json.dumps([found['cache_hits'], found['compile_requests_use_cache']]))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_evaluation_compiles_nothing_and_finds_the_same(tmp_path, compilation):
+  root = programs.write(tmp_path / 'parts')
+  workdir = tmp_path / 'run'
+  assert main(programs.train(root, workdir)) == 0
+  optimisations = {'jax_disable_most_optimizations': compilation['jax_disable_most_optimizations']}
+  environment = programs.variables(optimisations) | {'XDG_CACHE_HOME': str(tmp_path / 'home')}
+  del environment[compilation_cache.VARIABLE]
+  counts, figures = [], []
+  for _ in range(2):
+    with programs.start(COUNTING, programs.evaluate(workdir), environment) as process:
+      printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert 'compilation' not in errors
+    counts.append(json.loads(printed.splitlines()[-1]))
+    figures.append(json.loads((workdir / 'eval' / 'metrics.json').read_text()))
+  (hits, asked), second = counts
+  assert hits < asked
+  assert second == [asked, asked]
+  for each in figures:
+    del each['timing']
+  assert figures[0] == figures[1]
