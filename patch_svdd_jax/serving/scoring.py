@@ -1,5 +1,6 @@
 """A detector as a server needs it: images of any size in, one record each out."""
 
+import importlib
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -88,6 +89,7 @@ class DetectorScorer:
     """Compiles what the next larger batch needs; returns whether there is one."""
     size = next((size for size in self.sizes() if size > self.batch_size), None)
     if size is None:
+      importlib.import_module('scipy.stats')  # or the first comparison of light waits for it
       return False
     height, width = self._detector.config.data.image_size
     grey = self.prepare(np.full((height, width, 3), 128, np.uint8), 'grey')
