@@ -115,8 +115,8 @@ def enable() -> pathlib.Path | None:
 
   Returns:
     The folder; None where nothing is kept: the environment variable `VARIABLE` says so, jax was
-    given a folder by its user or told to do without, or the folder cannot be made or is not this
-    user's alone, for what is kept in it is run.
+    given another folder or told to do without, or the folder cannot be made or is not this user's
+    alone, for what is kept in it is run.
   """
   folder = _allowed()
   if folder:
@@ -134,12 +134,12 @@ def _allowed() -> pathlib.Path | None:
   if os.environ.get(VARIABLE, '').strip().lower() in OFF:
     return None
   values = jax.config.values
-  if values['jax_compilation_cache_dir'] or not values['jax_enable_compilation_cache']:
-    return None
-  if jaxlib.version.__version_info__ < EARLIEST:
+  if not values['jax_enable_compilation_cache'] or jaxlib.version.__version_info__ < EARLIEST:
     return None
   try:
     folder = files.cache_folder() / FOLDER
+    if values['jax_compilation_cache_dir'] not in (None, '', str(folder)):
+      return None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     others = stat.S_IWGRP | stat.S_IWOTH

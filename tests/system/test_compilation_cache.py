@@ -61,12 +61,11 @@ def programs(folder):
   return Programs(folder, 2**20)
 
 
-def start(**variables):
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu'} | variables
+def start():
   return subprocess.Popen(
     [sys.executable, '-W', 'error', '-c', CODE],
     cwd=ROOT,
-    env=environment,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -97,28 +96,29 @@ def test_the_second_process_compiles_nothing_and_finds_the_same(home):
 
 
 def test_processes_at_once_find_the_same(home):
-  processes = [start() for _ in range(3)]
+  processes = [start() for _ in range(2)]
   found = [end(process) for process in processes]
   assert len({tuple(each[1:]) for each in found}) == 1
   assert end(start())[0] == found[0][1]
   assert not list(home.glob(f'*{files.UNFINISHED}'))
 
 
-def test_what_is_off_writes_nothing(home, tmp_path):
-  for variables in (
-    {compilation_cache.VARIABLE: ' Off'},
-    {compilation_cache.VARIABLE: '0'},
-    {'JAX_ENABLE_COMPILATION_CACHE': 'false'},
-  ):
-    assert end(start(**variables))[::3] == [0, None]
-  own = tmp_path / 'own'
-  chosen = {
-    'JAX_COMPILATION_CACHE_DIR': str(own),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
-  assert end(start(**chosen))[3] is None
-  assert all(name.endswith('-cache') for name in names(own))
-  assert names(own)
+@pytest.mark.parametrize('value', ['off', ' Off', '0', 'false', 'NO'])
+def test_the_environment_turns_it_off(home, unset, monkeypatch, value):
+  monkeypatch.setenv(compilation_cache.VARIABLE, value)
+  assert compilation_cache.enable() is None
+  assert not home.exists()
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [('jax_enable_compilation_cache', False), ('jax_compilation_cache_dir', '/of/the/user')],
+)
+def test_what_jax_was_told_stays(home, unset, name, value):
+  jax.config.update(name, value)
+  before = dict(jax.config.values)
+  assert compilation_cache.enable() is None
+  assert dict(jax.config.values) == before
   assert not home.exists()
 
 
@@ -128,7 +128,7 @@ def test_it_is_on_otherwise(home, unset, monkeypatch, value):
   assert compilation_cache.enable() == home
   assert jax.config.values['jax_compilation_cache_dir'] == str(home)
   assert home.stat().st_mode & 0o777 == 0o700
-  assert compilation_cache.enable() is None  # the folder is given
+  assert compilation_cache.enable() == home
 
 
 def make_file(home, monkeypatch):
