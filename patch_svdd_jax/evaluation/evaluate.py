@@ -40,6 +40,7 @@ class Evaluation:
       several.
     timing: seconds and speeds of the stages.
     scores: what they were computed from.
+    stages: seconds an image, by stage; of a run from its files to its verdicts, where known.
   """
 
   maps: dict[str, dict[str, float]]
@@ -47,6 +48,7 @@ class Evaluation:
   timing: dict[str, float]
   scores: Scores
   per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
+  stages: dict[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def main_map(self) -> str:
@@ -81,7 +83,7 @@ def evaluate(
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):
     timing |= search_speeds(scorer, scores, split.images.shape[1:3])
-  return Evaluation(overall, per_defect, timing, scores, per_category)
+  return Evaluation(overall, per_defect, timing, scores, per_category, dict(scores.seconds))
 
 
 def map_metrics(

@@ -68,7 +68,7 @@ class DetectorScorer:
     self._devices = jax.local_device_count()
     self._window = distribution_shift.Window(inspection.calibrated(detector).statistics)
     self._scored = 0
-    self.batch_size = detector.config.score.batch_size * self._devices
+    self.batch_size = inspection.batch_size(detector)
     self.scale = (0.0, 2 * self._limit.pixel.value)
     self.value_range = value_range.of(detector.config.data)
     self.warnings = self._limit.warnings
