@@ -4,11 +4,14 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
+
+from tqdm import tqdm
 
 from patch_svdd_jax.errors import UserError
 
@@ -80,6 +83,8 @@ def _serve(connection: Connection) -> None:
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   # Standard output is for what the command prints.
   os.dup2(2, 1)
+  # Its own is a semaphore of the system, which a process that is killed leaves behind.
+  tqdm.set_lock(threading.RLock())
   kept: tuple[Any, ...] = ()
   while True:
     try:
