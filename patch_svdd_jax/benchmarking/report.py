@@ -54,14 +54,14 @@ def notes(rows: Sequence[Row], device: str, files: int) -> str:
       'which the next are decoded meanwhile.'
     ),
     (
-      'The first image compiles, and is in no other figure. Peak memory is of a process with '
-      'nothing but this contender.'
+      'The first image compiles, and is in no other figure; nothing is kept of earlier runs. Peak '
+      'memory is of a process with nothing but this contender.'
     ),
   ]
   if any(row.contender != OURS for row in rows):
     lines.append(
-      f"All scores are within {TOLERANCE:g} of {OURS}'s, as a share of them; the largest difference "
-      f'is {max(row.score_difference for row in rows):.1g}.'
+      f"All scores are within {TOLERANCE:g} of {OURS}'s, as a share of them; the farthest is "
+      f'{max(row.score_difference for row in rows):.1g} away.'
     )
   if any(PROGRAM in row.alone for row in rows):
     lines.append(
