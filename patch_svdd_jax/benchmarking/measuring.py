@@ -42,7 +42,8 @@ class Row:
     seconds_per_image: of each stage, in these passes; 'decode' is of a processor.
     alone: seconds of one image at a time, by 'total' or stage, then 'p50', 'p95', 'p99'.
     rounds: how many images were scored so.
-    passes: how often all files were.
+    passes: how often files were streamed.
+    files: how many, at a time.
     first_image_seconds: of the first one, which compiles.
     peak_memory: bytes that its process held at most, or its device where that says so.
     score_difference: the largest from our score of an image, as a share of it.
@@ -56,6 +57,7 @@ class Row:
   alone: dict[str, dict[str, float]]
   rounds: int
   passes: int
+  files: int
   first_image_seconds: float
   peak_memory: int
   score_difference: float
@@ -118,12 +120,12 @@ def measure(
 
   Args:
     asks: by name of the contender; OURS is the first, or `ours` are given.
-    files: to be scored.
+    files: to be scored; streamed are only the first `batch` where all would take too long.
     size: that they are scored at, for the rows.
     bank_rows: for the rows, too.
     batch: files that are scored, and compared, before anybody is timed.
     rounds: of single images.
-    seconds: after which rounds end, and passes.
+    seconds: after which rounds end, and passes; a pass of all files has to fit.
     progress: wraps the numbers of the rounds.
     ours: our scores f32[batch], where OURS takes no part.
 
@@ -144,11 +146,14 @@ def measure(
   def score_next(name: str, sources: Iterator[Source]) -> None:
     alone[name].append(asks[name](contenders.one, next(sources)))
 
-  def score_all(name: str) -> None:
-    passes[name].append(asks[name](contenders.stream, files))
-
   singles = {name: functools.partial(score_next, name, itertools.cycle(files)) for name in asks}
   timing.interleave(singles, until(progress(range(rounds)), seconds, FEWEST))
+  slowest = max(float(np.median([each.seconds for each in found])) for found in alone.values())
+  streamed = files if slowest * len(files) <= seconds else files[:batch]
+
+  def score_all(name: str) -> None:
+    passes[name].append(asks[name](contenders.stream, streamed))
+
   whole = {name: functools.partial(score_all, name) for name in asks}
   timing.interleave(whole, until(range(PASSES), seconds, 1))
   rows = [
@@ -156,7 +161,7 @@ def measure(
       contender=name,
       size=size,
       bank_rows=bank_rows,
-      images_per_s=len(files) / float(np.median([each.seconds for each in passes[name]])),
+      images_per_s=len(streamed) / float(np.median([each.seconds for each in passes[name]])),
       seconds_per_image={
         stage: float(np.median([each.stages[stage] for each in passes[name]]))
         for stage in passes[name][0].stages
@@ -164,6 +169,7 @@ def measure(
       alone=of_each_stage(alone[name]),
       rounds=len(alone[name]),
       passes=len(passes[name]),
+      files=len(streamed),
       first_image_seconds=first[name].seconds,
       peak_memory=ask(contenders.peak),
       score_difference=apart[name],

@@ -3,6 +3,7 @@
 All of it is made in a process of its own, so that nobody's memory holds what was needed for it.
 """
 
+import logging
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -143,20 +144,32 @@ def prepare(
   devices.check()
   detector = contenders.load(workdir, size)
   limit = contenders.limits(detector)
-  missing = {}
-  for suffix in exports:
-    try:
-      export_path(folder, suffix).write_bytes(EXPORTS[suffix](detector, limit))
-    # Besides a UserError, whatever the converter, which is another package's, raises.
-    except Exception as error:  # noqa: BLE001
-      missing[suffix] = str(error).partition('\n')[0] or type(error).__name__
   return Facts(
     config=detector.config,
     bank_rows=sum(bank.size for bank in detector.banks.values()),
     device=machine.device_name(),
     alone=jax.default_backend() != 'cpu',
-    missing=missing,
+    missing=write_exports(detector, limit, folder, exports),
   )
+
+
+def write_exports(
+  detector: Detector, limit: Limits, folder: pathlib.Path, exports: Sequence[str]
+) -> dict[str, str]:
+  """Writes a detector's exported files into a folder; returns of those that cannot be made why."""
+  missing = {}
+  # The converter to ONNX warns of what does not concern whoever measures.
+  logging.disable(logging.WARNING)
+  try:
+    for suffix in exports:
+      try:
+        export_path(folder, suffix).write_bytes(EXPORTS[suffix](detector, limit))
+      # Besides a UserError, whatever the converter, which is another package's, raises.
+      except Exception as error:  # noqa: BLE001
+        missing[suffix] = str(error).partition('\n')[0] or type(error).__name__
+  finally:
+    logging.disable(logging.NOTSET)
+  return missing
 
 
 def export_path(folder: pathlib.Path, suffix: str) -> pathlib.Path:

@@ -43,15 +43,18 @@ def table(rows: Sequence[Row]) -> str:
   return markdown(header, lines)
 
 
-def notes(rows: Sequence[Row], device: str, files: int) -> str:
+def notes(rows: Sequence[Row], device: str) -> str:
   """Returns what the figures are, in lines."""
   sizes = {row.size: row for row in rows}
-  rounds = ', '.join(f'{size_text(size)}: {row.rounds}' for size, row in sizes.items())
+  counts = ', '.join(
+    f'{size_text(size)}: {row.rounds} rounds, {row.passes} x {row.files} files'
+    for size, row in sizes.items()
+  )
   lines = [
     (
-      f'p50, p95, p99: one image at a time, from its file to its verdict (rounds in turns, '
-      f'{rounds}); beside them the medians of the stages. Images/s: {files} files in batches, of '
-      'which the next are decoded meanwhile.'
+      'p50, p95, p99: one image at a time, from its file to its verdict; beside them the medians '
+      'of the stages. Images/s: files in batches, of which the next are decoded meanwhile; the '
+      f'median. In turns, {counts}.'
     ),
     (
       'The first image compiles, and is in no other figure; nothing is kept of earlier runs. Peak '

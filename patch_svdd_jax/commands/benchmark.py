@@ -125,12 +125,11 @@ def run(options: argparse.Namespace) -> int:
         options.rounds, options.seconds, functools.partial(console.progress, unit='round')
       ),
     )
-  files = len(given or ()) or options.test_images
   sys.stderr.flush()
   print(about(options.model, given))
   print(report.table(rows))
-  print(report.notes(rows, facts.device, files))
-  contents = summary(options, rows, facts, files)
+  print(report.notes(rows, facts.device))
+  contents = summary(options, rows, facts)
   outputs.write(
     options, contents, lambda suffix: figures.encode(report.draw(rows, facts.device), suffix)
   )
@@ -162,15 +161,12 @@ def about(model: pathlib.Path | None, given: Sequence[Source] | None) -> str:
   )
 
 
-def summary(
-  options: argparse.Namespace, rows: Sequence[Row], facts: Facts, files: int
-) -> dict[str, Any]:
+def summary(options: argparse.Namespace, rows: Sequence[Row], facts: Facts) -> dict[str, Any]:
   """Returns the contents of the JSON file."""
   return {
     'rows': [dataclasses.asdict(row) for row in rows],
     'ours': OURS,
     'device': facts.device,
     'model': str(options.model) if options.model else None,
-    'files': files,
     'config': facts.config.to_dict(),
   }

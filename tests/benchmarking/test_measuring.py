@@ -88,7 +88,7 @@ def test_all_score_the_same_files_in_turns(files, seen):
   assert batches == [[10, 50], *[[10, 50], [90]] * measuring.PASSES]
   assert [row.contender for row in rows] == list(asks)
   for row in rows:
-    assert (row.rounds, row.passes, row.size, row.bank_rows) == (6, 3, SIZE, 7)
+    assert (row.rounds, row.passes, row.files, row.size, row.bank_rows) == (6, 3, 3, SIZE, 7)
     assert row.score_difference == 0
     assert list(row.alone) == ['total', 'decode', 'embed', 'search']
     assert row.alone['embed'] == pytest.approx({'p50': 0.001, 'p95': 0.001, 'p99': 0.001})
@@ -96,6 +96,13 @@ def test_all_score_the_same_files_in_turns(files, seen):
     assert row.seconds_per_image['decode'] > 0
     assert row.images_per_s > 0
     assert row.peak_memory > 2**20
+
+
+def test_a_pass_that_would_take_too_long_is_of_one_batch(files, seen):
+  asks = {measuring.OURS: ask_of('ours', seen)}
+  ((row,), _) = measuring.measure(asks, files, **SETTINGS | {'seconds': 1e-9})
+  assert (row.rounds, row.passes, row.files) == (measuring.FEWEST, 1, 2)
+  assert seen[-1] == ('ours', [10, 50], 2)
 
 
 @pytest.mark.parametrize('scale', [1.002, 0.998, np.nan])

@@ -97,7 +97,6 @@ def test_in_processes_of_their_own(capsys, images, tmp_path):
     (OURS, [40, 48]),
     ('.stablehlo', [40, 48]),
   ]
-  assert contents['files'] == 3
   for row, cells in zip(rows, table(out), strict=True):
     assert (cells['contender'], cells['pixels']) == (row['contender'], '40 x 48')
     stages = STAGES if row['contender'] == OURS else ['decode', 'program']
@@ -109,6 +108,7 @@ def test_in_processes_of_their_own(capsys, images, tmp_path):
     assert float(cells['decode']) == pytest.approx(1e3 * row['alone']['decode']['p50'], rel=0.01)
     assert (cells['search'] == '-') == (row['contender'] != OURS)
     assert row['rounds'] >= 5
+    assert row['files'] in (3, 1)  # in time, or a batch of one
     assert row['images_per_s'] > 0
     # Python and jax alone take some 100 MB.
     assert 2**26 < row['peak_memory'] < 2**33
