@@ -3,14 +3,7 @@
 import argparse
 
 from patch_svdd_jax.commands import outputs
-
-
-def positive(text: str) -> int:
-  """Returns the number of an option that must be at least 1."""
-  number = int(text)
-  if number < 1:
-    raise argparse.ArgumentTypeError(f'{number}: give at least 1')
-  return number
+from patch_svdd_jax.commands.console import positive
 
 
 def make_parser(

@@ -1,9 +1,5 @@
-"""What the machine is, and how fast it multiplies matrices."""
+"""How fast the machine multiplies matrices."""
 
-import os
-import pathlib
-import platform
-import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -31,31 +27,6 @@ class Product(NamedTuple):
 
   multiply: Callable[[], object]
   flop: float
-
-
-def cores() -> int:
-  """The processors that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def device_name() -> str:
-  """The devices that JAX computes on, in words."""
-  devices = jax.local_devices()
-  if devices[0].platform == 'cpu':
-    return f'{processor_name()}, {cores()} cores'
-  return f'{len(devices)} x {devices[0].device_kind}'
-
-
-def processor_name() -> str:
-  """The processor's model, or its architecture where the system does not tell."""
-  try:
-    about = pathlib.Path('/proc/cpuinfo').read_text()
-    found = re.search(r'^model name\s*: (.+)', about, re.MULTILINE)
-  except OSError:
-    found = None
-  return found[1] if found else platform.processor() or platform.machine()
 
 
 @jax.jit

@@ -25,12 +25,14 @@ import numpy as np
 from matplotlib.figure import Figure  # it draws without a screen
 from scipy.spatial import distance
 
-from benchmarks import command_line, hardware, peers, timing, vectors
-from benchmarks.command_line import positive
+from benchmarks import command_line, hardware, peers, vectors
 from benchmarks.hardware import Product
-from benchmarks.peers import PLAIN, Peer, Search, prepare_plain_scan
+from benchmarks.peers import PLAIN, prepare_plain_scan
 from patch_svdd_jax import commands
+from patch_svdd_jax.benchmarking import machine, timing
+from patch_svdd_jax.benchmarking.peers import Peer, Search
 from patch_svdd_jax.commands import console, outputs
+from patch_svdd_jax.commands.console import positive
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.search import memory_bank, nearest
@@ -239,7 +241,7 @@ def run(options: argparse.Namespace) -> int:
     raise UserError(f'--bank {min(options.bank)}: give at least --k {options.k} rows')
   outputs.check(options)
   found = {name: peer for name, peer in peers.PEERS.items() if peers.takes_part(name)}
-  device = hardware.device_name()
+  device = machine.device_name()
   products = {name: hardware.large_product(dtype) for name, dtype in hardware.DTYPES.items()}
   rows = []
   for kind in dict.fromkeys(options.data):

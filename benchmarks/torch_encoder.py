@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import hardware
+from patch_svdd_jax.benchmarking import machine
 from patch_svdd_jax.models import geometry
 from patch_svdd_jax.models.architecture import Architecture
 from patch_svdd_jax.models.encoder import LEAK, POSITIONS, PositionClassifier, fine_strides
@@ -26,7 +26,7 @@ def make_encoder(architecture: Architecture) -> Any:
   """
   import torch
 
-  torch.set_num_threads(hardware.cores())
+  torch.set_num_threads(machine.cores())
   d, middle = architecture.embed_dim, architecture.merge_features
   base, *merging = architecture.levels
   inputs = (3, *(layer.features for layer in architecture.base))

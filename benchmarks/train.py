@@ -21,12 +21,13 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure  # it draws without a screen
 
-from benchmarks import command_line, contenders, hardware, peers, timing
-from benchmarks.command_line import positive
+from benchmarks import command_line, contenders, hardware, peers
 from benchmarks.contenders import TORCH, Contenders
 from benchmarks.hardware import Product
 from patch_svdd_jax import commands, config_rules
+from patch_svdd_jax.benchmarking import machine, timing
 from patch_svdd_jax.commands import console, outputs
+from patch_svdd_jax.commands.console import positive
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import figures
@@ -181,7 +182,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     steps += time_all(batch, taking_part, progress=progress)
   images = time_all(0, embedding, progress=console.progress('embedding', unit='round'))
   sys.stderr.flush()
-  device = hardware.device_name()
+  device = machine.device_name()
   print(markdown(*step_table(steps)))
   print(markdown(*image_table(images)))
   print(notes(config, steps + images, device, options.rounds))

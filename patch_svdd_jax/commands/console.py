@@ -96,6 +96,14 @@ def path(text: str) -> pathlib.Path:
     raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def positive(text: str) -> int:
+  """Returns the number of an option that must be at least 1."""
+  number = int(text)
+  if number < 1:
+    raise argparse.ArgumentTypeError(f'{number}: give at least 1')
+  return number
+
+
 def print_banks(detector: Detector) -> None:
   """One line about each memory bank: its size, where it lies, how it is searched."""
   score = detector.config.score

@@ -40,7 +40,13 @@ from patch_svdd_jax.experiments.evaluation_run import (
   other_data,
   read_config,
 )
-from patch_svdd_jax.reporting import category_table, checkpoint_table, compared, evaluation_files
+from patch_svdd_jax.reporting import (
+  category_table,
+  checkpoint_table,
+  compared,
+  evaluation_files,
+  speed,
+)
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import distributed
 
@@ -136,14 +142,11 @@ def print_checkpoints(name: str, rows: Sequence[checkpoint_table.CheckpointRow])
 
 
 def print_timing(timing: dict[str, float]) -> None:
-  """What each stage took."""
+  """Prints what the search did, and what the whole evaluation took."""
   print(
-    f'embedding {timing["embed_images_per_s"]:.3g} images/s; distances to '
-    f'{timing["bank_rows"]:,.0f} patches {timing["search_images_per_s"]:.3g} images/s, '
-    f'{timing["search_gflop_per_s"]:.3g} GFLOP/s, {timing["search_fallback_fraction"]:.2%} fell '
-    f'back; maps {timing["map_images_per_s"]:.3g} images/s; '
-    f'all {timing["images_per_s"]:.3g} images/s; metrics {timing["metrics_seconds"]:.3g} s; peak '
-    f'memory {timing["peak_memory_mib"]:,.0f} MiB'
+    f'distances to {timing["bank_rows"]:,.0f} patches {timing["search_gflop_per_s"]:.3g} GFLOP/s, '
+    f'{timing["search_fallback_fraction"]:.2%} fell back; metrics {timing["metrics_seconds"]:.3g} '
+    f's; peak memory {timing["peak_memory_mib"]:,.0f} MiB'
   )
 
 
@@ -202,6 +205,7 @@ def evaluate(
     maps = evaluation.scores.maps[evaluation.main_map]
     mvtec_maps.write(maps_folder, dataset.test.names, maps, dataset.test.sizes)
     print(f'written: {maps_folder}')
+  print(speed.summary(speed.one_after_another(evaluation.stages), evaluation.stages))
   return measured
 
 

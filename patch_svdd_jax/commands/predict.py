@@ -21,10 +21,8 @@ import itertools
 import operator
 import pathlib
 import sys
-import time
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -37,7 +35,7 @@ from patch_svdd_jax.detection.detector import Detector, load_identified
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.errors import UserError, one_line
-from patch_svdd_jax.reporting import html, prediction_overlays
+from patch_svdd_jax.reporting import html, prediction_overlays, speed
 from patch_svdd_jax.reporting.html import predicted
 from patch_svdd_jax.reporting.prediction_lines import PAGE, Failure, Line
 from patch_svdd_jax.reporting.prediction_overlays import Which
@@ -67,12 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Tally:
-  """How many images, alarms and failures there are, and how long the devices worked."""
+  """How many images, alarms and failures there are, and how fast they were scored.
+
+  Attributes:
+    images: of all calls; of those alarms, and failures.
+    rate: of this call.
+  """
 
   def __init__(self) -> None:
-    self.images = self.alarms = self.failures = self.scored = 0
-    self.busy = 0.0
-    self.start = time.perf_counter()
+    self.images = self.alarms = self.failures = 0
+    self.rate = speed.Rate()
 
   def add(self, line: Line) -> None:
     """Counts a line of the results."""
@@ -81,11 +83,6 @@ class Tally:
       self.failures += 1
     else:
       self.alarms += bool(line.alarm)
-
-  def speed(self) -> str:
-    """Images a second of this call, and the share of its time in which the devices worked."""
-    seconds = time.perf_counter() - self.start
-    return f'{self.scored / seconds:.3g} images/s, devices busy {self.busy / seconds:.0%}'
 
 
 def run(options: argparse.Namespace) -> int:
@@ -133,9 +130,9 @@ def run(options: argparse.Namespace) -> int:
     html.write(options.output / PAGE, page)
     results.finish()
   print(f'{tally.images} images: {tally.alarms} alarms, {tally.failures} could not be read')
-  if tally.scored:
-    print(tally.speed())
   print(f'written: {options.output}: report.html, results.jsonl, results.csv')
+  if speeds := tally.rate.summary():
+    print(speeds)
   return 1 if tally.failures else 0
 
 
@@ -210,7 +207,8 @@ def predict(
 
     lines: list[Line] = []
     statistics: dict[str, dict[str, float]] = {}
-    for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
+    for batch in image_stream.batches(left, inspection.batch_size(detector), detector.config.data):
+      tally.rate.decode(len(batch.failures) + len(batch.split or ()), batch.seconds)
       found = inspect(detector, batch.split, limit, tally) if batch.split else None
       finish(lines, statistics)
       lines, statistics, drawn = batch_lines(batch, found), {}, None
@@ -219,6 +217,7 @@ def predict(
         texts = watch(latest, found) or texts
         drawn = painter.submit(draw, batch.split, found)
     finish(lines, statistics)
+  tally.rate.end()
   return texts
 
 
@@ -251,7 +250,7 @@ def differences(detector: Detector, results: Predictions) -> list[str]:
   latest = distribution_shift.Window(inspection.calibrated(detector).statistics)
   texts: list[str] = []
   lines = results.statistics()
-  while batch := list(itertools.islice(lines, batch_size(detector))):
+  while batch := list(itertools.islice(lines, inspection.batch_size(detector))):
     readable = [each for each in batch if each]
     if readable:
       found = {key: np.array([each[key] for each in readable], np.float32) for key in readable[0]}
@@ -269,9 +268,10 @@ def redraw(
   """Makes the pictures that the page shows of images that were scored before a stop."""
   missing = {line.name for line in predicted.shown(results.read())} - highest.views.keys()
   left = [source for source in sources if source.name in missing]
-  for batch in image_stream.batches(left, batch_size(detector), detector.config.data):
+  size = inspection.batch_size(detector)
+  for batch in image_stream.batches(left, size, detector.config.data):
     if batch.split:
-      found = inspection.inspect_padded(detector, batch.split, limit, batch_size(detector))
+      found = inspection.inspect_padded(detector, batch.split, limit, size)
       highest.take(batch.split, found)
 
 
@@ -286,15 +286,8 @@ def batch_lines(batch: image_stream.Batch, found: Inspection | None) -> list[Lin
   return sorted(lines, key=lambda line: natural_key(line.name))
 
 
-def batch_size(detector: Detector) -> int:
-  """How many images are scored at a time."""
-  return int(detector.config.score.batch_size * jax.local_device_count())
-
-
 def inspect(detector: Detector, split: Split, limit: Limits, tally: Tally) -> Inspection:
   """What is found of a batch."""
-  start = time.perf_counter()
-  found = inspection.inspect_padded(detector, split, limit, batch_size(detector))
-  tally.busy += time.perf_counter() - start
-  tally.scored += len(split)
+  found = inspection.inspect_padded(detector, split, limit, inspection.batch_size(detector))
+  tally.rate.score(len(split), found.seconds)
   return found

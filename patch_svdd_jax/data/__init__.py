@@ -6,6 +6,7 @@
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -99,9 +100,12 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         name: prepared.read_split(builder, split, size, config.resize)
         for name, builder in builders.items()
       }
-      return categories.combine(parts) if several else parts[names[0]]
+      return light(categories.combine(parts) if several else parts[names[0]], config)
 
-    normal, validation, test = map(read, ('train', 'validation', 'test'))
+    normal, validation = map(read, ('train', 'validation'))
+    start = time.perf_counter()
+    test = read('test')
+    decoding = time.perf_counter() - start
     reports = {name: builder.report() for name, builder in builders.items()}
   dataset = assemble(sources.title(config, config.category), normal, test, config, validation)
   found = report.combine(reports) if several else reports[names[0]]
@@ -110,6 +114,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     categories=tuple(names) if several else (),
     report=with_vanished(found, test),
     value_range=within,
+    decode_seconds=decoding / len(test) if test else None,
   )
 
 
@@ -157,7 +162,7 @@ def assemble(
   config: ml_collections.ConfigDict,
   validation: Split | None = None,
 ) -> Dataset:
-  """A data set of images that are resized, but as they were taken otherwise.
+  """A data set of images that are resized and lit.
 
   Args:
     name: of the data set and its category.
@@ -168,12 +173,11 @@ def assemble(
   """
   warn_of_stretched(normal, [part for part in (normal, validation, test) if part])
   if validation and config.held_out:
-    train, held = light(normal, config), light(validation, config)
+    train, held = normal, validation
   else:
-    train, held = held_out.divide(light(normal, config), config.held_out)
+    train, held = held_out.divide(normal, config.held_out)
   if config.normal_images:
     train = train.take(batching.evenly_spaced(len(train), config.normal_images))
-  test = light(test, config)
   train, rest = contamination.mix(train, test, config.contamination)
   tested = test if config.contamination_overlap else rest
   return Dataset(name=name, train=train, held_out=held, test=tested)

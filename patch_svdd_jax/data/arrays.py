@@ -170,5 +170,5 @@ def dataset(given: Sequence[np.ndarray], config: ml_collections.ConfigDict) -> D
     own = [to_rgb(image, name).shape[:2] for image, name in zip(given, names, strict=True)]
     config = config.copy_and_resolve_references()
     config.image_size = image_size.resolve(config.image_size, np.array(own))
-  normal = resized(given, config, names)
+  normal = data.light(resized(given, config, names), config)
   return data.assemble('arrays', normal, normal.take(np.arange(0)), config)

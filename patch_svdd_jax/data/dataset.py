@@ -78,6 +78,8 @@ class Dataset:
     categories: that it combines, see `categories.combine`; none where it is a single one.
     report: what its files are, and what is wrong with them; empty where there are no files.
     value_range: by which deep files were read, see `value_range`.
+    decode_seconds: of a test image, to read, decode, resize and light it; several at a time. None
+      where there was none to decode.
   """
 
   name: str
@@ -87,3 +89,4 @@ class Dataset:
   categories: tuple[str, ...] = ()
   report: DataReport = dataclasses.field(default_factory=DataReport)
   value_range: tuple[float, float] = (0.0, 255.0)
+  decode_seconds: float | None = None

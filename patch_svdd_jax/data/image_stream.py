@@ -5,6 +5,7 @@ import concurrent.futures
 import itertools
 import logging
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -31,10 +32,12 @@ class Batch(NamedTuple):
   Attributes:
     split: the images, in the light of `data.light`; None if none could be read.
     failures: those that could not be read.
+    seconds: of a processor, that reading all of them took.
   """
 
   split: Split | None
   failures: list[tuple[Source, str]]
+  seconds: float
 
 
 class Room:
@@ -95,12 +98,12 @@ def batches(
   """
   remaining, room = iter(sources), Room()
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    waiting: collections.deque[tuple[Source, concurrent.futures.Future[Split | str]]]
+    waiting: collections.deque[tuple[Source, concurrent.futures.Future[tuple[Split | str, float]]]]
     waiting = collections.deque()
 
     def fill() -> None:
       for source in itertools.islice(remaining, (1 + AHEAD) * size - len(waiting)):
-        waiting.append((source, pool.submit(attempt, source, config, room)))
+        waiting.append((source, pool.submit(_timed, source, config, room)))
 
     try:
       fill()
@@ -112,7 +115,19 @@ def batches(
       pool.shutdown(cancel_futures=True)
 
 
-def _batch(results: Sequence[tuple[Source, Split | str]]) -> Batch:
-  splits = [result for _, result in results if isinstance(result, Split)]
-  failures = [(source, result) for source, result in results if isinstance(result, str)]
-  return Batch(concatenate(splits) if splits else None, failures)
+def _timed(
+  source: Source, config: ml_collections.ConfigDict, room: Room
+) -> tuple[Split | str, float]:
+  """Returns what `attempt` does, and the seconds of a processor that it took.
+
+  Those of the wall would count what the thread waits for: room, and whoever else computes.
+  """
+  start = time.thread_time()
+  return attempt(source, config, room), time.thread_time() - start
+
+
+def _batch(results: Sequence[tuple[Source, tuple[Split | str, float]]]) -> Batch:
+  splits = [result for _, (result, _) in results if isinstance(result, Split)]
+  failures = [(source, result) for source, (result, _) in results if isinstance(result, str)]
+  seconds = sum(seconds for _, (_, seconds) in results)
+  return Batch(concatenate(splits) if splits else None, failures, seconds)

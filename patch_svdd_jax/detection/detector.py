@@ -136,8 +136,8 @@ class Detector:
     with timed(seconds, 'search', count):
       found = {scale_name(k): self._nearest(k, grid) for k, grid in grids.items()}
       jax.block_until_ready(found)
-    distances = {name: each.distances.mean(axis=-1) for name, each in found.items()}
     with timed(seconds, 'map', count):
+      distances = {name: each.distances.mean(axis=-1) for name, each in found.items()}
       # Through jax, `grids` comes in the order of its numbers; maps come in that of the config.
       scales = {
         scale_name(k): anomaly_map.upsample(
@@ -153,10 +153,12 @@ class Detector:
       norms = {
         f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()
       }
+      image_scores = {name: anomaly_map.image_score(each) for name, each in maps.items()}
+      on_host = {name: np.asarray(distances[name]) for name in scales}
     return Scores(
       maps,
-      {name: anomaly_map.image_score(each) for name, each in maps.items()},
-      {name: np.asarray(distances[name]) for name in scales},
+      image_scores,
+      on_host,
       {name: jax.device_get(found[name].fallback_fraction) for name in scales},
       seconds,
       norms,

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
 from patch_svdd_jax.data import Split, appearance, image_size
@@ -11,7 +12,7 @@ from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.detection.regions import Region
-from patch_svdd_jax.detection.scores import Scores
+from patch_svdd_jax.detection.scores import Scores, timed
 from patch_svdd_jax.errors import UserError
 
 
@@ -42,6 +43,7 @@ class Inspection:
     regions: of each image with an alarm, where; none of the others.
     warnings: of each image, what shows that it looks otherwise than normal images.
     statistics: f[N] each, for `distribution_shift.of_batch`.
+    seconds: of each stage ('embed', 'search', 'map', 'verdict'), an image.
   """
 
   scores: np.ndarray
@@ -51,6 +53,7 @@ class Inspection:
   regions: tuple[tuple[Region, ...], ...]
   warnings: tuple[tuple[str, ...], ...]
   statistics: Mapping[str, np.ndarray]
+  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def of_each(self, split: Split) -> list[Prediction]:
     """Returns what is found of each image of the split that was inspected."""
@@ -68,7 +71,8 @@ class Inspection:
     ]
 
   def first(self, count: int) -> 'Inspection':
-    """What is found of the first images."""
+    """Returns what is found of the first images; the seconds of the others count as theirs."""
+    share = len(self.scores) / count
     return Inspection(
       self.scores[:count],
       self.maps[:count],
@@ -77,6 +81,7 @@ class Inspection:
       self.regions[:count],
       self.warnings[:count],
       {name: values[:count] for name, values in self.statistics.items()},
+      {stage: share * seconds for stage, seconds in self.seconds.items()},
     )
 
 
@@ -132,23 +137,33 @@ def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> In
   """Judges images by what the detector has scored them."""
   found = calibrated(detector)
   image_scores, maps = scores.images[scores.main_map], scores.maps[scores.main_map]
-  alarms = image_scores > limit.image.value
-  looks = dict(zip(appearance.NAMES, split.appearance.T, strict=True))
-  statistics = looks | scores.norms
-  warnings = distribution_shift.outside(found.statistics, statistics)
-  if image_size.ASPECT in found.statistics:
-    aspect = float(np.median(found.statistics[image_size.ASPECT]))
-    stretched = image_size.stretch_warnings(aspect, split.sizes)
-    warnings = [texts + other for texts, other in zip(warnings, stretched, strict=True)]
+  seconds = dict(scores.seconds)
+  with timed(seconds, 'verdict', len(split)):
+    alarms = image_scores > limit.image.value
+    looks = dict(zip(appearance.NAMES, split.appearance.T, strict=True))
+    statistics = looks | scores.norms
+    warnings = distribution_shift.outside(found.statistics, statistics)
+    if image_size.ASPECT in found.statistics:
+      aspect = float(np.median(found.statistics[image_size.ASPECT]))
+      stretched = image_size.stretch_warnings(aspect, split.sizes)
+      warnings = [texts + other for texts, other in zip(warnings, stretched, strict=True)]
+    p_values = found.p_values(image_scores)
+    found_regions = find_regions(maps, alarms, limit.pixel.value, split.sizes)
   return Inspection(
     scores=image_scores,
     maps=maps,
-    p_values=found.p_values(image_scores),
+    p_values=p_values,
     alarms=alarms,
-    regions=find_regions(maps, alarms, limit.pixel.value, split.sizes),
+    regions=found_regions,
     warnings=tuple(warnings),
     statistics=statistics,
+    seconds=seconds,
   )
+
+
+def batch_size(detector: Detector) -> int:
+  """Returns how many images are scored at a time, on all local devices."""
+  return int(detector.config.score.batch_size * jax.local_device_count())
 
 
 def inspect_padded(detector: Detector, split: Split, limit: Limits, size: int) -> Inspection:

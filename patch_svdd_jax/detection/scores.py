@@ -10,6 +10,9 @@ import numpy as np
 from patch_svdd_jax.detection import anomaly_map
 from patch_svdd_jax.system.batching import Progress, pad_images
 
+# From a file to a verdict, in this order. Scoring is the three in the middle.
+STAGES = ('decode', 'embed', 'search', 'map', 'verdict')
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:

@@ -1,6 +1,8 @@
 """How good a detector is on labelled test images, and how fast."""
 
 import dataclasses
+import pathlib
+import re
 import resource
 import sys
 import time
@@ -40,6 +42,7 @@ class Evaluation:
       several.
     timing: seconds and speeds of the stages.
     scores: what they were computed from.
+    stages: seconds an image, by stage; of a run from its files to its verdicts, where known.
   """
 
   maps: dict[str, dict[str, float]]
@@ -47,6 +50,7 @@ class Evaluation:
   timing: dict[str, float]
   scores: Scores
   per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
+  stages: dict[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def main_map(self) -> str:
@@ -81,7 +85,7 @@ def evaluate(
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):
     timing |= search_speeds(scorer, scores, split.images.shape[1:3])
-  return Evaluation(overall, per_defect, timing, scores, per_category)
+  return Evaluation(overall, per_defect, timing, scores, per_category, dict(scores.seconds))
 
 
 def map_metrics(
@@ -148,6 +152,11 @@ def peak_memory() -> int:
   statistics: list[Any] = [device.memory_stats() for device in jax.local_devices()]
   if all(statistics):
     return int(max(each['peak_bytes_in_use'] for each in statistics))
-  # Linux counts in KiB, macOS in bytes.
+  if sys.platform == 'linux':
+    # Not `getrusage`, by which a process that another one starts begins with what that one held.
+    status = pathlib.Path('/proc/self/status').read_text()
+    if found := re.search(r'^VmHWM:\s+(\d+) kB', status, re.MULTILINE):
+      return int(found[1]) * 1024
+  # In KiB, but on macOS in bytes.
   unit = 1 if sys.platform == 'darwin' else 1024
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

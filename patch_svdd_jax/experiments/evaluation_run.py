@@ -1,5 +1,6 @@
 """An evaluation of the detector in a workdir: it is loaded or fitted anew, and measured."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -213,6 +214,7 @@ def evaluate_run(
   if every_checkpoint:
     rows = evaluate_checkpoints(config, workdir, dataset, evaluation, progress)
   found = inspection.judge(detector, evaluation.scores, dataset.test, limit) if limit else None
+  evaluation = dataclasses.replace(evaluation, stages=stage_seconds(dataset, evaluation, found))
   copies = duplicates.find(dataset)
   warnings = [duplicates.warn(copies)] if copies else []
   if limit and found:
@@ -235,6 +237,15 @@ def evaluate_run(
       workdir / 'eval', dataset.test, evaluation, others, context, rows
     )
   return Measured(dataset, detector, evaluation, others, rows, warnings, copies, gain)
+
+
+def stage_seconds(
+  dataset: data.Dataset, evaluation: Evaluation, found: Inspection | None
+) -> dict[str, float]:
+  """Returns the seconds an image of each stage, from what was prepared of its file on."""
+  decode = dataset.decode_seconds
+  stages = {} if decode is None else {'decode': decode}
+  return stages | dict(found.seconds if found else evaluation.scores.seconds)
 
 
 def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:

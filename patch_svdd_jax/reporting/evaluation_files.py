@@ -10,7 +10,7 @@ from patch_svdd_jax.data import Split, report
 from patch_svdd_jax.data.duplicates import Duplicate
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
-from patch_svdd_jax.reporting import checkpoint_table, html, overlays
+from patch_svdd_jax.reporting import checkpoint_table, html, overlays, speed
 from patch_svdd_jax.reporting.compared import FULL_BANK
 from patch_svdd_jax.reporting.html import evaluated
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
@@ -27,6 +27,8 @@ def summary(
 ) -> dict[str, Any]:
   """The contents of metrics.json; of the others, by name, the metrics."""
   contents = _figures(evaluation) | {'timing': evaluation.timing}
+  if stages := evaluation.stages:
+    contents['speed'] = speed.to_json(speed.one_after_another(stages), stages)
   contents |= {name: _figures(other) for name, other in others.items()}
   if FULL_BANK in others:
     contents['coreset'] = reduction(evaluation, others[FULL_BANK])

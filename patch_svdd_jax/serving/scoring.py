@@ -79,7 +79,7 @@ class DetectorScorer:
 
   def sizes(self) -> list[int]:
     """What batches are padded to, rising."""
-    largest = self._detector.config.score.batch_size * self._devices
+    largest = inspection.batch_size(self._detector)
     sizes = [self._devices]
     while sizes[-1] * GROWTH < largest:
       sizes.append(sizes[-1] * GROWTH)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import hardware, nearest, peers, timing, vectors
+from benchmarks import hardware, nearest, peers, vectors
 from benchmarks.hardware import Product
-from benchmarks.peers import Peer
+from patch_svdd_jax.benchmarking import machine, timing
+from patch_svdd_jax.benchmarking.peers import Peer
 from patch_svdd_jax.errors import UserError
 
 
@@ -191,10 +192,10 @@ def test_a_run_prints_and_writes_its_figures(capsys, tmp_path):
   )
   assert status == 0
   assert "nobody is left out (No module named 'no_such_peer'): pip install" in err
-  assert "'.[benchmark]'" in err
+  assert "'patch_svdd_jax[benchmark]'" in err
   contents = json.loads(files[0].read_text())
   assert contents.keys() == {'rows', 'device', 'peak_gflops', 'threads', 'rounds'}
-  assert contents['device'] == hardware.device_name()
+  assert contents['device'] == machine.device_name()
   assert contents['device'] in out
   assert contents['threads'].keys() == {'scikit-learn'}
   (row,) = contents['rows']

@@ -1,12 +1,11 @@
 """The plain scan, and each peer that is installed, find the distances that float64 finds."""
 
-import importlib
-
 import numpy as np
 import pytest
 from scipy.spatial import distance
 
-from benchmarks import hardware, peers
+from benchmarks import peers
+from patch_svdd_jax.benchmarking import machine
 
 # What SWIG's modules, faiss among them, say when they are imported.
 pytestmark = pytest.mark.filterwarnings('ignore:builtin type .* has no __module__')
@@ -25,7 +24,7 @@ def test_a_peer_finds_the_nearest_rows(monkeypatch, name, k):
   expected = np.sort(distance.cdist(queries, rows), axis=1)[:, :k]
   assert found.shape == (40, k)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-3)
-  assert 1 <= peer.threads() <= hardware.cores()
+  assert 1 <= peer.threads() <= machine.cores()
 
 
 @pytest.mark.parametrize('k', [1, 4])
@@ -35,26 +34,3 @@ def test_the_plain_scan_finds_the_nearest_rows(k):
   found = peers.prepare_plain_scan(rows, k)(queries)
   expected = np.sort(distance.cdist(queries, rows), axis=1)[:, :k]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_a_peer_that_is_there_is_not_missing():
-  assert peers.why_missing(peers.PEERS['scikit-learn']) is None
-
-
-@pytest.mark.parametrize(
-  ('code', 'reason'),
-  [
-    (None, "No module named 'strange_peer'"),
-    ('raise ImportError("libfast.so.9: cannot open shared object file")', 'libfast.so.9: cannot'),
-    ('raise OSError("libslow.so: no such file\\nand more")', 'libslow.so: no such file'),
-  ],
-)
-def test_a_peer_that_cannot_be_imported_is_missing(tmp_path, monkeypatch, code, reason):
-  if code:
-    (tmp_path / 'strange_peer.py').write_text(code)
-  monkeypatch.syspath_prepend(tmp_path)
-  importlib.invalidate_caches()
-  peer = peers.PEERS['torch']._replace(module='strange_peer')
-  said = peers.why_missing(peer)
-  assert said.startswith(reason)
-  assert '\n' not in said

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -227,9 +228,25 @@ def test_printed_tables(place, first):
   assert 'folder/parts, 2 steps, 5 test images' in lines
   [meanings] = (line for line in lines if line.startswith('Random encoder: untrained'))
   assert 'scored as the trained one is. Thumbnail: ' in meanings
-  assert any('images/s' in line and 'GFLOP/s' in line and 'MiB' in line for line in lines)
+  assert any('GFLOP/s' in line and 'MiB' in line for line in lines)
   files = 'report.html, metrics.json, maps.npz, overview.png, overlays'
-  assert lines[-2] == f'written: {place}/run/eval: {files}'
+  assert lines[-3] == f'written: {place}/run/eval: {files}'
+
+
+def test_the_last_line_and_metrics_have_the_time_of_every_stage(place, first):
+  speed = json.loads((place / 'run/eval/metrics.json').read_text())['speed']
+  seconds = speed['seconds_per_image']
+  assert list(seconds) == ['decode', 'embed', 'search', 'map', 'verdict']
+  assert all(each > 0 for each in seconds.values())
+  assert speed['images_per_s'] == pytest.approx(1 / sum(seconds.values()))
+  rate, *stages = re.fullmatch(
+    r'(\S+) images/s; milliseconds an image: decode (\S+), embed (\S+), search (\S+), map (\S+), '
+    r'verdict (\S+)',
+    first['out'].splitlines()[-1],
+  ).groups()
+  assert float(rate.replace(',', '')) == pytest.approx(speed['images_per_s'], rel=0.01)
+  shown = [float(each.replace(',', '')) / 1e3 for each in stages]
+  assert shown == pytest.approx(list(seconds.values()), rel=0.01)
 
 
 def test_the_page_has_the_figures_the_training_and_the_settings(place, first):
@@ -250,7 +267,7 @@ def test_the_saved_bank_is_used(capsys, place, first, workdir):
   assert status == 0
   assert 'Embedding normal images' not in err
   assert not any(title in out.lower() for title in BESIDE.values())
-  assert metrics.keys() == {'main_map', 'maps', 'per_defect', 'timing'}
+  assert metrics.keys() == {'main_map', 'maps', 'per_defect', 'timing', 'speed'}
   for name, figures in before['maps'].items():
     assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
 

@@ -49,6 +49,23 @@ def test_batches_keep_the_order_and_report_what_is_damaged(tmp_path):
   assert abs(one.images.mean() - 128) < 1  # lit
 
 
+def test_the_seconds_are_of_work_and_not_of_waiting(tmp_path, monkeypatch):
+  for i in range(3):
+    save(tmp_path / f'{i}.png', i)
+  real = image_stream.read
+
+  def slow(*arguments):
+    time.sleep(0.1)
+    start = time.thread_time()
+    while time.thread_time() < start + 0.02:
+      pass
+    return real(*arguments)
+
+  monkeypatch.setattr(image_stream, 'read', slow)
+  (batch,) = image_stream.batches(file_search.find([tmp_path]).sources, 3, settings())
+  assert 3 * 0.02 <= batch.seconds < 3 * 0.1
+
+
 def test_a_batch_of_nothing_but_damage(tmp_path):
   for i in range(2):
     (tmp_path / f'{i}.png').write_bytes(b'no image')

@@ -33,7 +33,7 @@ def found():
   normal = np.linspace(0.1, 0.9, 9)
   statistics = dict.fromkeys(appearance.NAMES, np.linspace(0, 2, 200))
   detector = SimpleNamespace(calibration=calibrate(normal, maps, statistics))
-  scores = Scores({'k8': maps}, {'k8': SCORES}, {}, {}, {})
+  scores = Scores({'k8': maps}, {'k8': SCORES}, {}, {}, {'embed': 0.5, 'search': 0.25})
   limit = Limits(Threshold(float(SCORES[1]), 0.1, True), Threshold(0.4, 0.1, True), ())
   return inspection.judge(detector, scores, SPLIT, limit)
 
@@ -57,3 +57,12 @@ def test_each_image(found):
     'warnings': [],
   }
   assert Prediction.from_json(high.to_json()) == high
+
+
+def test_seconds_of_padding_are_those_of_the_images(found):
+  assert list(found.seconds) == ['embed', 'search', 'verdict']
+  assert found.seconds['verdict'] > 0
+  two = found.first(2)
+  # Three images, of which one was a copy, took as long.
+  assert two.seconds == pytest.approx({name: each * 3 / 2 for name, each in found.seconds.items()})
+  assert found.first(3).seconds == pytest.approx(found.seconds)

@@ -136,7 +136,7 @@ def without_times(text):
       return {
         key: drop(item)
         for key, item in value.items()
-        if key not in ('timing', 'cost') and not key.endswith(('_per_s', '_seconds'))
+        if key not in ('timing', 'speed', 'cost') and not key.endswith(('_per_s', '_seconds'))
       }
     return [drop(item) for item in value] if isinstance(value, list) else value
 

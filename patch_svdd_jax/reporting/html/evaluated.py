@@ -96,7 +96,7 @@ def make(
     curves=measured_curves.make_charts(split, measured, name, context.threshold),
     training=run_facts.training_charts(context.history),
     data=context.data,
-    timing=run_facts.timing(evaluation.timing),
+    timing=run_facts.timing(evaluation.timing, evaluation.stages),
     settings=run_facts.settings(context.config) if context.config else (),
   )
 

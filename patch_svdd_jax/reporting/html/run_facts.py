@@ -9,7 +9,7 @@ import numpy as np
 from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.models.encoder import CHANCE
-from patch_svdd_jax.reporting import learning_curves
+from patch_svdd_jax.reporting import learning_curves, speed
 from patch_svdd_jax.reporting.html import charts
 from patch_svdd_jax.reporting.html.charts import Chart
 from patch_svdd_jax.reporting.html.page import Fact, Setting
@@ -30,11 +30,14 @@ HELD_OUT = 'held_out/'
 # From so many calls on lines are smoothed: of fewer, the mean would lag behind what it shows.
 MANY_CALLS = 10 * learning_curves.SMOOTHED
 
+STAGES = {
+  'decode': 'reading of what was prepared',
+  'embed': 'embedding',
+  'search': 'search of the memory banks',
+  'map': 'maps',
+  'verdict': 'verdicts',
+}
 TIMING = {
-  'embed_images_per_s': ('embedding', 'images/s'),
-  'search_images_per_s': ('search of the memory banks', 'images/s'),
-  'map_images_per_s': ('maps', 'images/s'),
-  'images_per_s': ('all of these', 'images/s'),
   'search_gflop_per_s': ('search, by the whole product', 'GFLOP/s'),
   'search_fallback_fraction': ('share of patches whose search fell back', ''),
   'bank_rows': ('patches in the memory banks', ''),
@@ -43,9 +46,17 @@ TIMING = {
 }
 
 
-def timing(measured: Mapping[str, float]) -> list[Fact]:
-  """The timing of an evaluation, in words."""
-  return [
+def timing(measured: Mapping[str, float], stages: Mapping[str, float]) -> list[Fact]:
+  """Returns the timing of an evaluation, and the seconds an image of its stages, in words."""
+  facts = [
+    Fact(stage, title, 1e3 * stages[stage], 'ms an image')
+    for stage, title in STAGES.items()
+    if stage in stages
+  ]
+  if stages:
+    rate = speed.one_after_another(stages)
+    facts.append(Fact('images_per_s', 'all of these', rate, 'images/s'))
+  return facts + [
     Fact(name, title, measured[name], unit)
     for name, (title, unit) in TIMING.items()
     if name in measured

@@ -62,8 +62,12 @@ def test_settings_name_the_default_of_those_that_differ():
 
 
 def test_timing_in_words():
-  facts = run_facts.timing({'metrics_seconds': 0.5, 'images_per_s': 4.0})
+  measured = {'metrics_seconds': 0.5, 'images_per_s': 4.0}
+  facts = run_facts.timing(measured, {'search': 0.375, 'decode': 0.125})
   assert [(fact.title, fact.value, fact.unit) for fact in facts] == [
-    ('all of these', 4.0, 'images/s'),
+    ('reading of what was prepared', 125.0, 'ms an image'),
+    ('search of the memory banks', 375.0, 'ms an image'),
+    ('all of these', 2.0, 'images/s'),
     ('metrics', 0.5, 's'),
   ]
+  assert [fact.name for fact in run_facts.timing(measured, {})] == ['metrics_seconds']

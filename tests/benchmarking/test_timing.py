@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from benchmarks import timing
+from patch_svdd_jax.benchmarking import timing
 
 
 def test_contenders_take_turns_and_change_their_neighbours():
