@@ -14,7 +14,7 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError, one_line
-from patch_svdd_jax.search import memory_bank, nearest
+from patch_svdd_jax.search import memory_bank
 from patch_svdd_jax.system import files
 from patch_svdd_jax.system.batching import Bar, Progress
 
@@ -105,15 +105,11 @@ def positive(text: str) -> int:
 
 
 def print_banks(detector: Detector) -> None:
-  """One line about each memory bank: its size, where it lies, how it is searched."""
+  """One line about each memory bank: its size, where it lies, how it is screened."""
   score = detector.config.score
   without = f', without the {score.outliers:.3g} that was most outlying' if score.outliers else ''
   for k, bank in detector.banks.items():
-    sizes = nearest.sizes_for(bank)
-    print(
-      f'K={k}: {memory_bank.bank_summary(bank)}{without}; {sizes.queries:,} queries x '
-      f'{sizes.rows:,} rows at a time'
-    )
+    print(f'K={k}: {memory_bank.bank_summary(bank)}{without}')
 
 
 def print_suspects(detector: Detector, names: Sequence[str]) -> None:

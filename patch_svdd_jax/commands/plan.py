@@ -24,6 +24,7 @@ from patch_svdd_jax.data import image_size
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import flops
 from patch_svdd_jax.reporting.table import markdown
+from patch_svdd_jax.search import products, screening
 from patch_svdd_jax.system import files
 from patch_svdd_jax.tpu_planning import aot, programs
 from patch_svdd_jax.tpu_planning.aot import Program
@@ -85,7 +86,7 @@ def add_search(add: Callable[..., Any]) -> None:
     '--components',
     metavar='C',
     help='principal components that the screen keeps, which a bank chooses by its data; default '
-    '41, or --dim if that is less',
+    f'as many as fit vectors of {products.MATRIX_UNIT}, or --dim if that is less',
   )
 
 
@@ -119,7 +120,8 @@ def run(options: argparse.Namespace, *rest: Sequence[str]) -> int:
 
 def plan_search(options: argparse.Namespace) -> int:
   """Compiles the search, prints, writes."""
-  components = min(41, options.dim) if options.components is None else options.components
+  most = products.MATRIX_UNIT - screening.AROUND_ROUGH
+  components = min(most, options.dim) if options.components is None else options.components
   work = programs.Work(options.bank_rows, options.queries, options.dim, options.k, components)
   work.check()
 
@@ -131,7 +133,8 @@ def plan_search(options: argparse.Namespace) -> int:
   about = [
     (
       f'{work.queries:,} queries (one image) x {work.bank_rows:,} rows x {work.dim} dimensions, '
-      f'k = {work.k}; screening vectors of {work.width} bfloat16 ({work.components} components). '
+      f'k = {work.k}; screening vectors of {work.width} bfloat16 ({work.components} components, '
+      f'{work.accurate} of them split). '
       f'Blocks of {programs.SIZES.queries:,} queries and {programs.SIZES.rows:,} rows.'
     ),
     (

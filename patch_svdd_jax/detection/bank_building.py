@@ -16,7 +16,7 @@ from patch_svdd_jax.models.embedding import Embeddings
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import block_sizes, coreset, memory_bank
 from patch_svdd_jax.search.memory_bank import HostBank, MemoryBank
-from patch_svdd_jax.search.screening import Screen
+from patch_svdd_jax.search.screening import GROUP, Screen
 from patch_svdd_jax.system.batching import Progress
 
 Bank = MemoryBank | HostBank
@@ -193,7 +193,7 @@ def chunk_size(dim: int) -> int:
   """Rows of which two chunks and their copies fit on the devices."""
   free = min(block_sizes.free_memory(device) for device in jax.local_devices())
   each = int(block_sizes.BANK_SHARE * free) // (2 * COPIES * dim * 4)
-  return max(memory_bank.GROUP, each // memory_bank.GROUP * memory_bank.GROUP) * jax.device_count()
+  return max(GROUP, each // GROUP * GROUP) * jax.device_count()
 
 
 def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:

@@ -1,6 +1,5 @@
-"""How much the search holds in memory at a time, from the devices' free memory and caches."""
+"""How much the search holds in memory at a time, from the devices' free memory."""
 
-import os
 from typing import NamedTuple
 
 import jax
@@ -8,18 +7,24 @@ import psutil
 
 from patch_svdd_jax.search.screening import GROUP
 
-# Of the free memory, what the bounds and their copies may take: a share, and on a CPU, where others
-# need memory too, this many bytes at most.
+# Of the free memory, what the bounds and their copies may take: a share, and on a CPU so many bytes
+# at most, as glibc takes arrays of more than 32 MiB from the system anew every time.
 BOUNDS_SHARE = 8
-BOUNDS_ON_CPU = 192 * 2**20
-BOUNDS_COPIES = 3
+BOUNDS_ON_CPU = 64 * 2**20
+BOUNDS_COPIES = 2
 
 # Queries and rows of one product on an accelerator: enough to keep its matrix units busy.
 MOST_QUERIES = 4096
 ROWS_ON_ACCELERATOR = 8192
 
-# Where the system does not tell the size of its last-level cache.
-USUAL_CACHE = 8 * 2**20
+# Products that a CPU computes at a time, and of how many rows at least and at most.
+PRODUCTS_ON_CPU = 2**21
+ROWS_ON_CPU = (512, 4096)
+
+# Up to so many rows, those of a group on a CPU: large groups cost each query more, small ones each
+# row.
+GROUPS_ON_CPU = ((2048, 8), (16384, 16), (262144, 32))
+LARGEST_GROUP_ON_CPU = 64
 
 # Of a device's free memory, what a bank may take; a larger one stays on the host.
 BANK_SHARE = 0.7
@@ -30,7 +35,7 @@ class BlockSizes(NamedTuple):
 
   Attributes:
     queries: whose bounds to all groups of rows are kept.
-    rows: whose products with the queries are, a multiple of GROUP.
+    rows: whose products with the queries are in memory, a multiple of GROUP.
   """
 
   queries: int
@@ -45,22 +50,26 @@ def free_memory(device: jax.Device) -> int:
   return int(psutil.virtual_memory().available // jax.local_device_count())
 
 
-def cache_size() -> int:
-  """The size of the CPU's last-level cache in bytes."""
-  try:
-    return os.sysconf('SC_LEVEL3_CACHE_SIZE') or USUAL_CACHE
-  except (ValueError, OSError):
-    return USUAL_CACHE
+def rows_of_group(platform: str, rows: int) -> int:
+  """Returns how many rows a group has where a device has so many."""
+  if platform != 'cpu':
+    return GROUP
+  fitting = (group for most, group in GROUPS_ON_CPU if rows <= most)
+  return next(fitting, LARGEST_GROUP_ON_CPU)
 
 
-def choose(device: jax.Device, groups: int) -> BlockSizes:
-  """The block sizes for a bank of that many groups on a device."""
+def choose(device: jax.Device, groups: int, queries: int) -> BlockSizes:
+  """Returns the block sizes for so many queries and a bank of so many groups on a device."""
   budget = free_memory(device) // BOUNDS_SHARE
-  rows = ROWS_ON_ACCELERATOR
-  most = MOST_QUERIES
   if device.platform == 'cpu':
-    # The products of a block of rows are read again at once, for their minimum: from the cache.
-    budget, rows = min(budget, BOUNDS_ON_CPU), GROUP
-    most = min(most, cache_size() // 2 // (rows * 4))
-  fitting = budget // (BOUNDS_COPIES * groups * 4)
-  return BlockSizes(max(64, min(most, fitting // 64 * 64)), rows)
+    budget = min(budget, BOUNDS_ON_CPU)
+  fitting = max(64, budget // (BOUNDS_COPIES * groups * 4) // 64 * 64)
+  block = min(MOST_QUERIES, fitting)
+  if device.platform != 'cpu':
+    return BlockSizes(block, ROWS_ON_ACCELERATOR)
+  # The fewer queries there are, the more rows make a product that is worth its call.
+  together = PRODUCTS_ON_CPU // min(queries, block)
+  rows = ROWS_ON_CPU[0]
+  while rows < ROWS_ON_CPU[1] and 2 * rows <= together:
+    rows *= 2
+  return BlockSizes(block, rows)

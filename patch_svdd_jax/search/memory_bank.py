@@ -18,8 +18,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.search import screening
-from patch_svdd_jax.search.screening import GROUP, Screen
+from patch_svdd_jax.search import block_sizes, screening
+from patch_svdd_jax.search.products import Product, products_of, unit_of
+from patch_svdd_jax.search.screening import Screen
 from patch_svdd_jax.system import devices
 from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.sharding import DEVICES, REPLICATED, SHARDED, all_devices
@@ -27,8 +28,12 @@ from patch_svdd_jax.system.sharding import DEVICES, REPLICATED, SHARDED, all_dev
 # A bank of no more bytes is copied to every device.
 SMALL = 32 * 2**20
 
-# Values of the bank that take part in the design of its screen.
-SAMPLE = 2**23
+# Values of the bank that take part in the design of its screen, in runs of so many rows.
+SAMPLE = 2**21
+RUN = 256
+
+# Rows whose screening vectors are made at a time.
+CONVERTED = 4096
 
 NO_NUMBERS = 'the memory bank has a NaN or an infinity: check the images and the encoder'
 
@@ -40,16 +45,24 @@ class Layout(NamedTuple):
     size: the number of its rows, padding not counted.
     share: rows of each part; those of the last parts may be fewer.
     mesh: the devices.
+    group: rows of which only the largest screening product is kept, and which are scanned together;
+      parts are padded to whole groups.
   """
 
   size: int
   share: int
   mesh: Mesh
+  group: int
 
   @property
   def sharded(self) -> bool:
     """Whether each device has another part; otherwise one part is all, and each has it."""
     return self.share < self.size
+
+  @property
+  def parts(self) -> int:
+    """How many there are."""
+    return self.mesh.size if self.sharded else 1
 
   @property
   def spec(self) -> PartitionSpec:
@@ -59,7 +72,7 @@ class Layout(NamedTuple):
   @property
   def platform(self) -> str:
     """What the devices are: 'cpu', 'gpu', 'tpu'."""
-    return str(self.mesh.devices.flat[0].platform)
+    return _platform(self.mesh)
 
   def first_row(self) -> jax.Array:
     """Inside of shard_map, the number of the first row of a device's part."""
@@ -80,8 +93,9 @@ class MemoryBank:
   """A memory bank, ready to be searched; a pytree.
 
   Attributes:
-    rows: f32[parts, groups, GROUP, D], padded.
-    vectors: f32 or bf16[parts, groups, GROUP, W], the rows' screening vectors.
+    rows: f32[parts * groups, group * D], padded. The rows of a group lie behind each other: alone,
+      each would take a multiple of a TPU's 128 lanes.
+    vectors: f32 or bf16[parts * groups, group, W], the rows' screening vectors.
     screen: what the screening vectors were made with.
     layout: how the parts lie on the devices.
   """
@@ -99,7 +113,7 @@ class MemoryBank:
   @property
   def dim(self) -> int:
     """D."""
-    return self.rows.shape[-1]
+    return self.rows.shape[-1] // self.layout.group
 
   @property
   def mesh(self) -> Mesh:
@@ -109,7 +123,7 @@ class MemoryBank:
   @property
   def groups_on_device(self) -> int:
     """How many groups each device searches."""
-    return self.rows.shape[1]
+    return len(self.rows) // self.layout.parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +133,12 @@ class HostBank:
   Attributes:
     rows: f32[N, D], in memory or mapped from a file; the same in every process.
     screen: for all chunks.
-    dtype: of the screening vectors.
     chunk: rows that are on the devices at a time; the next ones arrive meanwhile.
     mesh: the devices.
   """
 
   rows: np.ndarray
   screen: Screen
-  dtype: jax.typing.DTypeLike
   chunk: int
   mesh: Mesh
 
@@ -143,25 +155,24 @@ class HostBank:
   @property
   def groups_on_device(self) -> int:
     """How many groups each device searches at a time."""
-    return -(-self.chunk // GROUP)
+    share = -(-self.chunk // self.mesh.size)
+    return -(-self.chunk // lay_out(self.chunk, share, self.dim, self.mesh).group)
 
   def load(self, first: int) -> MemoryBank:
     """Sends the chunk that begins with row `first` to the devices."""
     rows = self.rows[first : first + self.chunk]
-    return _arrange(_deal(rows, self.mesh), len(rows), self.mesh, self.dtype, self.screen)
+    return _arrange(_deal(rows, self.mesh), len(rows), self.mesh, screen=self.screen)
 
 
 def lay_out(size: int, share: int, dim: int, mesh: Mesh) -> Layout:
   """How a bank of f32[size, dim], dealt in parts of `share` rows, is to lie: copied if small."""
-  small = size <= share or size * dim * 4 <= SMALL
-  return Layout(size, size if small else share, mesh)
+  if size <= share or size * dim * 4 <= SMALL:
+    share = size
+  return Layout(size, share, mesh, block_sizes.rows_of_group(_platform(mesh), share))
 
 
-def screen_dtype(mesh: Mesh) -> jax.typing.DTypeLike:
-  """What the devices multiply fastest: float32 on CPUs, bfloat16 on matrix units."""
-  on_cpu = mesh.devices.flat[0].platform == 'cpu'
-  dtype: jax.typing.DTypeLike = jnp.float32 if on_cpu else jnp.bfloat16
-  return dtype
+def _platform(mesh: Mesh) -> str:
+  return str(mesh.devices.flat[0].platform)
 
 
 def from_device_rows(
@@ -188,8 +199,8 @@ def from_rows(
   Args:
     rows: f32[N, D], N >= 1; the same in every process.
     mesh: the devices; all of them if None.
-    dtype: of the screening vectors, float32 or bfloat16; what suits the devices if None. The
-      search is exact with either.
+    dtype: of the screening vectors, float32 or bfloat16; what is expected to be fastest if None.
+      The search is exact with either.
     screen: that of another bank of such rows; one for these rows if None. Exact with either, too.
 
   Raises:
@@ -215,13 +226,13 @@ def on_host(
   """
   _check_shape(rows)
   mesh = mesh or all_devices()
-  dtype = dtype or screen_dtype(mesh)
   if screen is None:
-    groups = max(1, min(SAMPLE // (rows.shape[1] * GROUP), len(rows) // GROUP))
-    starts = np.arange(groups)[:, None] * (len(rows) // groups)
-    sample = rows[(starts + np.arange(GROUP)) % len(rows)]
-    screen = _design(sample, len(rows), mesh, dtype)
-  return HostBank(rows, screen, dtype, chunk, mesh)
+    runs = max(1, min(SAMPLE // (rows.shape[1] * RUN), len(rows) // RUN))
+    starts = np.arange(runs)[:, None] * (len(rows) // runs)
+    sample = rows[(starts + np.arange(RUN)) % len(rows)]
+    layout = lay_out(chunk, -(-chunk // mesh.size), rows.shape[1], mesh)
+    screen = _design(sample, len(rows), layout, dtype)
+  return HostBank(rows, screen, chunk, mesh)
 
 
 def _check_shape(rows: np.ndarray) -> None:
@@ -242,12 +253,17 @@ def _deal(rows: np.ndarray, mesh: Mesh) -> jax.Array:
   return jax.make_array_from_callback(shape, NamedSharding(mesh, SHARDED), part)
 
 
-def _design(sample: np.ndarray, size: int, mesh: Mesh, dtype: jax.typing.DTypeLike) -> Screen:
-  """The screen for a bank, on all devices."""
+def _design(
+  sample: np.ndarray, size: int, layout: Layout, dtype: jax.typing.DTypeLike | None
+) -> Screen:
+  """The screen for a bank of rows such as those of the sample f32[runs, RUN, D], on all devices."""
   if not np.isfinite(sample).all():
     raise UserError(NO_NUMBERS)
+  products = [
+    product for product in products_of(layout.platform) if dtype in (None, product.dtype)
+  ] or [Product(jnp.dtype(dtype))]
   screen: Screen = jax.device_put(
-    screening.design(sample, size, dtype), NamedSharding(mesh, REPLICATED)
+    screening.design(sample, size, products, layout.group), NamedSharding(layout.mesh, REPLICATED)
   )
   return screen
 
@@ -256,11 +272,10 @@ def _arrange(
   rows: jax.Array,
   size: int,
   mesh: Mesh,
-  dtype: jax.typing.DTypeLike | None,
+  dtype: jax.typing.DTypeLike | None = None,
   screen: Screen | None = None,
 ) -> MemoryBank:
   """A bank of rows f32[devices, share, D], the first `size` of them all."""
-  dtype = dtype or screen_dtype(mesh)
   layout = lay_out(size, rows.shape[1], rows.shape[2], mesh)
   if not layout.sharded:
     rows = _replicated(rows, size, NamedSharding(mesh, REPLICATED))
@@ -268,23 +283,20 @@ def _arrange(
   if not finite:
     raise UserError(NO_NUMBERS)
   if screen is None:
-    screen = _design(_sample(grouped, layout), size, mesh, dtype)
-  return MemoryBank(grouped, _vectors(grouped, screen, layout, dtype), screen, layout)
+    screen = _design(_sample(grouped, layout), size, layout, dtype)
+  return MemoryBank(grouped, _vectors(grouped, screen, layout), screen, layout)
 
 
 def bank_summary(bank: MemoryBank | HostBank) -> str:
   """Its size, where it lies and how it is screened, in words."""
   devices = f'{bank.mesh.size} device' + 's' * (bank.mesh.size > 1)
   if isinstance(bank, HostBank):
-    where, dtype = f'on the host, {bank.chunk:,} at a time on {devices}', jnp.dtype(bank.dtype)
+    where = f'on the host, {bank.chunk:,} at a time on {devices}'
   else:
     where = ('sharded over ' if bank.layout.sharded else 'on ') + devices
-    dtype = bank.vectors.dtype
-  width = screening.width_of(bank.screen.basis.shape[1], dtype)
-  return (
-    f'memory bank of {bank.size:,} patches x {bank.dim} numbers {where}, screened by {width} '
-    f'{dtype.name}'
-  )
+  accurate, rough = screening.components_of(bank.screen)
+  by = f'{accurate + rough} components in {jnp.dtype(screening.dtype_of(bank.screen)).name}'
+  return f'memory bank of {bank.size:,} patches x {bank.dim} numbers {where}, screened by {by}'
 
 
 def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
@@ -292,8 +304,8 @@ def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
   if isinstance(bank, HostBank):
     return bank.rows
   rows = np.asarray(multihost_utils.process_allgather(bank.rows, tiled=True))
-  parts, _, _, dim = rows.shape
-  return rows.reshape(parts, -1, dim)[:, : bank.layout.share].reshape(-1, dim)[: bank.size]
+  by_part = rows.reshape(bank.layout.parts, -1, bank.dim)[:, : bank.layout.share]
+  return by_part.reshape(-1, bank.dim)[: bank.size]
 
 
 @functools.partial(jax.jit, static_argnames=('size', 'sharding'))
@@ -311,20 +323,20 @@ def _group(rows: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
   number = jnp.arange(parts)[:, None] * share + jnp.arange(share)[None]
   rows = jnp.where((number < layout.size)[..., None], rows, 0.0)
   finite = jnp.isfinite(rows).all()
-  rows = jnp.pad(rows, ((0, 0), (0, -share % GROUP), (0, 0)))
-  rows = rows.reshape(parts, -1, GROUP, dim)
+  rows = jnp.pad(rows, ((0, 0), (0, -share % layout.group), (0, 0)))
+  rows = rows.reshape(-1, layout.group * dim)
   return lax.with_sharding_constraint(rows, NamedSharding(layout.mesh, layout.spec)), finite
 
 
-@functools.partial(jax.jit, static_argnames=('groups', 'layout'))
-def _runs(rows: jax.Array, groups: int, layout: Layout) -> jax.Array:
-  """As many runs of GROUP rows from all over each part, f32[parts * groups * GROUP, D]."""
+@functools.partial(jax.jit, static_argnames=('runs', 'layout'))
+def _runs(rows: jax.Array, runs: int, layout: Layout) -> jax.Array:
+  """As many runs of RUN rows from all over each part, f32[parts * runs * RUN, D]."""
 
   def take(rows: jax.Array) -> jax.Array:
     count = layout.row_count()
-    starts = jnp.arange(groups) * (count // groups)
-    index = (starts[:, None] + jnp.arange(GROUP)[None]) % jnp.maximum(count, 1)
-    return rows.reshape(-1, rows.shape[-1])[index.reshape(-1)]
+    starts = jnp.arange(runs) * (count // runs)
+    index = (starts[:, None] + jnp.arange(RUN)[None]) % jnp.maximum(count, 1)
+    return rows.reshape(-1, rows.shape[-1] // layout.group)[index.reshape(-1)]
 
   return jax.shard_map(
     take, mesh=layout.mesh, in_specs=(layout.spec,), out_specs=layout.spec, check_vma=False
@@ -332,31 +344,31 @@ def _runs(rows: jax.Array, groups: int, layout: Layout) -> jax.Array:
 
 
 def _sample(rows: jax.Array, layout: Layout) -> np.ndarray:
-  """Runs of rows from all over the bank, f32[groups, GROUP, D]."""
-  parts, groups, _, dim = rows.shape
-  wanted = min(max(1, SAMPLE // (dim * GROUP * parts)), groups)
+  """Runs of rows from all over the bank, f32[runs, RUN, D]."""
+  parts, dim = layout.parts, rows.shape[-1] // layout.group
+  wanted = min(max(1, SAMPLE // (dim * RUN * parts)), -(-layout.share // RUN))
   sample = multihost_utils.process_allgather(_runs(rows, wanted, layout), tiled=True)
   # The last parts may have no rows.
   filled = -(-layout.size // layout.share)
-  return np.asarray(sample).reshape(parts, wanted, GROUP, dim)[:filled].reshape(-1, GROUP, dim)
+  return np.asarray(sample).reshape(parts, wanted, RUN, dim)[:filled].reshape(-1, RUN, dim)
 
 
-@functools.partial(jax.jit, static_argnames=('layout', 'dtype'))
-def _vectors(
-  rows: jax.Array, screen: Screen, layout: Layout, dtype: jax.typing.DTypeLike
-) -> jax.Array:
-  """The screening vectors [parts, groups, GROUP, W], made where the rows are."""
+@functools.partial(jax.jit, static_argnames='layout')
+def _vectors(rows: jax.Array, screen: Screen, layout: Layout) -> jax.Array:
+  """The screening vectors [parts * groups, group, W], made where the rows are."""
+  dtype, width = screening.dtype_of(screen), width_of_vectors(screen, layout)
+  together = max(1, CONVERTED // layout.group)
 
   def make(rows: jax.Array, screen: Screen) -> jax.Array:
     count = layout.row_count()
 
-    # Group by group: in float64 all rows at once would take twice the bank's memory.
     def one(group_and_number: tuple[jax.Array, jax.Array]) -> jax.Array:
       group, number = group_and_number
-      valid = number * GROUP + jnp.arange(GROUP) < count
-      return screening.row_vectors(screen, group, valid, dtype)
+      valid = number * layout.group + jnp.arange(layout.group) < count
+      return screening.row_vectors(screen, group.reshape(layout.group, -1), valid, dtype, width)
 
-    vectors: jax.Array = lax.map(one, (rows[0], jnp.arange(rows.shape[1])))[None]
+    # Some at a time: in float64 all rows at once would take twice the bank's memory.
+    vectors: jax.Array = lax.map(one, (rows, jnp.arange(len(rows))), batch_size=together)
     return vectors
 
   return jax.shard_map(
@@ -366,3 +378,9 @@ def _vectors(
     out_specs=layout.spec,
     check_vma=False,
   )(rows, screen)
+
+
+def width_of_vectors(screen: Screen, layout: Layout) -> int:
+  """Returns the length of the screening vectors of a screen, where the bank lies."""
+  dtype, (accurate, rough) = screening.dtype_of(screen), screening.components_of(screen)
+  return screening.width_of(accurate, dtype, rough, unit_of(layout.platform))

@@ -17,6 +17,7 @@ from patch_svdd_jax.models import architecture, embedding, encoder, features, fl
 from patch_svdd_jax.search import block_sizes, memory_bank, nearest, screening
 from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.search.memory_bank import MemoryBank
+from patch_svdd_jax.search.products import MATRIX_UNIT
 from patch_svdd_jax.search.screening import GROUP, Screen
 from patch_svdd_jax.system.sharding import REPLICATED, SHARDED
 from patch_svdd_jax.tpu_planning import aot
@@ -112,19 +113,26 @@ class Work(NamedTuple):
     queries: Q, of one image.
     dim: D.
     k: nearest rows of each query.
-    components: principal components of the screening vectors.
+    components: principal components of the screening vectors; as many as there is room for are
+      split, the others rough.
   """
 
   bank_rows: int
   queries: int = 3249
   dim: int = 64
   k: int = 1
-  components: int = 41
+  components: int = 64
 
   @property
   def width(self) -> int:
     """W, of the screening vectors."""
-    return screening.width_of(self.components, jnp.bfloat16)
+    accurate = self.accurate
+    return screening.width_of(accurate, jnp.bfloat16, self.components - accurate)
+
+  @property
+  def accurate(self) -> int:
+    """How many components are split."""
+    return screening.splittable(self.components, MATRIX_UNIT)
 
   @property
   def flops(self) -> float:
@@ -172,7 +180,7 @@ def arguments(work: Work, mesh: Mesh) -> tuple[jax.Array, MemoryBank]:
   """Describes queries and a bank, laid out as memory_bank does."""
   share = -(-work.bank_rows // mesh.size)
   layout = memory_bank.lay_out(work.bank_rows, share, work.dim, mesh)
-  groups = (mesh.size if layout.sharded else 1, -(-layout.share // GROUP), GROUP)
+  groups = layout.parts * -(-layout.share // layout.group)
 
   def array(
     shape: tuple[int, ...],
@@ -182,9 +190,12 @@ def arguments(work: Work, mesh: Mesh) -> tuple[jax.Array, MemoryBank]:
     # A bank holds arrays; where they are only described, their shapes stand for them.
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
-  screen = Screen(array((work.dim,)), array((work.dim, work.components)), array(()))
-  rows = array((*groups, work.dim), spec=layout.spec)
-  vectors = array((*groups, work.width), jnp.bfloat16, layout.spec)
+  accurate = work.accurate
+  axes = (array((work.dim, each)) for each in (accurate, work.components - accurate))
+  screen = Screen(array((work.dim,)), next(axes), array(()), next(axes))
+  rows = array((groups, layout.group * work.dim), spec=layout.spec)
+  width = memory_bank.width_of_vectors(screen, layout)
+  vectors = array((groups, layout.group, width), jnp.bfloat16, layout.spec)
   return array((work.queries, work.dim)), MemoryBank(rows, vectors, screen, layout)
 
 

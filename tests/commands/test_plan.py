@@ -137,7 +137,7 @@ def test_figures_of_the_search_are_printed_and_written(capsys, tmp_path, asked):
     *('--json', file),
   )
   assert status == 0, err
-  work = Work(1_300_000, 3249, 64, 1, 41)
+  work = Work(1_300_000, 3249, 64, 1, 64)
   assert asked == [('v6e:2x2', work), ('v5e:2x2', work)]
   header, _, first, second, *notes = out.splitlines()
   cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in (header, first, second)]
@@ -174,7 +174,7 @@ def test_figures_of_the_search_are_printed_and_written(capsys, tmp_path, asked):
 
 @pytest.mark.parametrize(
   ('arguments', 'components'),
-  [((), 41), (('--dim', 8), 8), (('--dim', 200, '--components', 84), 84)],
+  [((), 64), (('--dim', 200), 122), (('--dim', 8), 8), (('--dim', 200, '--components', 84), 84)],
 )
 def test_components(capsys, asked, arguments, components):
   status, _, err = run(capsys, 'search', '--topology', 'v4:2x2x1', '--bank-rows', 100, *arguments)

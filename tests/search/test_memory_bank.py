@@ -10,7 +10,6 @@ from patch_svdd_jax.detection import bank_building
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.embedding import Embeddings
 from patch_svdd_jax.search import memory_bank, nearest
-from patch_svdd_jax.search.memory_bank import GROUP
 from patch_svdd_jax.system.sharding import DEVICES, all_devices
 from tests.support import banks
 
@@ -43,10 +42,10 @@ def test_each_device_has_its_part_alone(sharded):
   bank = memory_bank.from_rows(rows)
   assert (bank.size, bank.dim, bank.mesh) == (1030, DIM, all_devices())
   assert bank.layout.sharded
-  # Runs of 258 rows, in two groups.
-  assert bank.groups_on_device == 2
-  assert bank.rows.shape == (4, 2, GROUP, DIM)
-  assert bank.vectors.shape[:3] == bank.rows.shape[:3]
+  # Runs of 258 rows, in groups of 8.
+  assert bank.groups_on_device == 33
+  assert bank.rows.shape == (4 * 33, 8 * DIM)
+  assert bank.vectors.shape[:2] == (4 * 33, 8)
   assert bank.vectors.sharding == bank.rows.sharding
   for number, part in enumerate(on_devices(bank)):
     own = rows[258 * number : 258 * (number + 1)]
@@ -54,14 +53,14 @@ def test_each_device_has_its_part_alone(sharded):
     np.testing.assert_array_equal(flat[: len(own)], own)
     assert not flat[len(own) :].any()
   for shard in bank.vectors.addressable_shards:
-    assert shard.data.shape[0] == 1
+    assert len(shard.data) == 33
 
 
 def test_a_small_bank_is_copied_to_all_devices():
   rows = random_rows(1030)
   bank = memory_bank.from_rows(rows)
   assert not bank.layout.sharded
-  assert bank.rows.shape == (1, 5, GROUP, DIM)
+  assert bank.rows.shape == (129, 8 * DIM)
   for part in on_devices(bank):
     np.testing.assert_array_equal(part.reshape(-1, DIM)[:1030], rows)
 
@@ -92,7 +91,7 @@ def test_round_trip(count, small, monkeypatch):
 def test_round_trip_of_a_bank_on_the_host(sharded):
   rows = random_rows(1030)
   bank = memory_bank.on_host(rows, 1000)
-  assert (bank.size, bank.dim, bank.groups_on_device) == (1030, DIM, 4)
+  assert (bank.size, bank.dim, bank.groups_on_device) == (1030, DIM, 125)
   np.testing.assert_array_equal(memory_bank.to_rows(bank), rows)
   for first in (0, 1000):
     chunk = bank.load(first)
@@ -139,7 +138,7 @@ def test_the_sample_is_of_the_rows_alone(sharded, monkeypatch):
   rows = random_rows(7 * 60)
   bank_building.from_embeddings(embeddings_of(rows, 7, 60, 1e6))
   (sample,) = samples
-  assert sample.shape[1:] == (GROUP, DIM)
+  assert sample.shape[1:] == (memory_bank.RUN, DIM)
   own = {row.tobytes() for row in rows}
   assert {row.tobytes() for row in sample.reshape(-1, DIM)} <= own
 
@@ -179,28 +178,13 @@ def test_other_types_become_float32():
 def test_the_type_of_the_screen(dtype):
   bank = memory_bank.from_rows(random_rows(1030), dtype=dtype)
   assert (bank.rows.dtype, bank.vectors.dtype) == (jnp.float32, dtype)
-  assert bank.vectors.shape[-1] == {jnp.float32: DIM + 2, jnp.bfloat16: 128}[dtype]
-
-
-class Platform:
-  """Stands for a mesh of other devices."""
-
-  def __init__(self, platform):
-    self.platform = platform
-    self.devices = np.array([self])
-
-
-@pytest.mark.parametrize(
-  ('platform', 'dtype'), [('cpu', jnp.float32), ('gpu', jnp.bfloat16), ('tpu', jnp.bfloat16)]
-)
-def test_what_suits_the_devices(platform, dtype):
-  assert memory_bank.screen_dtype(Platform(platform)) == dtype
+  assert bank.vectors.shape[-1] == {jnp.float32: DIM + 2, jnp.bfloat16: 24}[dtype]
 
 
 def test_a_bank_is_a_tree():
   bank = memory_bank.from_rows(random_rows(300))
   leaves, structure = jax.tree.flatten(bank)
-  assert len(leaves) == 5
+  assert len(leaves) == 2 + sum(part is not None for part in bank.screen)
   again = jax.tree.unflatten(structure, leaves)
   assert again.layout == bank.layout
   # Another bank of the same shapes uses the same programs.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.search import memory_bank, nearest, screening
+from patch_svdd_jax.search import memory_bank, nearest, passes, products, screening
 from patch_svdd_jax.search.block_sizes import BlockSizes
 from patch_svdd_jax.system.sharding import DEVICES
 from tests.support import banks
@@ -90,6 +90,41 @@ def test_any_shape_and_scale(size, dim, count, query_block, bank_block, k, dtype
   check(queries, found, banks.brute_force(queries, rows, k))
 
 
+@pytest.mark.parametrize('k', [1, 3, 9])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_queries_that_the_screen_was_not_made_for(dtype, k, sharded, monkeypatch):
+  """Few components see no difference between rows: queries give up, and are screened anew."""
+  rng = np.random.default_rng(0)
+  rows = np.concatenate([rng.normal(size=(3000, 3)), 0.01 * rng.normal(size=(3000, 13))], axis=1)
+  queries = np.concatenate([rng.normal(size=(300, 3)), 2 * rng.normal(size=(300, 13))], axis=1)
+  rows, queries = rows.astype(np.float32), queries.astype(np.float32)
+  designed = screening.design
+  monkeypatch.setattr(
+    screening,
+    'design',
+    lambda *args: few_axes(designed(*args), jnp.dtype(dtype), args[0].reshape(-1, 16)),
+  )
+  monkeypatch.setattr(passes, 'SCREENED_ANEW', 32)
+  nearest.search_on_devices.clear_cache()
+  bank = memory_bank.from_rows(rows, mesh_of(1))
+  assert not screening.is_tight(bank.screen)
+  found = nearest.search(queries, bank, k)
+  check(queries, found, banks.brute_force(queries, rows, k))
+  assert float(found.fallback_fraction) > 0.8
+  taken = nearest.search_on_devices(queries, bank, k, nearest.sizes_for(bank, len(queries)))[2]
+  # Every group would have been most of 375.
+  assert int(taken.max()) < 2 * max(passes.GROUPS, 375 // passes.PRODUCT) + k + 100
+
+
+def few_axes(screen, dtype, points):
+  """A screen of the three leading axes."""
+  _, axes = np.linalg.eigh(np.cov(points.T))
+  axes = jnp.asarray(0.999 * axes[:, :-4:-1], jnp.float32)
+  if dtype == jnp.bfloat16:
+    return screen._replace(basis=axes[:, :1], rough=axes[:, 1:])
+  return screen._replace(basis=axes, rough=None)
+
+
 def test_many_dimensions(sharded):
   rng = np.random.default_rng(0)
   rows, queries = (rng.normal(size=(count, 512)).astype(np.float32) for count in (700, 9))
@@ -146,7 +181,9 @@ class TestOnHost:
   @pytest.fixture(autouse=True)
   def all_components(self, monkeypatch):
     """All banks share their programs."""
-    monkeypatch.setattr(screening, 'COMPONENTS', {'float32': ()})
+    monkeypatch.setattr(screening, 'COMPONENTS', ())
+    monkeypatch.setattr(screening, 'WIDTHS', ())
+    monkeypatch.setattr(memory_bank, 'products_of', lambda platform: [products.FLOAT32])
 
   # Two chunks are full, the last one is half full.
   @pytest.mark.parametrize('kind', [banks.duplicates, banks.narrow])
@@ -193,17 +230,19 @@ def test_memory_does_not_grow_with_queries_times_rows():
     mesh = mesh_of(1)
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     screen = screening.Screen(shape((dim,)), shape((dim, 14)), shape(()))
-    rows, vectors = shape((1, groups, 256, dim)), shape((1, groups, 256, 16))
-    layout = memory_bank.Layout(groups * 256, groups * 256, mesh)
+    rows, vectors = shape((groups, 256 * dim)), shape((groups, 256, 16))
+    layout = memory_bank.Layout(groups * 256, groups * 256, mesh, 256)
     bank = memory_bank.MemoryBank(rows, vectors, screen, layout)
     program = nearest.search_on_devices.lower(shape((queries, dim)), bank, 1, BlockSizes(1024, 256))
     return program.compile().memory_analysis().temp_size_in_bytes
 
   few, many = temporaries(40), temporaries(4000)
-  # Only the bounds grow: one for each of 1,024 queries and each group, in at most three copies.
-  assert many - few <= 3 * 4 * 1024 * (4000 - 40)
-  # A block of products, and some float64 copies of the queries.
-  assert few < 4 * 1024 * 256 * 3 + 8 * queries * dim * 4
+  # Only the bounds grow: one for each group, and each of 1,024 queries and of those that are
+  # screened anew, in at most four copies.
+  assert many - few <= 4 * 4 * (1024 + passes.SCREENED_ANEW) * (4000 - 40)
+  # A block of products, some float64 copies of the queries, and of the rows that are looked at.
+  looked_at = 8 * passes.TOGETHER * passes.GROUPS * 256 * dim
+  assert few < 4 * 1024 * 256 * 3 + 8 * queries * dim * 4 + looked_at
   assert many < 4 * queries * 4000 * 256 / 100
 
 

@@ -13,7 +13,7 @@ from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental.pallas import tpu as pltpu
 
 from patch_svdd_jax.search import screening_pallas
-from patch_svdd_jax.search.screening import GROUP
+from patch_svdd_jax.search.screening import GROUP, NOWHERE
 from patch_svdd_jax.tpu_planning.aot import ENVIRONMENT
 
 TILE = screening_pallas.ROWS // GROUP
@@ -30,7 +30,7 @@ from patch_svdd_jax.tpu_planning import aot
 compiled = {}
 for topology in ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'):
   here = SingleDeviceSharding(aot.mesh_of(topology).devices.flat[0])
-  program = screening_pallas.group_minima.lower(
+  program = screening_pallas.group_maxima.lower(
     jax.ShapeDtypeStruct((300, 128), jnp.bfloat16, sharding=here),
     jax.ShapeDtypeStruct((1029, 256, 128), jnp.bfloat16, sharding=here),
   ).compile()
@@ -48,31 +48,35 @@ def vectors(queries, groups, width=128):
   )
 
 
-def check(minima, queries, rows):
+def check(maxima, queries, rows):
   products = (
     np.asarray(queries, np.float64) @ np.asarray(rows, np.float64).reshape(-1, rows.shape[-1]).T
   )
-  expected = -products.reshape(len(queries), -1, GROUP).max(axis=2)
-  assert (minima.shape, minima.dtype) == (expected.shape, jnp.float32)
-  np.testing.assert_allclose(minima, expected, rtol=0, atol=1e-4)
+  expected = products.reshape(len(queries), -1, GROUP).max(axis=2)
+  assert maxima.dtype == jnp.float32
+  maxima = np.moveaxis(np.asarray(maxima), 0, 1).reshape(len(queries), -1)
+  groups = expected.shape[1]
+  np.testing.assert_allclose(maxima[:, :groups], expected, rtol=0, atol=1e-4)
+  assert maxima.shape[1] - groups < screening_pallas.LANES
+  np.testing.assert_array_equal(maxima[:, groups:], np.float32(NOWHERE))
 
 
 @pytest.mark.parametrize(('queries', 'groups'), SHAPES)
-def test_minima_of_each_group(queries, groups):
+def test_maxima_of_each_group(queries, groups):
   queries, rows = vectors(queries, groups)
-  check(screening_pallas.group_minima(queries, rows, interpret=True), queries, rows)
+  check(screening_pallas.group_maxima(queries, rows, interpret=True), queries, rows)
 
 
 def test_wide_vectors():
   queries, rows = vectors(40, 9, width=384)
-  check(screening_pallas.group_minima(queries, rows, interpret=True), queries, rows)
+  check(screening_pallas.group_maxima(queries, rows, interpret=True), queries, rows)
 
 
 @pytest.mark.parametrize(('queries', 'groups'), [(300, TILE + 5), (100, 3)])
 def test_no_races(queries, groups):
   queries, rows = vectors(queries, groups)
   interpret = pltpu.InterpretParams(detect_races=True)
-  check(screening_pallas.group_minima(queries, rows, interpret=interpret), queries, rows)
+  check(screening_pallas.group_maxima(queries, rows, interpret=interpret), queries, rows)
   assert interpret_pallas_call.races.races_found is False
 
 
@@ -90,5 +94,5 @@ def test_it_compiles_for_tpus_and_keeps_products_out_of_their_memory():
   assert len(compiled) == 4
   for kernels, temporaries in compiled.values():
     assert kernels == 1
-    # The minima before they are transposed, of queries padded to 512; products would be 256 times.
+    # The maxima before they are transposed, of queries padded to 512; products would be 256 times.
     assert temporaries <= 4 * 512 * 1029 * 2
