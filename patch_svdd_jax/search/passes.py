@@ -47,7 +47,7 @@ Found = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Rows(NamedTuple):
-  """The rows on a device, and the screening product's results.
+  """The rows on a device.
 
   Attributes:
     groups: f32[groups, group * D], the rows of each group one behind the other.
@@ -121,7 +121,7 @@ def find(
   """
   count, groups = len(queries), maxima.groups.shape[0] * maxima.groups.shape[2]
   squared, indices, proven = _first_pass(queries, rows, maxima, k)
-  most = max(GROUPS, groups // PRODUCT) if tighten else groups
+  most = max(GROUPS * k, groups // PRODUCT) if tighten else groups
   found, left = _further_passes(queries, rows, maxima, k, ~proven, most)
   with jax.enable_x64(True):
     kept = proven[:, None]

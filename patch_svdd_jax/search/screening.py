@@ -72,10 +72,17 @@ WIDTHS = (32, 48, 64, 72, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
 AROUND, AROUND_ROUGH = 4, 6
 
 # Costs on a CPU, in multiply-adds of float32: of keeping a group's maximum, for every row; of a
-# look at a group, and of each value of its rows.
-# Fitted to 3,249 queries x 8,192 to 131,072 rows at widths 16 to 96.
+# look at a group, and of each value of its rows. Fitted to 1,000 and 3,249 queries x 8,192 to
+# 262,144 rows, gaussian and embeddings, at widths 24 to 104.
 MAXIMUM_COST = 11
-LOOK_COST, VALUE_COST = 300_000, 66
+LOOK_COST, VALUE_COST = 100_000, 66
+
+# For each look beyond the first that the sample's rows take, so many of a query: it begins anew,
+# and lies farther from the bank than the bank's own rows do. Fitted likewise.
+FURTHER = 4
+
+# Of fewer runs a sample tells little, and where rows are so few, a shorter product gains little.
+FEWEST = 32
 
 
 class Screen(NamedTuple):
@@ -336,7 +343,7 @@ def _cheapest(rotated: np.ndarray, size: int, group: int, kinds: Sequence[Kind])
   # Patches of the same image lie closer than those of another one, as a query's always are.
   run = np.arange(runs * length // group) * group // length
   other = np.abs(run[None] - chosen[:, None]) > 1
-  if not other[:, ::2].any(axis=1).all():
+  if runs < FEWEST:
     return kinds[0]
   squares, errors = (
     [np.pad(np.cumsum(each(part) ** 2, axis=1), ((0, 0), (1, 0))) for part in (queries, flat)]
@@ -381,6 +388,7 @@ def _cheapest(rotated: np.ndarray, size: int, group: int, kinds: Sequence[Kind])
     # The bank's looks follow from how they grow from half of the sample to all of it.
     growth = max(0.0, np.log2(looks(1) / looks(2)))
     all_looks = looks(1) * max(1.0, size / len(flat)) ** growth
+    all_looks = 1 + FURTHER * (all_looks - 1)
     product = kind.width * kind.product.cost + MAXIMUM_COST
     return float(size * product + all_looks * (LOOK_COST + VALUE_COST * group * dim))
 
