@@ -1,11 +1,11 @@
 """What the machine is."""
 
 import os
-import pathlib
 import platform
-import re
 
 import jax
+
+from patch_svdd_jax.system import processor
 
 
 def cores() -> int:
@@ -25,9 +25,4 @@ def device_name() -> str:
 
 def processor_name() -> str:
   """Returns the processor's model, or its architecture where the system does not tell."""
-  try:
-    about = pathlib.Path('/proc/cpuinfo').read_text()
-    found = re.search(r'^model name\s*: (.+)', about, re.MULTILINE)
-  except OSError:
-    found = None
-  return found[1] if found else platform.processor() or platform.machine()
+  return processor.value_of('model name') or platform.processor() or platform.machine()

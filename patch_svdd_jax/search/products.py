@@ -2,12 +2,12 @@
 
 import functools
 import itertools
-import pathlib
-import re
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
+from patch_svdd_jax.system import processor
 
 # Vectors of bfloat16 are multiples of a matrix unit's rows; of a CPU's tiles (AMX) or registers.
 MATRIX_UNIT = 128
@@ -28,9 +28,6 @@ class Product(NamedTuple):
   cost: float = 1.0
 
 
-# Where Linux tells.
-CPUINFO = pathlib.Path('/proc/cpuinfo')
-
 FLOAT32 = Product(jnp.dtype(jnp.float32))
 
 # By what the processor names in its flags: large products of bfloat16 took this share of the time
@@ -41,25 +38,16 @@ ON_CPU = {
 }
 
 
-def products_of(platform: str) -> list[Product]:
+@functools.cache
+def products_of(platform: str) -> tuple[Product, ...]:
   """Returns what a platform ('cpu', 'gpu', 'tpu') multiplies fast."""
   if platform != 'cpu':
-    return [Product(jnp.dtype(jnp.bfloat16), MATRIX_UNIT)]
-  fast = (product for flag, product in ON_CPU.items() if flag in cpu_flags())
-  return [FLOAT32, *itertools.islice(fast, 1)]
+    return (Product(jnp.dtype(jnp.bfloat16), MATRIX_UNIT),)
+  flags = processor.value_of('flags').split()
+  fast = (product for flag, product in ON_CPU.items() if flag in flags)
+  return FLOAT32, *itertools.islice(fast, 1)
 
 
 def unit_of(platform: str) -> int:
   """Returns what the length of vectors of bfloat16 is a multiple of."""
   return max(product.unit for product in products_of(platform))
-
-
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-  """Returns what Linux says the processor can do; nothing elsewhere."""
-  try:
-    about = CPUINFO.read_text()
-  except OSError:
-    return frozenset()
-  found = re.search(r'^flags\s*: (.+)', about, re.MULTILINE)
-  return frozenset(found[1].split() if found else ())

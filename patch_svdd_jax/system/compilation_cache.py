@@ -20,7 +20,7 @@ from jax._src import compilation_cache as of_jax
 from jax._src.compilation_cache_interface import CacheInterface
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import files, processor
 
 FOLDER = 'programs'
 # Setting it to one of the words keeps nothing.
@@ -28,7 +28,6 @@ VARIABLE, OFF = 'PATCH_SVDD_COMPILATION_CACHE', ('off', '0', 'false', 'no')
 BOUND = 256 * 2**20  # bytes of all programs
 # Earlier versions print an error for each program that they load on CPUs with AVX-512.
 EARLIEST = (0, 10, 2)
-CPU = pathlib.Path('/proc/cpuinfo')
 # Its lines that say which instructions there are, on x86 and ARM.
 _INSTRUCTIONS = re.compile(
   r'(?:vendor_id|cpu family|model|flags|Features|CPU (?:implementer|variant|part))\s*:.*'
@@ -180,8 +179,4 @@ def _seal(place: pathlib.Path, program: bytes) -> bytes:
 
 def _instructions() -> str:
   """Returns what is known of this CPU's instructions; jax's keys know of them, too."""
-  try:
-    first = CPU.read_text().partition('\n\n')[0]
-  except OSError:
-    return ''
-  return '\n'.join(filter(_INSTRUCTIONS.fullmatch, first.splitlines()))
+  return '\n'.join(filter(_INSTRUCTIONS.fullmatch, processor.first_lines()))

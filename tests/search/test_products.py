@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from patch_svdd_jax.search import products
+from patch_svdd_jax.system import processor
 
 
 @pytest.fixture
@@ -15,11 +16,11 @@ def cpuinfo(monkeypatch, tmp_path):
   def pretend(flags):
     file = tmp_path / 'cpuinfo'
     file.write_text(f'processor\t: 0\nflags\t\t: fpu {flags} sse\nbugs\t\t: none\n')
-    monkeypatch.setattr(products, 'CPUINFO', file)
-    products.cpu_flags.cache_clear()
+    monkeypatch.setattr(processor, 'CPUINFO', file)
+    products.products_of.cache_clear()
 
   yield pretend
-  products.cpu_flags.cache_clear()
+  products.products_of.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_accelerators_multiply_bfloat16(platform):
 
 
 def test_a_system_that_does_not_tell(monkeypatch):
-  monkeypatch.setattr(products, 'CPUINFO', pathlib.Path('/no/such/file'))
-  products.cpu_flags.cache_clear()
-  assert products.products_of('cpu') == [products.FLOAT32]
-  products.cpu_flags.cache_clear()
+  monkeypatch.setattr(processor, 'CPUINFO', pathlib.Path('/no/such/file'))
+  products.products_of.cache_clear()
+  assert products.products_of('cpu') == (products.FLOAT32,)
+  products.products_of.cache_clear()

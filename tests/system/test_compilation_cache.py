@@ -13,7 +13,7 @@ import jax
 import pytest
 from jax._src import compilation_cache as of_jax
 
-from patch_svdd_jax.system import compilation_cache, files
+from patch_svdd_jax.system import compilation_cache, files, processor
 from patch_svdd_jax.system.compilation_cache import Programs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -230,16 +230,16 @@ def test_no_bit_that_changes_gives_a_wrong_program(programs, folder):
 
 def test_each_cpu_has_its_own(programs, folder, tmp_path, monkeypatch):
   programs.put('key', b'a program')
-  before = compilation_cache.CPU.read_text()
-  monkeypatch.setattr(compilation_cache, 'CPU', tmp_path / 'cpuinfo')
-  compilation_cache.CPU.write_text(before.replace('MHz', 'MHz\t: 1'))
+  before = processor.CPUINFO.read_text()
+  monkeypatch.setattr(processor, 'CPUINFO', tmp_path / 'cpuinfo')
+  processor.CPUINFO.write_text(before.replace('MHz', 'MHz\t: 1'))
   assert Programs(folder, 2**20).get('key') == b'a program'
-  compilation_cache.CPU.write_text('flags : avx512f\nmodel : 2\n\nflags : avx2\n')
+  processor.CPUINFO.write_text('flags : avx512f\nmodel : 2\n\nflags : avx2\n')
   other = Programs(folder, 2**20)
   assert other.get('key') is None
   other.put('key', b'another program')
   assert (programs.get('key'), other.get('key')) == (b'a program', b'another program')
-  compilation_cache.CPU.unlink()
+  processor.CPUINFO.unlink()
   assert Programs(folder, 2**20).get('key') is None
 
 
