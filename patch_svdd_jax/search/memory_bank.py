@@ -29,7 +29,7 @@ from patch_svdd_jax.system.sharding import DEVICES, REPLICATED, SHARDED, all_dev
 SMALL = 32 * 2**20
 
 # Values of the bank that take part in the design of its screen, in runs of so many rows.
-SAMPLE = 2**21
+SAMPLE = 2**20
 RUN = 256
 
 # Rows whose screening vectors are made at a time.

@@ -25,9 +25,6 @@ from patch_svdd_jax.search import screening
 # Queries that take further passes at the same time, and groups that each takes at a time.
 TOGETHER, GROUPS = 64, 2
 
-# A pass takes as long as the product with so many groups.
-PRODUCT = 64
-
 # Queries that are screened anew at a time.
 SCREENED_ANEW = 256
 
@@ -121,7 +118,7 @@ def find(
   """
   count, groups = len(queries), maxima.groups.shape[0] * maxima.groups.shape[2]
   squared, indices, proven = _first_pass(queries, rows, maxima, k)
-  most = max(GROUPS * k, groups // PRODUCT) if tighten else groups
+  most = max(GROUPS * k, groups // screening.PRODUCT) if tighten else groups
   found, left = _further_passes(queries, rows, maxima, k, ~proven, most)
   with jax.enable_x64(True):
     kept = proven[:, None]

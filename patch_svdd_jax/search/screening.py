@@ -81,6 +81,10 @@ LOOK_COST, VALUE_COST = 100_000, 66
 # and lies farther from the bank than the bank's own rows do. Fitted likewise.
 FURTHER = 4
 
+# A look takes as long as the product with so many groups; a query that has taken more looks than
+# its bank has such parts is screened anew.
+PRODUCT = 64
+
 # Of fewer runs a sample tells little, and where rows are so few, a shorter product gains little.
 FEWEST = 32
 
@@ -327,8 +331,11 @@ def splittable(components: int, unit: int) -> int:
 def _cheapest(rotated: np.ndarray, size: int, group: int, kinds: Sequence[Kind]) -> Kind:
   """Returns the kind of vectors that makes the search cheapest.
 
-  Rows of the sample play the queries. With fewer components the product is cheaper, its bounds are
-  looser and queries look at more groups; at how many, the sample tells.
+  With fewer components the product is cheaper, its bounds are looser and queries look at more
+  groups; at how many, the sample tells. Half of the queries are played by its rows, and half by
+  sums of two rows, which vary as the rows do and are no near copies of any, as rows of images of
+  one scene are of each other: else anomalous queries, or merely new ones, would come to be screened
+  anew.
 
   Args:
     rotated: f32[runs, rows, D], the sample in its principal axes.
@@ -338,11 +345,13 @@ def _cheapest(rotated: np.ndarray, size: int, group: int, kinds: Sequence[Kind])
   """
   runs, length, dim = rotated.shape
   flat = rotated.reshape(-1, dim)
-  chosen = np.linspace(0, runs, min(64, runs), endpoint=False, dtype=int)
-  queries = rotated[chosen, length // 2]
+  chosen = np.linspace(0, runs, min(32, runs), endpoint=False, dtype=int)
+  rows = rotated[chosen, length // 2]
+  queries = np.concatenate([rows, (rows + np.roll(rows, len(rows) // 2, axis=0)) / np.sqrt(2)])
   # Patches of the same image lie closer than those of another one, as a query's always are.
   run = np.arange(runs * length // group) * group // length
   other = np.abs(run[None] - chosen[:, None]) > 1
+  other = np.concatenate([other, np.ones_like(other)])
   if runs < FEWEST:
     return kinds[0]
   squares, errors = (
@@ -380,16 +389,19 @@ def _cheapest(rotated: np.ndarray, size: int, group: int, kinds: Sequence[Kind])
   def cost(kind: Kind) -> float:
     found = bounds(kind)
 
-    def looks(step: int) -> float:
-      """At how many groups a query looks, of every `step`-th of the sample."""
+    def looks(step: int) -> np.ndarray:
+      """At how many groups each query looks, of every `step`-th of the sample."""
       nearest = distances[:, ::step].min(axis=1, keepdims=True)
-      return float(np.maximum(1, (found[:, ::step] <= nearest).sum(axis=1)).mean())
+      counts: np.ndarray = np.maximum(1, (found[:, ::step] <= nearest).sum(axis=1))
+      return counts
 
     # The bank's looks follow from how they grow from half of the sample to all of it.
-    growth = max(0.0, np.log2(looks(1) / looks(2)))
-    all_looks = looks(1) * max(1.0, size / len(flat)) ** growth
-    all_looks = 1 + FURTHER * (all_looks - 1)
-    product = kind.width * kind.product.cost + MAXIMUM_COST
-    return float(size * product + all_looks * (LOOK_COST + VALUE_COST * group * dim))
+    growth = max(0.0, np.log2(looks(1).mean() / looks(2).mean()))
+    further = FURTHER * (looks(1) * max(1.0, size / len(flat)) ** growth - 1)
+    look = LOOK_COST + VALUE_COST * group * dim
+    most = size / group / PRODUCT
+    anew = np.where(further > most, size * (dim + 2 + MAXIMUM_COST), 0)
+    product = size * (kind.width * kind.product.cost + MAXIMUM_COST)
+    return float(product + look + (look * np.minimum(further, most) + anew).mean())
 
   return min(kinds, key=cost)

@@ -113,7 +113,7 @@ def test_queries_that_the_screen_was_not_made_for(dtype, k, sharded, monkeypatch
   assert float(found.fallback_fraction) > 0.8
   taken = nearest.search_on_devices(queries, bank, k, nearest.sizes_for(bank, len(queries)))[2]
   # Every group would have been most of 375.
-  assert int(taken.max()) < 2 * max(passes.GROUPS * k, 375 // passes.PRODUCT) + k + 100
+  assert int(taken.max()) < 2 * max(passes.GROUPS * k, 375 // screening.PRODUCT) + k + 100
 
 
 def few_axes(screen, dtype, points):
