@@ -85,6 +85,7 @@ def table(out):
   return [dict(zip(header, row, strict=True)) for row in rows]
 
 
+@pytest.mark.slow
 def test_in_processes_of_their_own(capsys, images, tmp_path):
   workdir, path = fit(tmp_path / 'run', 'image'), tmp_path / 'speed.json'
   arguments = ['--model', workdir, '--images', images, '--beside', '.stablehlo', *QUICK]

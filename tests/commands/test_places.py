@@ -30,7 +30,8 @@ def test_every_path_is_of_one_type(monkeypatch):
     module.add_arguments(argparse.ArgumentParser())
   assert not {pathlib.Path, open} & taken.keys()
   paths = (
-    '--workdir --model --output --data --weights --mvtec-maps --json --plot images file workdirs'
+    '--workdir --model --output --data --weights --mvtec-maps --json --plot images file workdirs '
+    '--images'
   )
   assert taken[console.path] == {*paths.split(), 'workdirs', '--prepared'}
 
