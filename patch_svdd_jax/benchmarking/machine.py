@@ -1,4 +1,4 @@
-"""What the machine is."""
+"""Names the machine: its processor and its devices."""
 
 import os
 import platform

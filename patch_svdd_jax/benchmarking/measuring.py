@@ -32,7 +32,7 @@ Ask = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """What was measured of one contender at one size.
+  """Holds what was measured of one contender at one size.
 
   Attributes:
     contender: its name.

@@ -1,4 +1,4 @@
-"""What is timed: a detector, its exported files, and image files, all in one folder.
+"""Prepares what is timed: a detector, its exported files, and image files, all in one folder.
 
 All of it is made in a process of its own, so that nobody's memory holds what was needed for it.
 """
@@ -37,7 +37,7 @@ EXPORTS: dict[str, Callable[[Detector, Limits | None], bytes]] = {
 
 
 class Facts(NamedTuple):
-  """What was prepared.
+  """Describes what was prepared.
 
   Attributes:
     config: the detector's, for the size that it is timed at.

@@ -49,7 +49,7 @@ def maxima_of_rows(
     rows: f32[groups, group * D].
     size: i32[], how many rows there are.
     group: rows of a group.
-    bank_block: as there.
+    bank_block: rows whose products are in memory at a time, rounded to whole groups.
   """
   together = max(1, min(bank_block // group, len(rows)))
 

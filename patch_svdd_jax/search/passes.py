@@ -3,9 +3,9 @@
 1. One product of screening vectors (screening.py) gives, for each query and each group of rows, a
    proven lower bound of the distance to all rows of the group; of the products only the groups'
    maxima are kept, and those of each block of groups, by which the least bounds are found.
-2. The first pass takes the k groups of the least bounds of every query at once, and computes the
-   distances to their rows by the difference form in float64. A query is proven, and rests, if the
-   next bound is above the k-th distance.
+2. The first pass takes the groups of the least bounds of every query at once, half as many again
+   as k, and computes the distances to their rows by the difference form in float64. A query is
+   proven, and rests, if the next bound is above the k-th distance.
 3. The others begin anew: some of them at a time take their next few groups, until they are proven,
    too, or have taken so many that a product would have been cheaper.
 4. Those are screened anew by all components in float32, whose bounds are as high as bounds can be,
@@ -34,7 +34,7 @@ VALUES = 2**17
 # Turns that are written out: a few short ones run faster together.
 UNROLLED = 4
 
-# The product of a group that was scanned, or where there is none.
+# Stands for the product of a group that was scanned.
 SCANNED = float(jnp.finfo(jnp.float32).min)
 
 NOTHING = jnp.iinfo(jnp.int32).max
@@ -74,7 +74,7 @@ class Maxima(NamedTuple):
 
 
 class State(NamedTuple):
-  """What changes from pass to pass.
+  """Holds what changes from pass to pass.
 
   Attributes:
     maxima: SCANNED of groups that were.

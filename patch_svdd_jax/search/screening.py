@@ -54,7 +54,7 @@ import numpy as np
 
 from patch_svdd_jax.search.products import MATRIX_UNIT, Product
 
-# Rows of which one maximum is kept on accelerators, and whose number blocks are multiples of.
+# Rows of a group on accelerators; blocks of rows are multiples of it.
 GROUP = 256
 
 # What stands for -|y|^2 / 2 where there is no row: finite, since matrix units that split their
@@ -288,7 +288,7 @@ def design(
 
 
 class Kind(NamedTuple):
-  """What screening vectors may be made of.
+  """Describes what screening vectors may be made of.
 
   Attributes:
     product: of what type they are.

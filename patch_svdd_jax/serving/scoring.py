@@ -35,7 +35,7 @@ class Scored(NamedTuple):
 
 
 class Scorer(Protocol):
-  """What the app asks: `prepare` in any thread, `score` and `grow` in one."""
+  """Lists what the app asks for: `prepare` in any thread, `score` and `grow` in one."""
 
   batch_size: int
   scale: tuple[float, float]

@@ -1,4 +1,4 @@
-"""What Linux says of the processor; elsewhere nothing is known of it."""
+"""Reads what Linux says of the processor; elsewhere nothing is known of it."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""What is said of the machine."""
+"""Checks what is said of the machine."""
 
 import os
 
