@@ -15,7 +15,7 @@ from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import training_run
 from patch_svdd_jax.experiments.restart import clear_run
-from patch_svdd_jax.system import devices, files
+from patch_svdd_jax.system import devices, working_copy
 from patch_svdd_jax.system.batching import Progress
 
 
@@ -72,8 +72,10 @@ class PatchSVDD:
     config.data.update(name='arrays', category='', root='')
     config_rules.validate(config)
     dataset = arrays.dataset(arrays.listed(images), config.data)
-    with tempfile.TemporaryDirectory() as temporary:
-      folder = files.place(temporary if workdir is None else workdir)
+    with (
+      tempfile.TemporaryDirectory() as temporary,
+      working_copy.opened(temporary if workdir is None else workdir) as folder,
+    ):
       if restart:
         clear_run(folder)
       config = training_run.check_resumable(config, folder)
@@ -117,7 +119,8 @@ class PatchSVDD:
 
   def save(self, workdir: str | pathlib.Path) -> None:
     """Saves it in `workdir`/model, where `load` and `patch-svdd predict --model` find it."""
-    self.detector.save(files.place(workdir))
+    with working_copy.opened(workdir) as folder:
+      self.detector.save(folder)
 
   @classmethod
   def load(cls, workdir: str | pathlib.Path) -> 'PatchSVDD':
@@ -127,4 +130,5 @@ class PatchSVDD:
       UserError: there is nothing.
     """
     devices.check()
-    return cls(Detector.load(files.place(workdir)))
+    with working_copy.opened(workdir) as folder:
+      return cls(Detector.load(folder))

@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from patch_svdd_jax import configs
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import files, store, working_copy
 
 FILE = 'config.json'
 
@@ -74,7 +74,7 @@ def packaged(folder: str = '') -> dict[str, pathlib.Path]:
 
 def find(name: str, folder: str = '') -> pathlib.Path:
   """The config file called `name`: a path, or else one that comes with the package in `folder`."""
-  path = files.place(name) if name else pathlib.Path()
+  path = config_place(name) if name else pathlib.Path()
   if path.is_file():
     return path
   known = packaged(folder)
@@ -84,6 +84,14 @@ def find(name: str, folder: str = '') -> pathlib.Path:
   raise UserError(f'no config file {name!r}: give a path, or one of {", ".join(known)}')
 
 
+def config_place(name: str) -> pathlib.Path:
+  """The path of a config file; of one in a bucket, which is fetched, that of a copy."""
+  path = working_copy.place(name)
+  if copy := working_copy.of(path):
+    copy.fetch()
+  return path
+
+
 def read(name: str) -> ml_collections.ConfigDict:
   """The config of `FILE[:ARGUMENT]`, by the file's get_config(ARGUMENT).
 
@@ -91,8 +99,10 @@ def read(name: str) -> ml_collections.ConfigDict:
     UserError: there is no such file, it has no get_config, its code fails, or it sets a key or a
       type that the defaults do not have.
   """
-  file, colon, argument = name.partition(':')
-  path = find(file)
+  # The colon of a URL's scheme is none of the argument.
+  scheme, slashes, place = name.rpartition('://')
+  file, colon, argument = place.partition(':')
+  path = find(scheme + slashes + file)
   config = call(path, 'get_config', *([argument] if colon else []))
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(f'{path}: get_config returns {type(config).__name__}, not a ConfigDict')
@@ -234,7 +244,7 @@ def absolute_places(config: ml_collections.ConfigDict) -> ml_collections.ConfigD
   """
   config = config.copy_and_resolve_references()
   for key in PLACES:
-    if config.data[key]:
+    if config.data[key] and not store.is_url(config.data[key]):
       config.data[key] = str(files.place(config.data[key], f'config.data.{key}').absolute())
   return config
 

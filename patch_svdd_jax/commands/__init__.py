@@ -6,13 +6,14 @@ import functools
 import importlib
 import io
 import logging
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from patch_svdd_jax import __version__
 from patch_svdd_jax.errors import UserError, one_line
-from patch_svdd_jax.system import files, signals
+from patch_svdd_jax.system import signals
 
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
@@ -32,6 +33,10 @@ COMMANDS = {
   'cache': 'list or remove what was prepared of data sets, and compiled',
   'import-authors': "turn the authors' trained weights into a model that eval accepts",
 }
+
+
+# Folders of a workdir that a detector is read without.
+BESIDE_MODEL = ('checkpoints', 'eval', 'tensorboard')
 
 
 class OneLine(logging.Formatter):
@@ -123,9 +128,40 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.compilation_cache and not getattr(options, 'distributed', False):
       compilation_cache.enable()
   with contextlib.ExitStack() as kept:
-    if hasattr(module, 'output_folder') and is_first(options):
-      kept.enter_context(files.locked(module.output_folder(options)))
+    open_folders(module, options, kept)
     return int(module.run(options, rest) if takes_config else module.run(options))
+
+
+def open_folders(module: Any, options: argparse.Namespace, kept: contextlib.ExitStack) -> None:
+  """Fetches the folders in buckets that options name, and keeps others from the output folder."""
+  from patch_svdd_jax.system import working_copy  # imports numpy
+
+  copies = working_copy.named_by(vars(options).values())
+  if model := working_copy.of(getattr(options, 'model', None) or pathlib.Path()):
+    model.without = BESIDE_MODEL
+  first = is_first(options)
+  for copy in copies:
+    copy.uploads = first
+    kept.enter_context(copy)
+  if not hasattr(module, 'output_folder'):
+    return
+  if first:
+    kept.enter_context(working_copy.locked(module.output_folder(options)))
+  if copies:
+    meet(options)
+    for copy in copies:
+      copy.fetch()  # what another run wrote before it let go
+    meet(options)
+    for copy in copies:
+      copy.start()
+
+
+def meet(options: argparse.Namespace) -> None:
+  """Waits for the other processes, if there are any."""
+  if getattr(options, 'distributed', False):
+    from patch_svdd_jax.system import distributed
+
+    distributed.meet()
 
 
 def is_first(options: argparse.Namespace) -> bool:

@@ -15,7 +15,7 @@ from patch_svdd_jax.data import Dataset, duplicates
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.search import memory_bank
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import working_copy
 from patch_svdd_jax.system.batching import Bar, Progress
 
 # Images that are named as suspicious.
@@ -89,9 +89,9 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> pathlib.Path:
-  """Returns the path of a file or folder that an option names, as of `files.place`."""
+  """Returns the path of a file or folder that an option names, as `working_copy.place` does."""
   try:
-    return files.place(text)
+    return working_copy.place(text)
   except UserError as error:
     raise argparse.ArgumentTypeError(str(error)) from error
 

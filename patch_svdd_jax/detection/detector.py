@@ -23,7 +23,14 @@ from patch_svdd_jax.models import architecture, embedding, features, mean_image
 from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import memory_bank, nearest
-from patch_svdd_jax.system import digests, distributed, files, numbered
+from patch_svdd_jax.system import (
+  digests,
+  distributed,
+  files,
+  numbered,
+  orbax_manager,
+  working_copy,
+)
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.digests import digest
 from patch_svdd_jax.system.sharding import local_mesh, replicate
@@ -196,17 +203,18 @@ class Detector:
     if self.dropped is not None:
       arrays['dropped'] = self.dropped
     about = self.origin._asdict() | {'config': self.config.to_dict()}
-    items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
+    items = {'arrays': ocp.args.StandardSave(arrays), 'about': ocp.args.JsonSave(about)}
     files.check_text(workdir.absolute())
-    with files.orbax_writes(workdir / FOLDER), manager(workdir) as models:
+    with manager(workdir) as models:
       # Numbered by saves, not by steps: one of the same step must not go before this is whole.
       number = (models.latest_step() or 0) + 1
       size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(arrays))
       files.check_room(workdir / FOLDER, size)
-      models.save(number, args=items, force=True)
-      if distributed.is_first():
-        digests.seal(workdir / FOLDER / str(number))
+      orbax_manager.save(models, number, items)
+    if distributed.is_first():
+      with files.explained(workdir / FOLDER):
         numbered.remove_older(workdir / FOLDER)
+      working_copy.wake(workdir)
 
   @classmethod
   def load(cls, workdir: pathlib.Path) -> 'Detector':
@@ -304,5 +312,5 @@ def _remedy(workdir: pathlib.Path) -> str:
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
   """Orbax's keeper of the one detector of a workdir, which `numbered` removes the older of."""
-  options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
-  return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
+  handlers = {'arrays': ocp.StandardCheckpointHandler, 'about': ocp.JsonCheckpointHandler}
+  return orbax_manager.make((workdir / FOLDER).absolute(), handlers)

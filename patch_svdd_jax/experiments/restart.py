@@ -8,7 +8,7 @@ from patch_svdd_jax import configuration
 from patch_svdd_jax.data import report
 from patch_svdd_jax.detection import detector
 from patch_svdd_jax.experiments import data_record, gain_record
-from patch_svdd_jax.system import distributed, files
+from patch_svdd_jax.system import distributed, files, working_copy
 from patch_svdd_jax.training import checkpoints, monitoring
 
 # In this order: a run that lost its checkpoints begins anew, and until then it knows its data.
@@ -52,6 +52,8 @@ def clear(folders: Iterable[pathlib.Path], names: Sequence[str]) -> None:
     for folder in folders:
       for name in names:
         remove(folder / name)
+      # What is made next must not be found in a store beside what was to go.
+      working_copy.upload(folder)
   distributed.meet()
 
 

@@ -21,7 +21,7 @@ from patch_svdd_jax import configuration, errors
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments.training_run import StoppedError
 from patch_svdd_jax.reporting.table import Table
-from patch_svdd_jax.system import distributed, files
+from patch_svdd_jax.system import distributed, files, working_copy
 
 Entry = dict[str, Any]
 AnyJob = TypeVar('AnyJob', bound='Job')
@@ -139,7 +139,7 @@ def run(
     entry = entries.setdefault(job.name, {})
     entry.pop('error', None)
     try:
-      with files.locked(job.workdir) if distributed.is_first() else contextlib.nullcontext():
+      with working_copy.locked(job.workdir) if distributed.is_first() else contextlib.nullcontext():
         measure(job, entry)
     except StoppedError as stopped:
       if not entry:

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import devices, sharding
+from patch_svdd_jax.system import devices, sharding, working_copy
 from patch_svdd_jax.system.batching import Bar
 
 # Seconds in which other processes can say themselves what is wrong.
@@ -75,6 +75,21 @@ def meet() -> None:
   processes meet where one may have worked for longer, as while it prepared data.
   """
   maximum(0)
+
+
+def share(folder: pathlib.Path) -> None:
+  """Waits until all processes can read what the first one has written to a folder.
+
+  In a working copy it is uploaded now, for which a single process does not wait.
+  """
+  if jax.process_count() == 1:
+    working_copy.wake(folder)
+    return
+  if is_first():
+    working_copy.upload(folder)
+  meet()
+  if not is_first() and (copy := working_copy.of(folder)):
+    copy.fetch()
 
 
 def together(run: Callable[[], int]) -> int:

@@ -130,9 +130,9 @@ def place(path: str | os.PathLike[str], key: str = '') -> pathlib.Path:
   if not isinstance(text, str) or not text.strip() or '\0' in text:
     raise UserError(f'{named} is no path: give that of a file or folder')
   if '://' in text:
-    raise UserError(f'{named} is no folder: mount what it names, and give that')
+    raise UserError(f'{named}: give a path of this machine here, not one in a bucket')
   try:
-    return pathlib.Path(text).expanduser()
+    return (path if isinstance(path, pathlib.Path) else pathlib.Path(text)).expanduser()
   except RuntimeError as error:
     raise UserError(f'{named}: there is no such home: give the whole path') from error
 

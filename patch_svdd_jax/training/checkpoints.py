@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system import digests, distributed, files
+from patch_svdd_jax.system import digests, distributed, files, orbax_manager, working_copy
 from patch_svdd_jax.training import checkpoint_selection
 from patch_svdd_jax.training.train_state import TrainState
 
@@ -49,27 +49,23 @@ def _damaged(folder: pathlib.Path, found: str) -> str:
 class Checkpoints:
   """The checkpoints of one workdir; the newest `keep` and the chosen one are kept."""
 
-  def __init__(self, workdir: str | pathlib.Path, keep: int = 1):
-    self.folder = pathlib.Path(workdir).absolute() / FOLDER
+  def __init__(self, workdir: pathlib.Path, keep: int = 1):
+    self.folder = workdir.absolute() / FOLDER
     files.check_text(self.folder)
-    with files.explained(self.folder), self._statistics_named():
-      self._manager = ocp.CheckpointManager(
+    with self._statistics_named():
+      self._manager = orbax_manager.make(
         self.folder,
-        item_handlers={name: ocp.StandardCheckpointHandler() for name in ('encoder', 'trainer')},
-        options=ocp.CheckpointManagerOptions(
-          best_fn=checkpoint_selection.score,
-          preservation_policy=AnyPreservationPolicy(
-            [
-              LatestN(keep),
-              BestN(
-                get_metric_fn=checkpoint_selection.score,
-                n=1,
-                keep_checkpoints_without_metrics=False,
-              ),
-            ]
-          ),
-          # The state is donated to the next step: it must be on disk before that.
-          enable_async_checkpointing=False,
+        dict.fromkeys(('encoder', 'trainer'), ocp.StandardCheckpointHandler),
+        best_fn=checkpoint_selection.score,
+        preservation_policy=AnyPreservationPolicy(
+          [
+            LatestN(keep),
+            BestN(
+              get_metric_fn=checkpoint_selection.score,
+              n=1,
+              keep_checkpoints_without_metrics=False,
+            ),
+          ]
         ),
       )
 
@@ -127,10 +123,7 @@ class Checkpoints:
     items = jax.device_get(items)
     files.check_room(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
     arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    with files.orbax_writes(self.folder):
-      self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=statistics, force=True)
-      if distributed.is_first():
-        digests.seal(self.folder / str(step))
+    orbax_manager.save(self._manager, step, arguments, metrics=statistics)
 
   def restore(self, like: TrainState) -> TrainState | None:
     """The newest whole train state, or None where there is no checkpoint yet.
@@ -191,12 +184,12 @@ class Checkpoints:
     for step, found in damaged.items():
       folder = self.folder / str(step)
       logging.getLogger(__name__).warning(
-        '%s is damaged (%s): going on from an older one', folder, found
+        '%s is damaged (%s): going on from an older one', working_copy.shown(folder), found
       )
       if distributed.is_first():
         with files.explained(folder):
           folder.rename(self.folder / f'damaged_{step}_{time.time_ns()}')
-    distributed.meet()
+    distributed.share(self.folder)
     self._manager.reload()
 
   def _restore(self, item: str, like: Any, step: int | None) -> Any:
