@@ -21,6 +21,8 @@ os.environ['XLA_FLAGS'] = (
 import jax
 import pytest
 
+from tests.support import stores
+
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -54,6 +56,35 @@ def shared_data() -> pathlib.Path:
 def compilation():
   """The settings that programs are compiled with, by name, for other processes."""
   return {name: jax.config.values[name] for name in (*COMPILATION, 'jax_compilation_cache_dir')}
+
+
+@pytest.fixture(scope='session')
+def _google_store(tmp_path_factory):
+  with stores.GoogleStore(tmp_path_factory.mktemp('google')) as store:
+    yield store
+
+
+@pytest.fixture(scope='session')
+def _amazon_store(tmp_path_factory):
+  with stores.AmazonStore(tmp_path_factory.mktemp('amazon')) as store:
+    yield store
+
+
+@pytest.fixture
+def google_store(_google_store, monkeypatch):
+  """What gs:// is for this process and those that it starts; empty at first."""
+  _google_store.clear()
+  for name, value in _google_store.variables().items():
+    monkeypatch.setenv(name, value)
+  return _google_store
+
+
+@pytest.fixture
+def amazon_store(_amazon_store, monkeypatch):
+  """What s3:// is for this process and those that it starts."""
+  for name, value in _amazon_store.variables().items():
+    monkeypatch.setenv(name, value)
+  return _amazon_store
 
 
 @pytest.fixture(scope='module')
