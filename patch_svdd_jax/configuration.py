@@ -58,6 +58,9 @@ KINDS = {
   tuple: 'a tuple',
 }
 
+# The start of a config file in a bucket, whose colon does not begin the argument.
+URL_SCHEME = re.compile(r'\w+://')
+
 # What ml_collections says of a key that does not exist, and of a value that does not fit.
 NO_KEY = re.compile(r'[\'"]*Key "(\w+)" does not exist|[\'"]*(\w+)[\'"]*\nDid you mean')
 WRONG_TYPE = re.compile(
@@ -99,10 +102,10 @@ def read(name: str) -> ml_collections.ConfigDict:
     UserError: there is no such file, it has no get_config, its code fails, or it sets a key or a
       type that the defaults do not have.
   """
-  # The colon of a URL's scheme is none of the argument.
-  scheme, slashes, place = name.rpartition('://')
-  file, colon, argument = place.partition(':')
-  path = find(scheme + slashes + file)
+  scheme = URL_SCHEME.match(name)
+  start = scheme[0] if scheme else ''
+  file, colon, argument = name.removeprefix(start).partition(':')
+  path = find(start + file)
   config = call(path, 'get_config', *([argument] if colon else []))
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(f'{path}: get_config returns {type(config).__name__}, not a ConfigDict')

@@ -43,8 +43,9 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       category: a category of the data set, 'all' where it has none; for 'folder' a sub-folder of
         root, or '' for root; 'multiclass' for all that are there, as one data set.
       root: published: the official archive or the folder it is extracted to, '' once prepared;
-        folder: see `layout`; textures: unused.
-      prepared: folder for the prepared files; '' for `files.cache_folder`.
+        folder: see `layout`; textures: unused. One in a bucket is mirrored, see `mirror`.
+      prepared: folder for the prepared files; '' for `files.cache_folder`; where it is in a bucket,
+        what is prepared is shared there, see `shared_entries`.
       cache_gib: GiB that this folder may have, see `prepared.prepare`.
       image_size: (height, width) in pixels that all images are resized to; what a 0 means, see
         `image_size`.
@@ -71,11 +72,12 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
   several = config.category == categories.MULTICLASS
   names = sources.present(config) if several else [config.category]
   folder, bound = sources.prepared_folder(config), config.cache_gib * 2**30
+  shared = sources.prepared_store(config)
 
   def prepare(config: ml_collections.ConfigDict, kept: contextlib.ExitStack) -> 'Builders':
     return {
       name: kept.enter_context(
-        prepared.prepare(sources.builder_factory(of_category(config, name)), folder, bound)
+        prepared.prepare(sources.builder_factory(of_category(config, name)), folder, bound, shared)
       )
       for name in names
     }

@@ -66,13 +66,13 @@ def name(qualified_name: str, fingerprint: str) -> str:
 
 def newest(folder: pathlib.Path, qualified_name: str) -> list[pathlib.Path]:
   """Returns the finished entries of a data set and category, that which was used last first."""
-  start = f'{_start(qualified_name)}-'
-  found = [
-    place
-    for place in _folders(folder)
-    if place.name[:-_DIGITS] == start and _is_named(place) and _info(place)
-  ]
-  return sorted(found, key=_used, reverse=True)
+  places = (place for place in _folders(folder) if is_of(place.name, qualified_name))
+  return sorted(filter(_info, places), key=_used, reverse=True)
+
+
+def is_of(name: str, qualified_name: str) -> bool:
+  """Returns whether an entry of this name is one of a data set and category."""
+  return bool(_ENDING.search(name)) and name[:-_DIGITS] == f'{_start(qualified_name)}-'
 
 
 def _start(qualified_name: str) -> str:
@@ -193,6 +193,17 @@ def discard(place: pathlib.Path) -> None:
   unnamed = tempfile.mkdtemp(prefix=_REMOVED, dir=place.parent)
   place.rename(unnamed)
   shutil.rmtree(unnamed, ignore_errors=True)
+
+
+def empty(place: pathlib.Path) -> None:
+  """Removes all that is prepared in an entry that is locked.
+
+  Raises:
+    OSError: it cannot be renamed.
+  """
+  for each in place.iterdir():
+    if each.is_dir():
+      discard(each)
 
 
 def _sweep(folder: pathlib.Path) -> None:

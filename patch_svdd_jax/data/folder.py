@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from patch_svdd_jax.data import layout
+from patch_svdd_jax.data import layout, mirror
 from patch_svdd_jax.data.builder import LayoutBuilder
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import working_copy
 
 
 def category_folder(root: str, category: str) -> pathlib.Path:
@@ -22,7 +22,8 @@ def category_folder(root: str, category: str) -> pathlib.Path:
   if not root:
     raise UserError('config.data.root is empty; set it to a folder that holds train/good')
   # Unlike Path.resolve, it takes a link that leads in a circle for a file that is not there.
-  folder = pathlib.Path(os.path.realpath(files.place(root, 'config.data.root') / category))
+  place = mirror.below(root, category)
+  folder = type(place)(os.path.realpath(place))
   if not folder.is_dir():
     raise UserError(
       f'{folder}: is no folder; set config.data.root to a folder that holds train/good, '
@@ -50,7 +51,7 @@ class Folder(LayoutBuilder):
   @property
   def source(self) -> str:
     """Returns the folder."""
-    return os.fspath(self._folder)
+    return working_copy.shown(self._folder)
 
   def found_now(self) -> layout.Layout:
     """Returns what the folder holds."""

@@ -14,11 +14,12 @@ import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf import json_format
 
-from patch_svdd_jax.data import appearance, entries, images, layout
+from patch_svdd_jax.data import appearance, entries, images, layout, shared_entries
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.dataset import Split
 from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.system.batching import Bar
+from patch_svdd_jax.system.store import Store
 
 _NOWHERE = '.nothing'  # a folder that there is not
 _ATTEMPTS = 3
@@ -27,7 +28,9 @@ MakeBuilder = Callable[[pathlib.Path], Builder]  # whose files are in a folder
 
 
 @contextlib.contextmanager
-def prepare(make: MakeBuilder, folder: pathlib.Path, bound: float) -> Iterator[Builder]:
+def prepare(
+  make: MakeBuilder, folder: pathlib.Path, bound: float, shared: Store | None = None
+) -> Iterator[Builder]:
   """Prepares a data set unless a copy of that content is there, and keeps it while it is read.
 
   Files are written to a folder that gets its final name when it is complete. Of several processes
@@ -38,6 +41,8 @@ def prepare(make: MakeBuilder, folder: pathlib.Path, bound: float) -> Iterator[B
     folder: of prepared data.
     bound: bytes that it may have; beyond them, whatever was not used for longest is removed once
       something is prepared anew.
+    shared: a store from which what another machine has prepared is fetched, and to which what is
+      prepared here is uploaded.
 
   Yields:
     A builder to read from.
@@ -46,9 +51,13 @@ def prepare(make: MakeBuilder, folder: pathlib.Path, bound: float) -> Iterator[B
     UserError: where the source is at fault or the prepared files cannot be written.
   """
   source = make(folder / _NOWHERE)
+  if shared and not source.is_given():
+    fetch_all(shared, folder, source.qualified_name)
   entry, fingerprint = _entry_of(source, folder)
   try:
-    lock, builder, written = _prepared(functools.partial(make, entry), entry, source, fingerprint)
+    lock, builder, written = _prepared(
+      functools.partial(make, entry), entry, source, fingerprint, shared
+    )
   except (OSError, RuntimeError) as error:
     raise UserError(
       f'{entry}: cannot be written ({error}); make room there or set config.data.prepared to '
@@ -59,6 +68,26 @@ def prepare(make: MakeBuilder, folder: pathlib.Path, bound: float) -> Iterator[B
     if written:
       _make_room(folder, bound)
     yield builder
+
+
+def fetch_all(shared: Store, folder: pathlib.Path, qualified_name: str) -> None:
+  """Fetches what a store has of a data set and category, unless it is there.
+
+  Raises:
+    UserError: the store cannot be read.
+  """
+  for name in shared_entries.names(shared, qualified_name):
+    if folder / name not in entries.newest(folder, qualified_name):
+      with entries.alone(folder / name):
+        shared_entries.fetch(shared, folder / name)
+
+
+def _upload(shared: Store, entry: pathlib.Path) -> None:
+  """Uploads what was prepared; one who may only read there works with what is here."""
+  try:
+    shared_entries.upload(shared, entry)
+  except UserError as error:
+    logging.warning('what was prepared is not shared: %s', error)
 
 
 def _make_room(folder: pathlib.Path, bound: float) -> None:
@@ -95,7 +124,11 @@ def _entry_of(source: Builder, folder: pathlib.Path) -> tuple[pathlib.Path, str 
 
 
 def _prepared(
-  make: Callable[[], Builder], entry: pathlib.Path, source: Builder, fingerprint: str | None
+  make: Callable[[], Builder],
+  entry: pathlib.Path,
+  source: Builder,
+  fingerprint: str | None,
+  shared: Store | None,
 ) -> tuple[IO[str], Builder, bool]:
   """Returns the shared lock of an entry, its builder, and whether it was prepared anew.
 
@@ -111,7 +144,10 @@ def _prepared(
     lock.close()
     with entries.alone(entry):
       if not _current(make, fingerprint):
-        _write(make, entry, fingerprint or source.fingerprint())
+        if not (shared and shared_entries.fetch(shared, entry) and _current(make, fingerprint)):
+          _write(make, entry, fingerprint or source.fingerprint())
+          if shared:
+            _upload(shared, entry)
         written = True
   raise RuntimeError('it is gone or damaged as soon as it is written')
 
@@ -132,9 +168,7 @@ def _current(make: Callable[[], Builder], fingerprint: str | None) -> Builder | 
 
 def _write(make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str) -> None:
   """Prepares an entry that is locked, in place of what is there; where that fails, none is left."""
-  for place in entry.iterdir():
-    if place.is_dir():
-      entries.discard(place)
+  entries.empty(entry)
   try:
     make().write(fingerprint)
   except BaseException:

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import os
 import pathlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,11 +9,11 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from patch_svdd_jax.data import archive, layout, passed_over, report
+from patch_svdd_jax.data import archive, layout, mirror, passed_over, report
 from patch_svdd_jax.data.builder import LayoutBuilder
 from patch_svdd_jax.data.report import Case
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import digest_cache, files
+from patch_svdd_jax.system import digest_cache, working_copy
 
 WHOLE = 'all'  # the one category of a data set that has no categories
 
@@ -128,12 +127,17 @@ class PublishedBuilder(LayoutBuilder):
   @property
   def source(self) -> str:
     """Returns the archive or folder."""
-    return os.fspath(self._existing_root().absolute())
+    return working_copy.shown(self._existing_root().absolute())
 
   def found_now(self) -> layout.Layout | None:
     """Returns what the extracted folder holds; None of an archive, or without root."""
-    root = pathlib.Path(self._root).expanduser()
-    return self._scan_all(root) if self._root and root.is_dir() else None
+    root = self._root and self._place()
+    return self._scan_all(root) if root and root.is_dir() else None
+
+  def _place(self) -> pathlib.Path:
+    """Returns the path of root, where a mirror has the category's files alone."""
+    own = self.builder_config_name
+    return mirror.place(self._root, () if own == WHOLE else self.counts.keys() - {own})
 
   def _scan_all(self, root: pathlib.Path) -> layout.Layout:
     """Lists the files, and all below the category's folder that are no part of the data set."""
@@ -159,7 +163,7 @@ class PublishedBuilder(LayoutBuilder):
         f'{self.title} {self.builder_config_name} is not prepared yet: download it from '
         f'{self.homepage} and set config.data.root to {source} it is extracted to'
       )
-    root = files.place(self._root, 'config.data.root')
+    root = self._place()
     if not root.exists():
       raise UserError(
         f'{root}: does not exist; set config.data.root to {source} that {self.title} '

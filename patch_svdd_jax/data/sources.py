@@ -5,11 +5,21 @@ from collections.abc import Callable, Collection
 
 import ml_collections
 
-from patch_svdd_jax.data import catalogue, categories, entries, folder, layout, textures
+from patch_svdd_jax.data import (
+  catalogue,
+  categories,
+  entries,
+  folder,
+  layout,
+  mirror,
+  shared_entries,
+  textures,
+)
 from patch_svdd_jax.data.builder import Builder
 from patch_svdd_jax.data.published import WHOLE, PublishedBuilder
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import files, store
+from patch_svdd_jax.system.store import Store
 
 
 def builder_factory(config: ml_collections.ConfigDict) -> Callable[[pathlib.Path], Builder]:
@@ -57,14 +67,19 @@ def present(config: ml_collections.ConfigDict) -> list[str]:
   """
   if config.name == 'textures':
     return list(textures.CATEGORIES)
-  root = files.place(config.root, 'config.data.root') if config.root else pathlib.Path()
+  root = mirror.place(config.root) if config.root else pathlib.Path()
   if config.name == 'folder':
     found = categories.subfolders(folder.category_folder(config.root, ''))
   elif config.root:
     found = _published(config).present(root)
   else:
-    builder, place = _published(config), prepared_folder(config)
-    found = [name for name in builder.counts if entries.newest(place, f'{builder.name}/{name}')]
+    builder, place, shared = _published(config), prepared_folder(config), prepared_store(config)
+    found = [
+      name
+      for name in builder.counts
+      if entries.newest(place, f'{builder.name}/{name}')
+      or (shared and shared_entries.names(shared, f'{builder.name}/{name}'))
+    ]
   if not found:
     where = root if config.root else 'config.data.prepared'
     raise UserError(f'{where}: holds no category of {config.name}; check config.data.root')
@@ -90,16 +105,19 @@ def _published(config: ml_collections.ConfigDict) -> type[PublishedBuilder]:
 
 
 def prepared_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
-  """Returns the folder of prepared data.
+  """Returns the folder of prepared data; where they are shared in a store, that of this user.
 
   Raises:
     UserError: the config names none and the user has no home.
   """
-  return (
-    files.place(config.prepared, 'config.data.prepared')
-    if config.prepared
-    else files.cache_folder()
-  )
+  if config.prepared and not store.is_url(config.prepared):
+    return files.place(config.prepared, 'config.data.prepared')
+  return files.cache_folder()
+
+
+def prepared_store(config: ml_collections.ConfigDict) -> Store | None:
+  """Returns the store in which prepared data are shared, if config.data.prepared names one."""
+  return Store(config.prepared) if store.is_url(config.prepared) else None
 
 
 def _check_category(category: str, known: Collection[str]) -> None:

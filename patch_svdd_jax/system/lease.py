@@ -39,10 +39,6 @@ class _Newest(NamedTuple):
   def owner(self) -> str:
     return f'{self.contents.get("owner", "another run")}, since {self.contents.get("since", "?")}'
 
-  @property
-  def released(self) -> bool:
-    return bool(self.contents.get('released'))
-
 
 class Lease:
   """The lease of one folder, for this process; renewed by a thread until it is released."""
@@ -74,7 +70,7 @@ class Lease:
     """
     while True:
       found = self._newest()
-      if found and not found.released:
+      if found:
         if self._is_renewed(found):
           raise UserError(
             f'{self._url} is being written by another run ({found.owner}): wait for its end, or '
@@ -105,7 +101,7 @@ class Lease:
     """Lets others take the folder at once."""
     self._ended.set()
     self._thread.join()
-    self._store.write(self._name(self._number), self._encoded(released=True))
+    self._store.remove(self._name(self._number))
 
   def _is_renewed(self, found: _Newest) -> bool:
     """Waits until a lease has become another one, or its term is over; returns which it was."""
@@ -115,7 +111,7 @@ class Lease:
     for _ in Bar(polls, desc=f'Waiting for a sign of {found.owner}', delay=1, leave=False):
       time.sleep(TERM / len(polls))
       if (now := self._newest()) != found:
-        return not (now is None or now.released)
+        return now is not None
     return False
 
   def _renew(self) -> None:
@@ -141,8 +137,8 @@ class Lease:
       contents = {}
     return _Newest(_number(name), contents if isinstance(contents, dict) else {})
 
-  def _encoded(self, *, released: bool = False) -> bytes:
-    return json.dumps(self._contents | {'renewed': _now(), 'released': released}).encode()
+  def _encoded(self) -> bytes:
+    return json.dumps(self._contents | {'renewed': _now()}).encode()
 
   def _name(self, number: int) -> str:
     return f'{number}.json'

@@ -21,7 +21,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from patch_svdd_jax.errors import UserError
@@ -128,7 +128,7 @@ class WorkingCopy:
     def get(name: str) -> None:
       self._store.get(name, self.base / name, found[name].size)
 
-    _all(get, new, 'Fetching')
+    each_at_once(get, new, 'Fetching')
     for name in self._remote.keys() - found.keys():
       (self.base / name).unlink(missing_ok=True)
     self._remote = found
@@ -166,7 +166,7 @@ class WorkingCopy:
         for lease in self.leases:
           lease.check()
       for part in _parts(changed):
-        _all(lambda name: self._put(name, changed[name]), part, 'Uploading')
+        each_at_once(lambda name: self._put(name, changed[name]), part, 'Uploading')
       self._remove(gone)
 
   def __enter__(self) -> 'WorkingCopy':
@@ -217,7 +217,7 @@ class WorkingCopy:
 
   def _remove(self, gone: Collection[str]) -> None:
     for part in (filter(_is_seal, gone), itertools.filterfalse(_is_seal, gone)):
-      _all(self._store.remove, list(part), 'Removing')
+      each_at_once(self._store.remove, list(part), 'Removing')
     for name in gone:
       del self._local[name]
 
@@ -376,8 +376,8 @@ def _state_of(found: os.stat_result) -> _State:
   return _State(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _all(work: Any, names: Collection[str], title: str) -> None:
-  """Does something with each name, some at once; the first error ends it."""
+def each_at_once(work: Callable[[str], None], names: Collection[str], title: str) -> None:
+  """Calls `work` with each name, some at once; the first error ends it."""
   if not names:
     return
   with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:

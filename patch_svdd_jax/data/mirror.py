@@ -1,0 +1,93 @@
+"""Images in a store, mirrored on this machine, where all that reads them finds them as files.
+
+A mirror lies in the user's cache folder and stays there: the next run fetches what is new in the
+store, and removes what is gone. What has been fetched is noted file by file, so that a process
+that was stopped goes on where it was.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Collection
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import files, store, working_copy
+from patch_svdd_jax.system.store import Store
+
+FOLDER = 'mirrors'
+# A line for each file that has been fetched: its name and what tells its contents from others.
+_FETCHED = '.fetched.jsonl'
+_KEY = 'config.data.root'
+
+
+def place(root: str, without: Collection[str] = ()) -> pathlib.Path:
+  """Returns the path of config.data.root; of a URL, that of its mirror, brought up to date.
+
+  That is done once in a process: it goes on with the images that it began with.
+
+  Args:
+    root: a path of this machine, or a URL.
+    without: names of folders right below it that are not needed.
+
+  Raises:
+    UserError: there is nothing, or the store cannot be read.
+  """
+  if not store.is_url(root):
+    return files.place(root, _KEY)
+  return _mirrored(root.rstrip('/'), frozenset(without))
+
+
+def below(root: str, category: str) -> pathlib.Path:
+  """Returns the path of a folder below config.data.root, as `place` does, or of the root for ''."""
+  if store.is_url(root):
+    return place(f'{root.rstrip("/")}/{category}' if category else root)
+  return place(root) / category
+
+
+@functools.cache
+def _mirrored(url: str, without: frozenset[str]) -> pathlib.Path:
+  parent, name = store.split_url(url)
+  base = files.cache_folder() / FOLDER / hashlib.sha256(url.encode()).hexdigest()[:16]
+  with files.explained(base):
+    base.mkdir(parents=True, exist_ok=True)
+    # Waits for another process that fetches the same.
+    with files.flocked(base / files.LOCK, fcntl.LOCK_EX):
+      _fetch(Store(parent), name, base, without)
+  return working_copy.copied(base / name, url)
+
+
+def _fetch(source: Store, name: str, base: pathlib.Path, without: frozenset[str]) -> None:
+  listed = source.list(name)
+  if not listed:
+    raise UserError(f'{source.url}/{name}: is not there, or empty; check {_KEY}')
+  before = _noted(base)
+  left_out = tuple(f'{name}/{each}/' for each in without)
+  wanted = {each: found for each, found in listed.items() if not each.startswith(left_out or '\0')}
+  new = [each for each, found in wanted.items() if before.get(each) != found.identity]
+  with (base / _FETCHED).open('a') as notes:
+
+    def get(each: str) -> None:
+      source.get(each, base / each, wanted[each].size)
+      notes.write(json.dumps([each, wanted[each].identity]) + '\n')
+
+    working_copy.each_at_once(get, new, f'Fetching {name}')
+  for each in before.keys() - listed.keys():
+    (base / each).unlink(missing_ok=True)
+  for folder, _, _ in os.walk(base / name, topdown=False):
+    with contextlib.suppress(OSError):  # it is not empty
+      pathlib.Path(folder).rmdir()
+
+
+def _noted(base: pathlib.Path) -> dict[str, str]:
+  """Returns what has been fetched, and is there still."""
+  found: dict[str, str] = {}
+  with contextlib.suppress(FileNotFoundError), (base / _FETCHED).open() as notes:
+    for line in notes:
+      with contextlib.suppress(ValueError):  # cut off when a process was killed
+        name, identity = json.loads(line)
+        found[name] = identity
+  return {name: identity for name, identity in found.items() if (base / name).exists()}
