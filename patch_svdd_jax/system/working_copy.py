@@ -162,9 +162,6 @@ class WorkingCopy:
         if state != self._local.get(name) and state.modified < start
       }
       gone = self._local.keys() - now.keys()
-      if changed or gone:
-        for lease in self.leases:
-          lease.check()
       for part in _parts(changed):
         each_at_once(lambda name: self._put(name, changed[name]), part, 'Uploading')
       self._remove(gone)
@@ -212,14 +209,23 @@ class WorkingCopy:
         contents = file.read(state.size)
     except FileNotFoundError:
       return
+    self._check()
     self._store.write(name, contents)
     self._local[name] = state
 
   def _remove(self, gone: Collection[str]) -> None:
     for part in (filter(_is_seal, gone), itertools.filterfalse(_is_seal, gone)):
-      each_at_once(self._store.remove, list(part), 'Removing')
+      each_at_once(self._drop, list(part), 'Removing')
     for name in gone:
       del self._local[name]
+
+  def _drop(self, name: str) -> None:
+    self._check()
+    self._store.remove(name)
+
+  def _check(self) -> None:
+    for lease in self.leases:
+      lease.check()
 
   def _repeat(self) -> None:
     failed = False
