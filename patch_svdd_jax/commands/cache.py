@@ -1,10 +1,10 @@
-"""Lists what was prepared of data sets and what was compiled, and removes it.
+"""Lists what was prepared of data sets, mirrored and compiled, and removes it.
 
 Images are decoded once, and what becomes of them is kept in ~/.cache/patch_svdd_jax, or in the
 folder that config.data.prepared names, until there is more than config.data.cache_gib: then what
-was not used for longest goes by itself. Compiled programs are kept beside it, in `programs`, within
-a bound of their own. All of it can be removed at any time: what is needed is prepared again from
-the images, and compiled again.
+was not used for longest goes by itself. Beside it are compiled programs, in `programs`, within a
+bound of their own, and copies of images in buckets, in `mirrors`, until they are removed. All of it
+can be removed at any time: what is needed is fetched, prepared and compiled again.
 
   patch-svdd cache
   patch-svdd cache --clear
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.data import entries
+from patch_svdd_jax.data import entries, mirror
 from patch_svdd_jax.data.entries import Entry
 from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.reporting.table import markdown
@@ -89,10 +89,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def list_all(named: pathlib.Path | None) -> list[Entry]:
-  """Returns what was prepared in a folder that is named, or in the user's, with the programs."""
+  """Returns what was prepared in a folder that is named, or all that the user's has."""
   if named:
     return entries.list_all(named)
   found = entries.list_all(files.cache_folder())
+  found += [entries.of_mirror(place, url) for place, url in sorted(mirror.listed().items())]
   programs = files.cache_folder() / compilation_cache.FOLDER
   stats = compilation_cache.kept(programs).values()
   if stats:

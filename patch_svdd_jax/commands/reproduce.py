@@ -29,7 +29,7 @@ import ml_collections
 from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.import_authors import import_weights
-from patch_svdd_jax.data import mvtec
+from patch_svdd_jax.data import mirror, mvtec
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import data_record, evaluation_run, reproduction, runner
 from patch_svdd_jax.experiments.paper_results import RESULTS
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--data',
     required=True,
-    type=console.path,
+    type=data_root,
     metavar='ROOT',
     help='archive of MVTec AD, or the folder that holds its categories',
   )
@@ -73,6 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   console.add_restart_argument(parser)
   console.take_config_keys(parser)
+
+
+def data_root(text: str) -> pathlib.Path:
+  """Returns the path of a folder or archive of images, of a URL that of its mirror."""
+  try:
+    return mirror.place(text)
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def configs_for(
@@ -102,7 +110,7 @@ def configs_for(
       )
     config_rules.validate(own)
   for own in configs.values():
-    own.data.root = str(options.data)
+    own.data.root = f'{options.data}'
   return {column: configuration.absolute_places(own) for column, own in configs.items()}
 
 

@@ -259,6 +259,14 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
   return {}
 
 
+def of_mirror(place: pathlib.Path, url: str) -> Entry:
+  """Returns what `list_all` would say of a folder with the images of a URL."""
+  images = sum(not each.startswith('.') for _, _, names in os.walk(place) for each in names)
+  used = datetime.datetime.fromtimestamp(_used(place)).astimezone()
+  name = f'{place.parent.name}/{place.name}'
+  return Entry(name, place, url, images, _size(place), used, evictable=False)
+
+
 def _used(place: pathlib.Path) -> float:
   for each in (place / files.LOCK, place):
     with contextlib.suppress(OSError):

@@ -21,6 +21,8 @@ from patch_svdd_jax.system.store import Store
 FOLDER = 'mirrors'
 # A line for each file that has been fetched: its name and what tells its contents from others.
 _FETCHED = '.fetched.jsonl'
+# The URL, for those who list the mirrors.
+_URL = '.url'
 _KEY = 'config.data.root'
 
 
@@ -48,12 +50,19 @@ def below(root: str, category: str) -> pathlib.Path:
   return place(root) / category
 
 
+def listed() -> dict[pathlib.Path, str]:
+  """Returns the folders of all mirrors of this user, and the URLs."""
+  found = (files.cache_folder() / FOLDER).glob(f'*/{_URL}')
+  return {place.parent: place.read_text() for place in found}
+
+
 @functools.cache
 def _mirrored(url: str, without: frozenset[str]) -> pathlib.Path:
   parent, name = store.split_url(url)
   base = files.cache_folder() / FOLDER / hashlib.sha256(url.encode()).hexdigest()[:16]
   with files.explained(base):
     base.mkdir(parents=True, exist_ok=True)
+    files.write(base / _URL, url.encode())
     # Waits for another process that fetches the same.
     with files.flocked(base / files.LOCK, fcntl.LOCK_EX):
       _fetch(Store(parent), name, base, without)

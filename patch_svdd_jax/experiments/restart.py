@@ -48,12 +48,13 @@ def clear_experiment(workdir: pathlib.Path, record: str, runs: Iterable[pathlib.
 
 def clear(folders: Iterable[pathlib.Path], names: Sequence[str]) -> None:
   """Removes files and folders of these names from folders."""
-  if distributed.is_first():
-    for folder in folders:
+  for folder in folders:
+    if distributed.is_first():
       for name in names:
         remove(folder / name)
       # What is made next must not be found in a store beside what was to go.
       working_copy.upload(folder)
+    distributed.share(folder)
   distributed.meet()
 
 

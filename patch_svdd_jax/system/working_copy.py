@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import itertools
 import logging
+import math
 import os
 import pathlib
 import re
@@ -145,21 +146,23 @@ class WorkingCopy:
     """Uploads what has changed as soon as may be, without waiting for it."""
     self._woken.set()
 
-  def upload(self) -> None:
+  def upload(self, *, meanwhile: bool = False) -> None:
     """Uploads what has changed, and removes what is gone.
+
+    Args:
+      meanwhile: whether files are written while others are listed. What is younger than the list
+        waits for the next one then, or what it speaks of may not be there.
 
     Raises:
       UserError: the store cannot be written, or another run has taken it over.
     """
     with self._pass:
-      # A file may be written while others are listed: what is younger than the list waits for the
-      # next one, or what it speaks of may not be there.
-      start = time.time_ns()
+      end = time.time_ns() if meanwhile else math.inf
       now = dict(_listed(self.base, self._name))
       changed = {
         name: state
         for name, state in now.items()
-        if state != self._local.get(name) and state.modified < start
+        if state != self._local.get(name) and state.modified < end
       }
       gone = self._local.keys() - now.keys()
       for part in _parts(changed):
@@ -235,7 +238,7 @@ class WorkingCopy:
       if self._ended.is_set():
         return
       try:
-        self.upload()
+        self.upload(meanwhile=True)
         failed = False
       except LostError:
         return  # the lease's own thread ends the process
