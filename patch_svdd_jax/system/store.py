@@ -5,6 +5,7 @@ replaced and removed. There is nothing else: no rename, no lock, no appending.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import pathlib
@@ -146,8 +147,10 @@ class Store:
       try:
         self._pipe(name, contents, 'create')
       except FileExistsError:
-        # An attempt whose answer was lost may have written it.
-        return bool(self._fs.cat_file(self._place(name)) == contents)
+        # An attempt whose answer was lost may have written it; whose it is may remove it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+          return bool(self._fs.cat_file(self._place(name)) == contents)
+        return False
       return True
 
     return self._attempt('write', name, create)
@@ -208,8 +211,18 @@ class Store:
       import fsspec  # takes a tenth of a second, and only those with buckets need it
 
       # What other processes do must be seen.
-      self._opened = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+      self._opened = fsspec.core.url_to_fs(self.url, use_listings_cache=False, **self._options())
     return self._opened
+
+  def _options(self) -> dict[str, Any]:
+    """Returns what is set for this kind of store: gcsfs waits five minutes for a silent server."""
+    if self.url.partition('://')[0] not in ('gs', 'gcs'):
+      return {}
+    with contextlib.suppress(ImportError):  # gcsfs's own dependency: it says itself what is missing
+      import aiohttp
+
+      return {'requests_timeout': aiohttp.ClientTimeout(sock_connect=10, sock_read=60)}
+    return {}
 
 
 def _identity(info: dict[str, Any]) -> str:
@@ -222,6 +235,8 @@ def _is_lasting(error: Exception) -> bool:
   status = getattr(error, 'code', None) or getattr(error, 'status', None)
   if isinstance(status, int | str) and str(status).isdecimal():
     return 400 <= int(status) < 500 and int(status) not in _BUSY
+  if getattr(error, 'errno', None) == errno.EINVAL or 'Credentials' in type(error).__name__:
+    return True
   # As gcsfs says it of 403.
   is_forbidden = str(error).startswith('Forbidden')
   return is_forbidden or (isinstance(error, _LASTING) and not isinstance(error, ConnectionError))
