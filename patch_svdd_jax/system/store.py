@@ -64,10 +64,12 @@ def split_url(url: str) -> tuple[str, str]:
   """Returns the folder that a URL lies in, and its name there.
 
   Raises:
-    UserError: it names no more than a store.
+    UserError: it names no more than a bucket.
   """
-  parent, _, name = url.rstrip('/').rpartition('/')
-  if not name or '\0' in url or name in ('.', '..'):
+  scheme, _, place = url.rstrip('/').partition('://')
+  folder, _, name = place.rpartition('/')
+  parent = f'{scheme}://{folder}'
+  if not (folder and name) or '\0' in url or name in ('.', '..'):
     raise UserError(f'{url!r}: name a folder or file in a bucket, as gs://bucket/folder')
   return parent, name
 

@@ -30,8 +30,7 @@ def test_every_path_is_of_one_type(monkeypatch):
     module.add_arguments(argparse.ArgumentParser())
   assert not {pathlib.Path, open} & taken.keys()
   paths = (
-    '--workdir --model --output --data --weights --mvtec-maps --json --plot images file workdirs '
-    '--images'
+    '--workdir --model --output --weights --mvtec-maps --json --plot images file workdirs --images'
   )
   assert taken[console.path] == {*paths.split(), 'workdirs', '--prepared'}
 
@@ -87,10 +86,10 @@ def test_a_home_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
   assert main(programs.train(root, tmp_path / 'run')) == 0
 
 
-@pytest.mark.parametrize('text', ['', ' ', 'a\0b', 's3://bucket/run', None, 7, b'run'])
+@pytest.mark.parametrize('text', ['', ' ', 'a\0b', 's3://bucket', None, 7, b'run'])
 def test_what_is_no_path_is_one_line(text, tmp_path, capsys):
   for call in (files.place, PatchSVDD.load):
-    with pytest.raises(UserError, match=r'is no (path|folder): '):
+    with pytest.raises(UserError, match=r'is no path: |in a bucket'):
       call(text)
   if isinstance(text, str):
     with pytest.raises(SystemExit, match='2'):
@@ -98,7 +97,7 @@ def test_what_is_no_path_is_one_line(text, tmp_path, capsys):
     assert 'argument --workdir: ' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('text', ['', '\0', 's3://bucket'])
+@pytest.mark.parametrize('text', ['', '\0'])
 def test_settings_that_are_no_path_name_their_key(text):
   config = importlib.import_module('patch_svdd_jax.configs.default').get_config().data
   config.update(name='folder', root=text)

@@ -368,9 +368,3 @@ def test_processes_that_cannot_be_found_are_one_line(
   assert printed.err.count('\n') == 1
   assert words in printed.err
   assert not (tmp_path / 'run').exists()
-
-
-def test_a_bucket_is_no_workdir(train, capsys):
-  with pytest.raises(SystemExit, match='2'):
-    main([*train, 'gs://bucket/run'])
-  assert "'gs://bucket/run' is no folder" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Two runs and one folder of a store."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+
+import pytest
+
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import lease
+from patch_svdd_jax.system.lease import Lease, LostError
+from patch_svdd_jax.system.store import Store
+
+
+@pytest.fixture
+def url(monkeypatch):
+  """A folder whose leases are renewed every 30 ms."""
+  monkeypatch.setattr(lease, 'RENEWAL', 0.03)
+  monkeypatch.setattr(lease, 'TERM', 0.3)
+  return f'memory://{uuid.uuid4().hex}/run'
+
+
+def foreign(url, number=1, **contents):
+  """Writes a lease of a run on another machine, which does not renew it."""
+  about = {'owner': 'me@far, process 7', 'since': 'noon', 'machine': 'far', 'process': 7}
+  Store(url).write(f'.lease/{number}.json', json.dumps(about | contents).encode())
+
+
+def test_it_is_given_to_one_at_a_time_and_leaves_nothing(url):
+  first = Lease(url)
+  first.take()
+  with pytest.raises(UserError, match=rf'^{url} is being written by another run \(.*, since '):
+    Lease(url).take()
+  first.check()
+  first.release()
+  assert Store(url).list() == {}
+  second = Lease(url)
+  second.take()
+  second.release()
+
+
+def test_one_that_is_not_renewed_is_taken_over(url, capsys):
+  foreign(url, 4)
+  start = time.monotonic()
+  taken = Lease(url)
+  taken.take()
+  assert time.monotonic() - start >= lease.TERM
+  assert Store(url).list().keys() == {'.lease/5.json'}
+  assert f'{url}: taken over from me@far, process 7, since noon, which has ended' in (
+    capsys.readouterr().err
+  )
+  taken.release()
+
+
+def test_one_of_a_process_of_this_machine_that_has_ended_is_taken_over_at_once(url):
+  ended = subprocess.Popen(['true'])
+  ended.wait()
+  foreign(url, machine=lease._machine(), process=ended.pid)  # noqa: SLF001
+  start = time.monotonic()
+  taken = Lease(url)
+  taken.take()
+  assert time.monotonic() - start < lease.TERM / 2
+  taken.release()
+
+
+def test_a_garbled_one_is_one_that_is_not_renewed(url):
+  Store(url).write('.lease/1.json', b'{"own')
+  taken = Lease(url)
+  taken.take()
+  assert '.lease/2.json' in Store(url).list()
+  taken.release()
+
+
+def test_an_owner_finds_out_that_another_took_over_and_is_told_to_end(url, monkeypatch):
+  told = []
+  monkeypatch.setattr(os, 'kill', lambda *signals: told.append(signals))
+  owner = Lease(url)
+  owner.take()
+  foreign(url, 2)
+  time.sleep(lease.RENEWAL)
+  with pytest.raises(LostError, match='was taken over by another run'):
+    owner.check()
+  owner._thread.join(5)  # noqa: SLF001
+  assert told == [(os.getpid(), signal.SIGTERM)]
