@@ -117,7 +117,8 @@ def make_gradient(
     params: Params, key: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[Params, Metrics]:
     # Part by part, as optax takes every n-th of them into a part.
-    keys = jax.random.split(key, examples).reshape(parts, -1).T.reshape(-1)
+    with jax.named_scope('sampling'):
+      keys = jax.random.split(key, examples).reshape(parts, -1).T.reshape(-1)
     found: tuple[Params, Metrics] = accumulated(params, keys, images, mean, hyperparams)
     return found
 
@@ -134,7 +135,8 @@ def make_step(config: ml_collections.ConfigDict, gradient_of: Gradient) -> Step:
   def step(
     state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[TrainState, Metrics]:
-    key = jax.random.fold_in(hyperparams.key, state.step)
+    with jax.named_scope('sampling'):
+      key = jax.random.fold_in(hyperparams.key, state.step)
     gradient, metrics = gradient_of(state.params, key, images, mean, hyperparams)
     with jax.named_scope('optimiser'):
       updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
