@@ -209,12 +209,12 @@ def predict(
       bar.update(len(lines))
       bar.set_postfix_str(f'{tally.alarms} alarms')
 
-    @jax.profiler.annotate_function
     def draw(split: Split, found: Inspection) -> None:
-      prediction_overlays.write(
-        results.folder, results.paths, split, found, limit.pixel.value, highest.limits, pictures
-      )
-      highest.take(split, found)
+      with jax.profiler.TraceAnnotation('draw'):
+        prediction_overlays.write(
+          results.folder, results.paths, split, found, limit.pixel.value, highest.limits, pictures
+        )
+        highest.take(split, found)
 
     lines: list[Line] = []
     statistics: dict[str, dict[str, float]] = {}

@@ -13,7 +13,7 @@ from typing import TypeVar
 import jax
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import distributed, files
+from patch_svdd_jax.system import compilation_cache, distributed, files
 from patch_svdd_jax.system.batching import Progress
 
 Item = TypeVar('Item')
@@ -23,15 +23,13 @@ PLACE = pathlib.PurePath('plugins', 'profile')
 # What is kept of each process, by the end of its file's name.
 TRACE, PERFETTO, MEMORY = '.xplane.pb', '.trace.json.gz', '.memory.pprof'
 
-# With the name of operations, which a program that was kept by an earlier version does not have.
-_KEY = 'jax_compilation_cache_include_metadata_in_key'
-
 
 class Profile:
   """Records what the process and its devices do during some steps of a run, once.
 
-  To be entered before anything is compiled. What is recorded is written when the last of the steps
-  is done, or on the way out.
+  To be entered before anything is compiled: programs that were kept may be of an earlier version,
+  which named no phases, and a CPU's trace does not tell which of its programs they are. What is
+  recorded is written when the last of the steps is done, or on the way out.
   """
 
   def __init__(
@@ -51,6 +49,7 @@ class Profile:
     self._first = self._last = self._reached = self._all = 0
     self._scratch: tempfile.TemporaryDirectory[str] | None = None
     self._summary: str | None = None
+    self._compiled = contextlib.ExitStack()
     if folder:
       files.check_writable(folder / f'trace-{jax.process_index()}')
       # XProf shows the files of all processes together that have one folder.
@@ -58,14 +57,13 @@ class Profile:
       self._session = folder / PLACE / time.strftime('%Y_%m_%d_%H_%M_%S', moment)
 
   def __enter__(self) -> 'Profile':
-    self._key = jax.config.values[_KEY]
     if self._folder:
-      jax.config.update(_KEY, True)
+      self._compiled.enter_context(compilation_cache.compiled_anew())
     return self
 
   def __exit__(self, *_: object) -> None:
-    jax.config.update(_KEY, self._key)
-    self._end()
+    with self._compiled:
+      self._end()
 
   def begin(self, done: int, all_steps: int, together: int = 1) -> None:
     """Settles which of the steps that are about to be taken are recorded.
@@ -145,25 +143,28 @@ class Profile:
     )
 
   def _end(self) -> None:
-    """Writes what was recorded, if anything was, and records nothing more."""
-    if not self._scratch:
-      return
-    memory = jax.profiler.device_memory_profile()
-    with self._scratch as scratch, files.explained(pathlib.Path(scratch)):
+    """Writes what was recorded, if anything was; nothing is recorded any more."""
+    if scratch := self._scratch:
       self._scratch, self._last = None, 0
+      with scratch:
+        self._write(pathlib.Path(scratch.name))
+      self._summary = f'{self._session}: a trace of steps {self._first}:{self._reached}'
+
+  def _write(self, scratch: pathlib.Path) -> None:
+    memory = jax.profiler.device_memory_profile()
+    with files.explained(scratch):
       jax.profiler.stop_trace()
-      (trace,) = pathlib.Path(scratch).glob(f'{PLACE}/*/*{TRACE}')
-      found = {
-        TRACE: trace.read_bytes(),
-        PERFETTO: (trace.parent / 'perfetto_trace.json.gz').read_bytes(),
-        MEMORY: memory,
-      }
+    (trace,) = scratch.glob(f'{PLACE}/*/*{TRACE}')
+    perfetto = trace.parent / 'perfetto_trace.json.gz'
     host = trace.name.removesuffix(TRACE)
     if jax.process_count() > 1:
       host += f'-{jax.process_index()}'
-    for ending, content in found.items():
+    for ending, content in (
+      (TRACE, trace.read_bytes()),
+      (PERFETTO, perfetto.read_bytes()),
+      (MEMORY, memory),
+    ):
       files.write(self._session / f'{host}{ending}', content)
-    self._summary = f'{self._session}: a trace of steps {self._first}:{self._reached}'
 
 
 OFF = Profile()
