@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from jax.profiler import ProfileData
+from jax.profiler import ProfileData, ProfileEvent
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.profiling import TRACE
@@ -76,24 +76,29 @@ def read(path: pathlib.Path, stages: Collection[str]) -> Trace:
   """
   phases = phases_of(path.read_bytes())
   trace, begun, ended = Trace([], [], []), {}, {}
-  for plane in ProfileData.from_file(str(path)).planes:
-    for event in (event for line in plane.lines for event in line.events):
-      facts = dict(event.stats)
-      if operation := facts.get('hlo_op'):
-        program = f'{facts["hlo_module"]}({facts["program_id"]})'
-        if phase := phases.get((program, operation)):
-          begun[facts['_p']] = Interval(phase, event.start_ns, event.end_ns)
-      elif event.name.startswith('end: '):
-        ended[facts.get('_c')] = event.end_ns
-      elif 'step_num' in facts:
-        trace.steps.append(Interval(event.name, event.start_ns, event.end_ns))
-      elif event.name in stages:
-        trace.stages.append(Interval(event.name, event.start_ns, event.end_ns))
+  for event in _events(path):
+    facts = dict(event.stats)
+    if operation := facts.get('hlo_op'):
+      program = f'{facts["hlo_module"]}({facts["program_id"]})'
+      if phase := phases.get((program, operation)):
+        begun[facts['_p']] = Interval(phase, event.start_ns, event.end_ns)
+    elif event.name.startswith('end: '):
+      ended[facts.get('_c')] = event.end_ns
+    elif 'step_num' in facts:
+      trace.steps.append(Interval(event.name, event.start_ns, event.end_ns))
+    elif event.name in stages:
+      trace.stages.append(Interval(event.name, event.start_ns, event.end_ns))
   # One that other threads compute ends when they have, in an event of its own.
   trace.operations.extend(
     each._replace(end=ended.get(number, each.end)) for number, each in begun.items()
   )
   return trace
+
+
+def _events(path: pathlib.Path) -> Iterator[ProfileEvent]:
+  for plane in ProfileData.from_file(str(path)).planes:
+    for line in plane.lines:
+      yield from line.events
 
 
 def phases_of(content: bytes) -> dict[tuple[str, str], str]:

@@ -63,7 +63,7 @@ def test_a_phase_is_the_innermost_one():
 def parts(tmp_path):
   """A folder of normal images, and of others."""
   rng = np.random.default_rng(0)
-  for kind, count in (('train/good', 10), ('test/good', 6), ('test/bad', 6)):
+  for kind, count in (('train/good', 10), ('test/good', 18), ('test/bad', 18)):
     folder = tmp_path / 'parts' / kind
     folder.mkdir(parents=True)
     for number in range(count):
@@ -73,7 +73,6 @@ def parts(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('default')
 def test_traces_of_commands_have_their_phases_and_stages(parts, tmp_path, capsys):
   config = tmp_path / 'config.py'
   config.write_text(CONFIG)
@@ -92,12 +91,12 @@ def test_traces_of_commands_have_their_phases_and_stages(parts, tmp_path, capsys
 
   found, stages, steps = recorded('train', command, '--workdir', run)
   assert found >= {'sampling', 'encoder', 'losses', 'optimiser'}
-  assert stages == {'save'}  # and no compilation
+  assert stages == {'save', 'validate'}  # and no compilation
   assert [step.name for step in steps] == ['train'] * 4
   found, stages, steps = recorded('eval', '--workdir', run, '--no-random-encoder')
   assert found >= {'embed', 'screen', 'look', 'map'}
   assert stages >= {'embed', 'search', 'map'}
-  assert [step.name for step in steps] == ['score'] * 2
+  assert [step.name for step in steps] == ['score'] * 4
   arguments = ['--model', run, '--output', str(tmp_path / 'found'), '--pictures', 'all']
   found, stages, steps = recorded('predict', *arguments, str(parts / 'test'))
   assert found >= {'embed', 'screen', 'look', 'map'}
