@@ -152,8 +152,11 @@ class Profile:
 
   def _write(self, scratch: pathlib.Path) -> None:
     memory = jax.profiler.device_memory_profile()
-    with files.explained(scratch):
-      jax.profiler.stop_trace()
+    try:
+      with files.explained(scratch):
+        jax.profiler.stop_trace()
+    except jax.errors.JaxRuntimeError as error:  # as of a full disk
+      raise UserError(f'cannot write a trace in {scratch}: {error}') from error
     (trace,) = scratch.glob(f'{PLACE}/*/*{TRACE}')
     perfetto = trace.parent / 'perfetto_trace.json.gz'
     host = trace.name.removesuffix(TRACE)

@@ -123,6 +123,16 @@ def test_what_cannot_be_written_at_the_end_is_said_once(tmp_path, monkeypatch):
   assert profile.summary() is None
 
 
+def test_a_trace_that_the_profiler_cannot_write_is_said(tmp_path, monkeypatch):
+  def stop():
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: No space left on device')
+
+  monkeypatch.setattr(jax.profiler, 'start_trace', lambda *_, **__: None)
+  monkeypatch.setattr(jax.profiler, 'stop_trace', stop)
+  with pytest.raises(UserError, match=r'cannot write a trace in .*No space left'):
+    take(Profile(tmp_path, (0, 1)), 1)
+
+
 def test_what_is_interrupted_is_written_on_the_way_out(tmp_path):
   profile = Profile(tmp_path)
 
