@@ -35,8 +35,9 @@ COMMANDS = {
 }
 
 
-# Folders of a workdir that a detector is read without.
+# Folders of a workdir that a detector is read without, and those that a trace is written without.
 BESIDE_MODEL = ('checkpoints', 'eval', 'tensorboard')
+EARLIER_TRACES = ('plugins',)
 
 
 class OneLine(logging.Formatter):
@@ -139,9 +140,12 @@ def open_folders(module: Any, options: argparse.Namespace, kept: contextlib.Exit
   copies = working_copy.named_by(vars(options).values())
   if model := working_copy.of(getattr(options, 'model', None) or pathlib.Path()):
     model.without = BESIDE_MODEL
+  traces = working_copy.of(getattr(options, 'profile', None) or pathlib.Path())
+  if traces:
+    traces.without = EARLIER_TRACES
   first = is_first(options)
   for copy in copies:
-    copy.uploads = first
+    copy.uploads = first or copy is traces  # each process has a trace of its own
     kept.enter_context(copy)
   if not hasattr(module, 'output_folder'):
     return

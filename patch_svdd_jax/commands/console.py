@@ -1,11 +1,13 @@
 """What commands share: config arguments, progress bars, figures."""
 
 import argparse
+import contextlib
 import functools
 import math
 import pathlib
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.search import memory_bank
 from patch_svdd_jax.system import working_copy
 from patch_svdd_jax.system.batching import Bar, Progress
+from patch_svdd_jax.system.profiling import Profile
 
 # Images that are named as suspicious.
 SUSPECTS = 5
@@ -68,6 +71,59 @@ def add_distributed_argument(parser: argparse.ArgumentParser) -> None:
     'JAX_COORDINATOR_ADDRESS (HOST:PORT of the first one), JAX_NUM_PROCESSES and JAX_PROCESS_ID '
     '(from 0) in each',
   )
+
+
+def add_profile_arguments(parser: argparse.ArgumentParser, unit: str) -> None:
+  """Adds --profile and --profile-steps; `unit` is what a step is, as 'batches of images'."""
+  parser.add_argument(
+    '--profile',
+    type=path,
+    metavar='FOLDER',
+    help='record a trace of some steps there, for XProf and Perfetto (docs/profiling.md)',
+  )
+  parser.add_argument(
+    '--profile-steps',
+    type=steps,
+    metavar='A:B',
+    help=f'which: after the first A {unit} up to the Bth (default the second to the fifth time '
+    'that any are computed)',
+  )
+
+
+def steps(text: str) -> tuple[int, int]:
+  """Returns the two numbers of an option, the first below the second."""
+  found = re.fullmatch(r'(\d+):(\d+)', text, re.ASCII)
+  if not found or int(found[1]) >= int(found[2]):
+    raise argparse.ArgumentTypeError(f'{text!r}: give two numbers, the smaller first, as 10:50')
+  return int(found[1]), int(found[2])
+
+
+@contextlib.contextmanager
+def profile(options: argparse.Namespace) -> Iterator[Profile]:
+  """Gives what records the steps that options ask for, and says at the end where the trace is.
+
+  Raises:
+    UserError: the folder cannot be written, or there is none.
+  """
+  if options.profile_steps and not options.profile:
+    raise UserError('--profile-steps says what to record: add --profile FOLDER')
+  recorder = Profile(options.profile, options.profile_steps)
+  try:
+    with recorder:
+      yield recorder
+  finally:
+    if summary := recorder.summary():
+      print(f'written: {summary}')
+
+
+def refuse_profile(options: argparse.Namespace) -> None:
+  """Refuses to record what is no single run.
+
+  Raises:
+    UserError: it was asked for.
+  """
+  if options.profile or options.profile_steps:
+    raise UserError('--profile records a single run: name one category')
 
 
 def add_rate_arguments(parser: argparse.ArgumentParser) -> None:

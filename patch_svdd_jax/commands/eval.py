@@ -48,7 +48,8 @@ from patch_svdd_jax.reporting import (
   speed,
 )
 from patch_svdd_jax.reporting.table import markdown
-from patch_svdd_jax.system import distributed
+from patch_svdd_jax.system import distributed, profiling
+from patch_svdd_jax.system.profiling import Profile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workdir', required=True, type=console.path, help='folder of the run')
   console.add_rate_arguments(parser)
   console.add_distributed_argument(parser)
+  console.add_profile_arguments(parser, 'batches of images')
   parser.add_argument(
     '--random-encoder',
     action=argparse.BooleanOptionalAction,
@@ -155,6 +157,7 @@ def evaluate(
   rest: Sequence[str],
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
+  profile: Profile = profiling.OFF,
 ) -> Measured:
   """Evaluates one detector, prints, writes."""
   dataset = load_labelled(config.data)
@@ -180,6 +183,7 @@ def evaluate(
     every_checkpoint=options.every_checkpoint,
     false_alarm_rate=options.false_alarm_rate,
     pixel_false_alarm_rate=options.pixel_false_alarm_rate,
+    profile=profile,
   )
   _, detector, evaluation, others, rows, warnings, _, gain = measured
   console.print_warnings(warnings)
@@ -219,7 +223,9 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Evaluates the workdir's detector, or those of all categories."""
   workdir = options.workdir
   if every_category.is_of_all(workdir):
+    console.refuse_profile(options)
     one = functools.partial(evaluate, options, rest)
     return every_category.measure_all(options.config, rest, workdir, one)
-  evaluate(options, rest, read_config(options.config, rest, workdir), workdir)
+  with console.profile(options) as profile:
+    evaluate(options, rest, read_config(options.config, rest, workdir), workdir, profile)
   return 0

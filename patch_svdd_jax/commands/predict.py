@@ -23,6 +23,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -40,6 +41,7 @@ from patch_svdd_jax.reporting.html import predicted
 from patch_svdd_jax.reporting.prediction_lines import PAGE, Failure, Line
 from patch_svdd_jax.reporting.prediction_overlays import Which
 from patch_svdd_jax.reporting.predictions import Predictions
+from patch_svdd_jax.system.profiling import Profile
 
 # What one run at a time may write to.
 output_folder = operator.attrgetter('output')
@@ -62,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='begin afresh, whatever a run that was stopped has left',
   )
+  console.add_profile_arguments(parser, 'batches of images')
 
 
 class Tally:
@@ -87,6 +90,12 @@ class Tally:
 
 def run(options: argparse.Namespace) -> int:
   """Predicts, writes, sums up."""
+  with console.profile(options) as profile:
+    return predict_all(options, profile)
+
+
+def predict_all(options: argparse.Namespace, profile: Profile) -> int:
+  """Does as `run`; some of the batches are recorded."""
   found = file_search.find(options.images)
   sources, passed_over = found
   check_apart(sources, options.output)
@@ -108,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     options.output, made_with, sources, options.pictures, restart=options.restart
   ) as results:
     resumed = bool(results.names)
-    texts = predict(detector, limit, sources, results, options.pictures, highest, tally)
+    texts = predict(detector, limit, sources, results, options.pictures, highest, tally, profile)
     if resumed:
       texts = differences(detector, results)
       redraw(detector, limit, sources, results, highest)
@@ -172,6 +181,7 @@ def predict(
   pictures: Which,
   highest: predicted.HighestScores,
   tally: Tally,
+  profile: Profile,
 ) -> list[str]:
   """Scores what has no result yet; pictures are drawn while the next images are scored.
 
@@ -200,14 +210,17 @@ def predict(
       bar.set_postfix_str(f'{tally.alarms} alarms')
 
     def draw(split: Split, found: Inspection) -> None:
-      prediction_overlays.write(
-        results.folder, results.paths, split, found, limit.pixel.value, highest.limits, pictures
-      )
-      highest.take(split, found)
+      with jax.profiler.TraceAnnotation('draw'):
+        prediction_overlays.write(
+          results.folder, results.paths, split, found, limit.pixel.value, highest.limits, pictures
+        )
+        highest.take(split, found)
 
     lines: list[Line] = []
     statistics: dict[str, dict[str, float]] = {}
-    for batch in image_stream.batches(left, inspection.batch_size(detector), detector.config.data):
+    size = inspection.batch_size(detector)
+    batches = image_stream.batches(left, size, detector.config.data)
+    for batch in profile.over('score', batches, -(-len(left) // size)):
       tally.rate.decode(len(batch.failures) + len(batch.split or ()), batch.seconds)
       found = inspect(detector, batch.split, limit, tally) if batch.split else None
       finish(lines, statistics)

@@ -23,12 +23,15 @@ import argparse
 import operator
 from collections.abc import Sequence
 
+import ml_collections
+
 from patch_svdd_jax import config_rules, data
 from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
 from patch_svdd_jax.experiments import gain_record
 from patch_svdd_jax.experiments.restart import clear_run
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
+from patch_svdd_jax.system.profiling import Profile
 
 # What one run at a time may write to.
 output_folder = operator.attrgetter('workdir')
@@ -40,14 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workdir', required=True, type=console.path, help='folder of this run')
   console.add_restart_argument(parser)
   console.add_distributed_argument(parser)
+  console.add_profile_arguments(parser, 'steps')
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Trains, fits, saves."""
   config = config_rules.read(options.config, rest)
-  workdir = options.workdir
   if sources.names_every(config.data):
+    console.refuse_profile(options)
     return every_category.train_all(options, rest, config)
+  with console.profile(options) as profile:
+    return train_one(options, config, profile)
+
+
+def train_one(
+  options: argparse.Namespace, config: ml_collections.ConfigDict, profile: Profile
+) -> int:
+  """Trains on a single data set."""
+  workdir = options.workdir
   if options.restart:
     clear_run(workdir)
   config = check_resumable(config, workdir)
@@ -61,6 +74,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
       dataset,
       progress=console.progress,
       calibrated=True,
+      profile=profile,
     )
   except StoppedError as stopped:
     print(stopped)

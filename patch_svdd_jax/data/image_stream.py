@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import ml_collections
 
 from patch_svdd_jax import data
@@ -123,7 +124,9 @@ def _timed(
   Those of the wall would count what the thread waits for: room, and whoever else computes.
   """
   start = time.thread_time()
-  return attempt(source, config, room), time.thread_time() - start
+  with jax.profiler.TraceAnnotation('decode'):
+    found = attempt(source, config, room)
+  return found, time.thread_time() - start
 
 
 def _batch(results: Sequence[tuple[Source, tuple[Split | str, float]]]) -> Batch:

@@ -13,6 +13,7 @@ from patch_svdd_jax.system.sharding import PRECISION
 
 
 @functools.partial(jax.jit, static_argnames=('image_size', 'receptive_field', 'stride'))
+@jax.named_scope('map')
 def upsample(
   distances: jax.Array, *, image_size: ImageSize, receptive_field: int, stride: int
 ) -> jax.Array:

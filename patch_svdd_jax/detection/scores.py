@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import jax
 import numpy as np
 
 from patch_svdd_jax.detection import anomaly_map
@@ -81,9 +82,10 @@ class Scores:
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str, images: int) -> Iterator[None]:
-  """Takes the seconds of the body, an image, as those of a stage."""
+  """Takes the seconds of the body, an image, as those of a stage, which traces show."""
   start = time.perf_counter()
-  yield
+  with jax.profiler.TraceAnnotation(stage):
+    yield
   seconds[stage] = (time.perf_counter() - start) / images
 
 

@@ -22,9 +22,10 @@ from patch_svdd_jax.experiments import data_record, gain_record
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.reporting import checkpoint_table, compared, evaluation_files
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
-from patch_svdd_jax.system import distributed
+from patch_svdd_jax.system import distributed, profiling
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.system.digests import digest
+from patch_svdd_jax.system.profiling import Profile
 from patch_svdd_jax.training import monitoring
 from patch_svdd_jax.training.checkpoints import Checkpoints
 
@@ -174,6 +175,7 @@ def evaluate_run(
   every_checkpoint: bool = False,
   false_alarm_rate: float = 0.01,
   pixel_false_alarm_rate: float = 0.01,
+  profile: Profile = profiling.OFF,
 ) -> Measured:
   """Measures the detector of a workdir, and writes WORKDIR/eval.
 
@@ -188,6 +190,7 @@ def evaluate_run(
     every_checkpoint: whether every checkpoint that was kept is.
     false_alarm_rate: of the report's verdicts, where the detector is calibrated.
     pixel_false_alarm_rate: of the regions that it shows.
+    profile: records some of the batches that the detector scores.
   """
   config = data.resolved(config, dataset)
   distributed.meet()
@@ -195,7 +198,9 @@ def evaluate_run(
   limit = None
   if detector.calibration:
     limit = inspection.limits(detector, false_alarm_rate, pixel_false_alarm_rate)
-  evaluation = evaluate(detector, dataset.test, progress('Scoring'), dataset.categories)
+  evaluation = evaluate(
+    detector, dataset.test, profile.around('score', progress('Scoring')), dataset.categories
+  )
   others: dict[str, Evaluation] = {}
   gain: TrainingGain | None = None
   if config.score.coreset < 1:

@@ -19,8 +19,9 @@ from patch_svdd_jax.experiments import data_record
 from patch_svdd_jax.models import mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system import distributed, files, signals
+from patch_svdd_jax.system import distributed, files, profiling, signals
 from patch_svdd_jax.system.batching import Progress
+from patch_svdd_jax.system.profiling import Profile
 from patch_svdd_jax.training import (
   checkpoint_selection,
   loop,
@@ -135,6 +136,7 @@ def train(
   *,
   progress: Callable[[str], Progress],
   calibrated: bool = False,
+  profile: Profile = profiling.OFF,
 ) -> tuple[Detector, str]:
   """Trains from the newest checkpoint of a workdir on, then fits the detector and saves it.
 
@@ -144,6 +146,7 @@ def train(
     dataset: of the config.
     progress: makes what wraps the batches of a task with this title.
     calibrated: whether the detector's scores of normal images are measured too.
+    profile: records some of the steps.
 
   Returns:
     The detector, and which checkpoint it is made of and why, in words.
@@ -153,7 +156,7 @@ def train(
     UserError: a setting makes no sense for these images, or the run cannot go on, as where it began
       with others.
   """
-  trained = train_encoder(config, workdir, dataset, calibrated)
+  trained = train_encoder(config, workdir, dataset, calibrated, profile)
   detector = fit_detector(
     trained.config,
     trained.params,
@@ -186,6 +189,7 @@ def train_encoder(
   workdir: pathlib.Path,
   dataset: data.Dataset,
   calibrated: bool = False,
+  profile: Profile = profiling.OFF,
 ) -> TrainedEncoder:
   """Trains from the newest checkpoint of a workdir on, without a detector; otherwise as `train`."""
   normal = dataset.train.images
@@ -220,7 +224,12 @@ def train_encoder(
         normal,
         mean,
         loop.Callbacks(
-          monitor, checkpoints, validate, CollapseWatch(config, monitoring.read(workdir)), stop
+          monitor,
+          checkpoints,
+          validate,
+          CollapseWatch(config, monitoring.read(workdir)),
+          stop,
+          profile,
         ),
       )
     # Also at the last step: the detector is fitted by the same command then.

@@ -59,6 +59,7 @@ def make_encode(
   """
   encoder = Encoder(architecture, convolve=convolve)
 
+  @jax.named_scope('embed')
   def encode(params: Params, mean: jax.Array, images: jax.Array) -> Any:
     pixels = subtract_mean(images, mean)
     grids: Any = encoder.apply({'params': params}, pixels, strides, features.names, method=describe)

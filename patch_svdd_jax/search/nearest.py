@@ -170,17 +170,17 @@ def search_on_devices(queries: jax.Array, bank: MemoryBank, k: int, sizes: Block
   def on_device(queries: jax.Array, rows: jax.Array, vectors: jax.Array, screen: Screen) -> Found:
     part = Rows(rows, layout.row_count(), layout.group, screen.scale)
 
-    def find(queries: jax.Array) -> Found:
+    @jax.named_scope('screen')
+    def maxima(queries: jax.Array) -> passes.Maxima:
       query_vectors, squared = screening.query_vectors(screen, queries, vectors.dtype, width)
       products = group_products.maxima(query_vectors, vectors, sizes.rows, layout.platform)
-      return passes.find(
-        queries,
-        part,
-        passes.maxima(products, squared),
-        k,
-        None if screening.is_tight(screen) else tighten,
-      )
+      return passes.maxima(products, squared)
 
+    def find(queries: jax.Array) -> Found:
+      anew = None if screening.is_tight(screen) else tighten
+      return passes.find(queries, part, maxima(queries), k, anew)
+
+    @jax.named_scope('screen')
     def tighten(queries: jax.Array) -> passes.Maxima:
       all_components = Screen(screen.centre, None, screen.scale)
       query_vectors, squared = screening.query_vectors(all_components, queries, jnp.float32)

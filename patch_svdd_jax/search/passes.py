@@ -99,6 +99,7 @@ def maxima(products: jax.Array, squared: jax.Array) -> Maxima:
   return Maxima(products, products.max(axis=2), squared)
 
 
+@jax.named_scope('look')
 def find(
   queries: jax.Array,
   rows: Rows,

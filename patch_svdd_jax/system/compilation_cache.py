@@ -13,6 +13,7 @@ import pathlib
 import re
 import stat
 import uuid
+from collections.abc import Iterator
 
 import jax
 import jaxlib.version
@@ -123,6 +124,22 @@ def enable() -> pathlib.Path | None:
     for name, value in {**SETTINGS, 'jax_compilation_cache_dir': str(folder)}.items():
       jax.config.update(name, value)
   return folder
+
+
+@contextlib.contextmanager
+def compiled_anew() -> Iterator[None]:
+  """Lets jax compile what is run inside, instead of taking it from what it keeps; nothing is kept.
+
+  What is in this process's memory is not compiled again.
+  """
+  before = jax.config.values['jax_enable_compilation_cache']
+  try:
+    jax.config.update('jax_enable_compilation_cache', False)
+    of_jax.reset_cache()  # it remembers whether it is used
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', before)
+    of_jax.reset_cache()
 
 
 def _opened(path: str) -> tuple[CacheInterface, str]:

@@ -108,6 +108,7 @@ def make_sampler(
       for k in arch.scales
     }
 
+  @jax.named_scope('sampling')
   def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Views:
     place_keys, noise_keys, pair_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(
       keys

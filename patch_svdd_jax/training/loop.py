@@ -16,8 +16,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system import sharding
+from patch_svdd_jax.system import profiling, sharding
 from patch_svdd_jax.system.batching import pad_images
+from patch_svdd_jax.system.profiling import Profile
 from patch_svdd_jax.training import (
   deep_svdd_centre,
   train_step,
@@ -81,6 +82,7 @@ class Callbacks:
     validate: the statistics of the held-out images; none where there are no such images.
     watch: what to say of a collapse in the call that ended at a step, given its metrics.
     should_stop: asked between calls; True saves and leaves.
+    profile: records some of the steps.
   """
 
   monitor: Monitor
@@ -88,6 +90,7 @@ class Callbacks:
   validate: Callable[[Params], Mapping[str, float]] = lambda _: {}
   watch: Callable[[int, Mapping[str, float]], str | None] = lambda *_: None
   should_stop: Callable[[], bool] = lambda: False
+  profile: Profile = profiling.OFF
 
 
 def fit(
@@ -112,8 +115,9 @@ def fit(
   Raises:
     NonFiniteLossError: the state that was last finite has been saved.
     CollapseError: `config.train.on_collapse` is 'stop'; the state has been saved.
-    UserError: a setting makes no sense for these images.
+    UserError: a setting makes no sense for these images, or steps to be recorded are none of these.
   """
+  callbacks.profile.begin(int(state.step), config.train.steps, config.train.steps_per_call)
   if int(state.step) >= config.train.steps:
     return Outcome(state, finished=True)
   mesh = sharding.all_devices()
@@ -139,9 +143,11 @@ def fit(
   def keep(state: TrainState, choosable: bool) -> None:
     statistics: Mapping[str, float] = {}
     if choosable:
-      statistics = callbacks.validate(state.params)
+      with jax.profiler.TraceAnnotation('validate'):
+        statistics = callbacks.validate(state.params)
       monitor.record_validation(int(jax.device_get(state.step)), statistics)
-    callbacks.saver.save(state, statistics)
+    with jax.profiler.TraceAnnotation('save'):
+      callbacks.saver.save(state, statistics)
 
   return loop(
     config,
@@ -151,6 +157,7 @@ def fit(
     take=take,
     keep=keep,
     should_stop=callbacks.should_stop,
+    profile=callbacks.profile,
   )
 
 
@@ -163,6 +170,7 @@ def loop(
   take: Callable[[np.ndarray, dict[str, np.ndarray], float], int],
   keep: Callable[[TrainState, bool], None],
   should_stop: Callable[[], bool],
+  profile: Profile = profiling.OFF,
 ) -> Outcome:
   """Calls the train step until `config.train.steps`, of one run or of a population.
 
@@ -175,17 +183,19 @@ def loop(
       its seconds; returns how far all have come.
     keep: saves a state, and is told whether it is one to choose from.
     should_stop: asked between calls.
+    profile: records some of the steps; it has begun.
 
   Raises:
     NonFiniteLossError, CollapseError: `take` raised it; the state has been saved.
   """
   every, saved = config.checkpoint.every, step
   while step < config.train.steps and not should_stop():
-    start = time.perf_counter()
-    with jax.transfer_guard('disallow'):
-      state, on_device = train(state)
-      metrics, reached = jax.device_get((on_device, state.step))
-    seconds = time.perf_counter() - start
+    with profile.step('train', step, config.train.steps_per_call):
+      start = time.perf_counter()
+      with jax.transfer_guard('disallow'):
+        state, on_device = train(state)
+        metrics, reached = jax.device_get((on_device, state.step))
+      seconds = time.perf_counter() - start
     before = step
     try:
       step = take(reached, metrics, seconds)

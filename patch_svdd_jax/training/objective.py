@@ -60,6 +60,7 @@ def encode_with(config: ml_collections.ConfigDict) -> Encode:
   """
   encoder = Encoder(architecture.from_config(config.encoder), COMPUTE[config.train.compute])
 
+  @jax.named_scope('encoder')
   def encode(params: Params, x: jax.Array, strides: Mapping[int, int] | None = None) -> Any:
     variables = {'params': params}
     if strides is None:
@@ -111,6 +112,7 @@ def embed_crop_pairs(
   sample = crops.make_sampler(arch, config.train, count, crop)
   strides = dict.fromkeys(arch.scales, arch.native_stride)
 
+  @jax.named_scope('sampling')
   def pick(maps: jax.Array, points: jax.Array) -> jax.Array:
     """Embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
     each = jax.vmap(lambda grid, at: grid[at[:, 0], at[:, 1]])(maps, points)
@@ -164,13 +166,14 @@ def make_loss(
   embed = PAIRS[config.train.pairs](config, count, crop)
   classifier = PositionClassifier(config.train.train_last_layer)
 
-  def loss(
-    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
+  @jax.named_scope('losses')
+  def compare(
+    params: Params, embedded: Mapping[int, PairEmbeddings], hyperparams: Hyperparams
   ) -> tuple[jax.Array, tuple[Metrics, dict[str, jax.Array]]]:
     total = jnp.float32(0)
     metrics: Metrics = {}
     anchors: dict[str, jax.Array] = {}
-    for k, pairs in embed(params['encoder'], keys, images, mean).items():
+    for k, pairs in embedded.items():
       name = scale_name(k)
       head = {'params': params['classifiers'][name]}
       logits: Any = classifier.apply(head, pairs.first, pairs.second)
@@ -193,6 +196,11 @@ def make_loss(
         metrics[f'contrast_loss/{name}'] = contrast
         total += config.train.contrast * contrast
     return total, ({'loss': total} | metrics, anchors)
+
+  def loss(
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
+  ) -> tuple[jax.Array, tuple[Metrics, dict[str, jax.Array]]]:
+    return compare(params, embed(params['encoder'], keys, images, mean), hyperparams)
 
   return loss
 

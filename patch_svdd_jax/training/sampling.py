@@ -157,6 +157,7 @@ def make_sampler(
     images = jnp.stack([in_position, in_position, in_neighbour, in_neighbour])
     return images, jnp.stack([pair.first, pair.second, *neighbours]), pair.position
 
+  @jax.named_scope('sampling')
   def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Pairs:
     place_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     indices, corners, positions = jax.vmap(draw, (0, None))(place_keys, images.shape[1:3])

@@ -99,10 +99,11 @@ def make_gradient(
       params, keys, images, mean, hyperparams
     )
     gradient, metrics = lax.pmean((gradient, metrics), DEVICES)
-    for name, z in anchors.items():
-      covariance = losses.covariance(z, DEVICES)
-      metrics[f'embedding_spread/{name}'] = losses.embedding_std(covariance)
-      metrics[f'effective_rank/{name}'] = losses.effective_rank(covariance)
+    with jax.named_scope('losses'):
+      for name, z in anchors.items():
+        covariance = losses.covariance(z, DEVICES)
+        metrics[f'embedding_spread/{name}'] = losses.embedding_std(covariance)
+        metrics[f'effective_rank/{name}'] = losses.effective_rank(covariance)
     return gradient, metrics
 
   accumulated = optax.microbatch(
@@ -116,7 +117,8 @@ def make_gradient(
     params: Params, key: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[Params, Metrics]:
     # Part by part, as optax takes every n-th of them into a part.
-    keys = jax.random.split(key, examples).reshape(parts, -1).T.reshape(-1)
+    with jax.named_scope('sampling'):
+      keys = jax.random.split(key, examples).reshape(parts, -1).T.reshape(-1)
     found: tuple[Params, Metrics] = accumulated(params, keys, images, mean, hyperparams)
     return found
 
@@ -133,14 +135,16 @@ def make_step(config: ml_collections.ConfigDict, gradient_of: Gradient) -> Step:
   def step(
     state: TrainState, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[TrainState, Metrics]:
-    key = jax.random.fold_in(hyperparams.key, state.step)
+    with jax.named_scope('sampling'):
+      key = jax.random.fold_in(hyperparams.key, state.step)
     gradient, metrics = gradient_of(state.params, key, images, mean, hyperparams)
-    updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
-    # The optimiser's schedule has its peak at 1: all of them are linear in the learning rate.
-    updates = jax.tree.map(lambda update: hyperparams.learning_rate * update, updates)
-    moved = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-    finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(optax.tree.norm(gradient))
-    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+    with jax.named_scope('optimiser'):
+      updates, opt_state = optimise.update(gradient, state.opt_state, state.params)
+      # The optimiser's schedule has its peak at 1: all of them are linear in the learning rate.
+      updates = jax.tree.map(lambda update: hyperparams.learning_rate * update, updates)
+      moved = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+      finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(optax.tree.norm(gradient))
+      state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
     metrics = {name: jnp.where(finite, value, 0.0) for name, value in metrics.items()}
     return state, metrics | {'steps': jnp.float32(1), 'finite_steps': finite.astype(jnp.float32)}
 

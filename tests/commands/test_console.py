@@ -1,11 +1,14 @@
-"""What commands say of a detector's images."""
+"""What commands say of a detector's images, and which steps they are to record."""
 
+import argparse
 import dataclasses
 
 import numpy as np
+import pytest
 
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.errors import UserError
 
 
 def detector_that_dropped(shares):
@@ -22,4 +25,29 @@ def test_the_most_suspicious_images_are_named(capsys):
 
 def test_nothing_is_said_where_nothing_was_dropped(capsys):
   console.print_suspects(detector_that_dropped(None), ['0.png'])
+  assert not capsys.readouterr().out
+
+
+def profile_options(*arguments):
+  parser = argparse.ArgumentParser()
+  console.add_profile_arguments(parser, 'steps')
+  return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize('text', ['5:5', '7:3', '5', '5:', ':5', 'a:b', '-1:4', '1.5:2', '1:2:3'])
+def test_what_is_no_range_of_steps_is_refused(text, capsys):
+  with pytest.raises(SystemExit):
+    profile_options('--profile', 'traces', f'--profile-steps={text}')
+  assert 'give two numbers, the smaller first, as 10:50' in capsys.readouterr().err
+
+
+def test_steps_need_a_folder_and_a_trace_a_single_run(tmp_path, capsys):
+  options = profile_options('--profile-steps', '3:10')
+  assert options.profile_steps == (3, 10)
+  with pytest.raises(UserError, match='add --profile FOLDER'), console.profile(options):
+    pass
+  with pytest.raises(UserError, match='a single run'):
+    console.refuse_profile(options)
+  with console.profile(profile_options()):
+    console.refuse_profile(profile_options())
   assert not capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The command line as a whole: help, errors, and what is imported when."""
 
 import argparse
+import contextlib
 import importlib
 import json
 import pathlib
@@ -11,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 import patch_svdd_jax
-from patch_svdd_jax import configuration
+from patch_svdd_jax import commands, configuration
 from patch_svdd_jax.commands import COMMANDS, alone, main
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import compilation_cache
+from patch_svdd_jax.system import compilation_cache, working_copy
+from patch_svdd_jax.system.store import Store
 from tests.faults import programs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -223,3 +225,17 @@ def test_a_second_evaluation_compiles_nothing_and_finds_the_same(tmp_path, compi
   for each in figures:
     del each['timing'], each['speed']
   assert figures[0] == figures[1]
+
+
+def test_each_of_several_processes_uploads_its_own_trace_and_nothing_else(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(commands, 'is_first', lambda _: False)
+  monkeypatch.setattr(commands, 'meet', lambda _: None)
+  traces, workdir = (working_copy.place(f'memory://bucket/{name}') for name in ('traces', 'run'))
+  options = argparse.Namespace(profile=traces, workdir=workdir)
+  with contextlib.ExitStack() as kept:
+    commands.open_folders(None, options, kept)
+    for folder in (traces, workdir):
+      folder.mkdir()
+      (folder / 'file').touch()
+  assert list(Store('memory://bucket').list()) == ['traces/file']

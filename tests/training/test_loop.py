@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import trace_file
+from patch_svdd_jax.system import profiling
 from patch_svdd_jax.system.sharding import all_devices
 from patch_svdd_jax.training import loop, train_state, train_step
 from patch_svdd_jax.training.checkpoints import Checkpoints
@@ -69,7 +71,7 @@ class Notes:
     return [step for step, _, _ in self.records]
 
 
-def fit(config, images=IMAGES, mean=MEAN, state=None, should_stop=None):
+def fit(config, images=IMAGES, mean=MEAN, state=None, should_stop=None, profile=profiling.OFF):
   """Trains; returns the outcome with its state on the host, and the notes."""
   notes = Notes()
   outcome = loop.fit(
@@ -78,7 +80,10 @@ def fit(config, images=IMAGES, mean=MEAN, state=None, should_stop=None):
     images,
     mean,
     loop.Callbacks(
-      notes, notes, should_stop=(lambda: should_stop(notes)) if should_stop else lambda: False
+      notes,
+      notes,
+      should_stop=(lambda: should_stop(notes)) if should_stop else lambda: False,
+      profile=profile,
     ),
   )
   return loop.Outcome(on_host(outcome.state), outcome.finished), notes
@@ -122,6 +127,17 @@ def test_steps_past_the_last_do_nothing(whole_run, single_steps):
 
 def test_a_run_repeats_bit_for_bit(whole_run):
   assert_same_bits(fit(tiny_config())[0].state, whole_run[0].state)
+
+
+def test_a_trace_changes_no_bit_and_shows_the_calls_asked_for(whole_run, tmp_path):
+  profile = profiling.Profile(tmp_path, (3, 5))
+  outcome, notes = fit(tiny_config(), profile=profile)
+  assert_same_bits(outcome.state, whole_run[0].state)
+  assert notes.steps == [2, 4, 5]
+  assert profile.summary().endswith('steps 2:5')
+  trace = trace_file.read(trace_file.newest(tmp_path), ['PjRtCpuClient::Compile', 'save'])
+  assert [step.name for step in trace.steps] == ['train', 'train']
+  assert [stage.name for stage in trace.stages] == []
 
 
 def test_another_seed_is_another_run(whole_run):
