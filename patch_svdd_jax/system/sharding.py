@@ -1,5 +1,6 @@
-"""The devices in a row, and how arrays lie on them."""
+"""The devices in a row, or in one for each TPU slice, and how arrays lie on them."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -9,8 +10,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # A TPU's default for float32 is one bfloat16 pass.
 PRECISION = lax.Precision.HIGHEST
-DEVICES = 'devices'
+SLICES, DEVICES = 'slices', 'devices'
 SHARDED, REPLICATED = PartitionSpec(DEVICES), PartitionSpec()
+# The name of a mapped axis, or those of several.
+Axis = str | tuple[str, ...]
 Tree = TypeVar('Tree')
 
 
@@ -22,6 +25,26 @@ def local_mesh() -> Mesh:
 def all_devices() -> Mesh:
   """All devices of all processes in a row."""
   return Mesh(np.array(jax.devices()), (DEVICES,))
+
+
+def by_slice(devices: Sequence[jax.Device]) -> Mesh:
+  """Returns devices in a row; those of several slices in a row of their own for each slice.
+
+  The chips of a TPU slice have links of their own, slices are joined by the data-centre network:
+  what is exchanged along DEVICES alone stays within each slice.
+  """
+  slices: dict[int, list[jax.Device]] = {}
+  for device in devices:
+    slices.setdefault(getattr(device, 'slice_index', 0), []).append(device)
+  rows = [slices[index] for index in sorted(slices)]
+  return Mesh(np.array(rows), (SLICES, DEVICES)) if rows[1:] else Mesh(np.array(*rows), (DEVICES,))
+
+
+def axis_of(mesh: Mesh) -> Axis:
+  """Returns what names all devices of a mesh in collectives."""
+  first, *others = mesh.axis_names
+  # A row of one name takes more instructions than the name.
+  return (first, *others) if others else str(first)
 
 
 def replicate(tree: Tree) -> Tree:

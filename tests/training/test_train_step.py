@@ -39,8 +39,8 @@ def step_config(scales=(8,), steps_per_call=1, **train):
 class Program:
   """A train step on so many devices, and what it takes besides the state."""
 
-  def __init__(self, devices=1, population=False, **train):
-    self.config, self.mesh = step_config(**train), mesh_of(devices)
+  def __init__(self, devices=1, population=False, slices=1, **train):
+    self.config, self.mesh = step_config(**train), mesh_of(devices, slices)
     self.step = train_step.make_train_step(self.config, COUNT, self.mesh, population)
     *self.data, self.hyperparams = loop.place_inputs(self.config, IMAGES, MEAN, self.mesh)
 
@@ -57,8 +57,8 @@ class Program:
 
 
 @functools.cache
-def program(devices=1, population=False, **train):
-  return Program(devices, population, **train)
+def program(devices=1, population=False, slices=1, **train):
+  return Program(devices, population, slices, **train)
 
 
 @functools.cache
@@ -102,12 +102,25 @@ def test_devices_and_parts_change_no_run(devices, train):
   check_same_run(run(devices, **train), on_one, train.get('accumulate', 1))
 
 
+@pytest.mark.parametrize(
+  'train', [{'images': 'sharded'}, {'contrast': 0.5, 'pairs': 'crops'}], ids=str
+)
+def test_slices_change_no_bit(train):
+  """Neither the pairs that are drawn nor a sum: the devices are the same ones in the same order."""
+  if 'images' in train:
+    # Each slice has all of the images, so that no window travels from one to another.
+    images, *_ = program(4, slices=2, **train).data
+    assert [shard.data.shape[0] for shard in images.addressable_shards] == [3, 3, 3, 3]
+    assert images.shape[0] == 6
+  assert_same_bits(run(4, slices=2, **train), run(4, **train))
+
+
 def contrast_gradient(devices, config, params):
   """The gradient of the contrastive loss alone, and its metrics, as a step takes it."""
   loss = objective.make_loss(config, COUNT)
   gradient = jax.jit(
     jax.shard_map(
-      train_step.make_gradient(config, loss, devices),
+      train_step.make_gradient(config, loss, mesh_of(devices)),
       mesh=mesh_of(devices),
       in_specs=PartitionSpec(),
       out_specs=PartitionSpec(),
