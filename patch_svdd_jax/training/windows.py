@@ -32,8 +32,8 @@ def crop(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -
 def crop_sharded(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
   """The same where each device of a slice holds a run of the images, in a map over DEVICES.
 
-  Every device crops what those of its slice ask of its images, and sends it to who asked. As bytes: a window has
-  pixels on one device and zeros on the others, so their sum is exact.
+  Every device crops what those of its slice ask of its images, and sends it to who asked. As
+  bytes: a window has pixels on one device and zeros on the others, so their sum is exact.
   """
   indices, corners = lax.all_gather((indices, corners), DEVICES, tiled=True)
   indices -= lax.axis_index(DEVICES) * len(images)
