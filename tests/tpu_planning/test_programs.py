@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import flops
+from patch_svdd_jax.models import architecture, embedding, encoder, flops
 from patch_svdd_jax.search import memory_bank, screening
 from patch_svdd_jax.system import sharding
 from patch_svdd_jax.system.sharding import DEVICES
@@ -264,6 +264,28 @@ def test_the_embedding_pass_is_that_of_the_features(monkeypatch):
   monkeypatch.setattr(aot, 'compile_program', lambda *arguments, **_: arguments[3])
   lowered = programs.embed('v5e:2x2', config, 2)
   assert {k: grid.shape for k, grid in lowered.out_info.items()} == {16: (8, 13, 13, 20)}
+
+
+def test_the_embedding_pass_that_is_planned_gives_the_bits_of_the_one_that_runs(monkeypatch):
+  """The program that `shard_map` makes for described chips, against `pmap`, on four devices."""
+  config = small_config()
+  config.encoder.update(depth=3, scales=(32, 16))
+  config.score.strides = (8, 4)
+  monkeypatch.setattr(aot, 'mesh_of', lambda _: sharding.all_devices())
+  monkeypatch.setattr(aot, 'compile_program', lambda *arguments, **_: arguments[3])
+  planned = programs.embed('v5e:2x2', config, 2).compile()
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (8, 64, 64, 3), np.uint8)
+  mean = rng.uniform(0, 255, (64, 64, 3)).astype(np.float32)
+  params, mean = sharding.replicate((encoder.init_encoder(config), mean))
+  found = planned(params, mean, sharding.place(images, sharding.all_devices(), sharding.SHARDED))
+  arch, strides = architecture.from_config(config.encoder), architecture.strides_of(config)
+  run = embedding.embed(arch, params, mean, images, strides, batch_size=2)
+  assert found.keys() == run.keys() == {32, 16}
+  for k, (rows, count) in run.items():
+    assert (rows.shape[:2], count) == ((4, 2), 8)
+    assert np.ptp(found[k]) > 0
+    np.testing.assert_array_equal(np.asarray(found[k]).reshape(rows.shape), rows, strict=True)
 
 
 def test_flops_of_an_image():
