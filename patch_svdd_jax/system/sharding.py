@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import flatten_util, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # A TPU's default for float32 is one bfloat16 pass.
@@ -45,6 +46,23 @@ def axis_of(mesh: Mesh) -> Axis:
   first, *others = mesh.axis_names
   # A row of one name takes more instructions than the name.
   return (first, *others) if others else str(first)
+
+
+def mean(tree: Tree, mesh: Mesh) -> Tree:
+  """Returns the mean of a tree of numbers over all devices, inside of a map over a mesh.
+
+  Where there are several slices, each sums first, and leaves a part of the sum on each device,
+  which exchanges that part with those at its place in the other slices. Between large slices the
+  compiler, left to itself, has every device send all of its slice's sum.
+  """
+  if SLICES not in mesh.axis_names:
+    over_row: Tree = lax.pmean(tree, DEVICES)
+    return over_row
+  flat, unflatten = flatten_util.ravel_pytree(tree)
+  padded = jnp.pad(flat, (0, -len(flat) % mesh.shape[DEVICES]))
+  part = lax.psum(lax.psum_scatter(padded, DEVICES, tiled=True), SLICES)
+  over_all: Tree = unflatten(lax.all_gather(part, DEVICES, tiled=True)[: len(flat)] / mesh.size)
+  return over_all
 
 
 def replicate(tree: Tree) -> Tree:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.encoder import Params
+from patch_svdd_jax.system import sharding
 from patch_svdd_jax.system.sharding import REPLICATED, axis_of
 from patch_svdd_jax.training import losses, objective, optimizer, windows
 from patch_svdd_jax.training.objective import Metrics
@@ -97,7 +98,7 @@ def make_gradient(config: ml_collections.ConfigDict, loss: objective.Loss, mesh:
     gradient, (metrics, anchors) = jax.grad(loss, has_aux=True)(
       params, keys, images, mean, hyperparams
     )
-    gradient, metrics = lax.pmean((gradient, metrics), axis)
+    gradient, metrics = sharding.mean((gradient, metrics), mesh)
     for name, z in anchors.items():
       covariance = losses.covariance(z, axis)
       metrics[f'embedding_spread/{name}'] = losses.embedding_std(covariance)

@@ -51,6 +51,28 @@ def test_devices_of_one_slice_lie_in_a_row(devices):
   assert mesh.devices.tolist() == devices
 
 
+@pytest.mark.parametrize('slices', [1, 2])
+def test_the_mean_over_devices(slices):
+  mesh = mesh_of(4, slices)
+  rng = np.random.default_rng(0)
+  # Seven numbers on each device: no multiple of the devices of a slice.
+  values = {
+    'a': rng.normal(size=(4, 2, 3)).astype(np.float32),
+    'b': rng.normal(size=4).astype(np.float32),
+  }
+  mean = jax.shard_map(
+    lambda tree: sharding.mean(jax.tree.map(lambda leaf: leaf[0], tree), mesh),
+    mesh=mesh,
+    in_specs=jax.sharding.PartitionSpec(mesh.axis_names),
+    out_specs=sharding.REPLICATED,
+    check_vma=False,
+  )
+  for name, found in jax.jit(mean)(values).items():
+    expected = values[name].astype(np.float64).mean(axis=0)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_replicated_on_every_device():
   check(sharding.replicate(TREE), 1, jax.devices())
 
