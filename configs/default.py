@@ -151,7 +151,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.crops = 4  # 'crops': how many, among which the pairs are divided
   train.crop_size = 160  # 'crops': pixels along a side
   train.accumulate = 1  # equal parts of a batch that are computed one after another
-  train.images = 'replicated'  # on every device; 'sharded': each device holds a part
+  train.images = 'replicated'  # on every device; 'sharded': each device (of a slice) holds a part
   train.compute = 'float32'  # or 'bfloat16', of the encoder in training; parameters are float32
   train.rematerialise = False  # compute activations twice instead of keeping them
   train.svdd = 'neighbour'  # L_SVDD'; 'centre': L_SVDD, the distance to one centre (Deep SVDD)

@@ -7,12 +7,13 @@ Each is compiled for each topology, ahead of time, by the TPU's compiler:
   patch-svdd plan search --topology v5e:16x16 --bank-rows 1000000000 --json plan.json
   patch-svdd plan train --topology v4:2x2x1 v5e:2x2 v5p:2x2x1 v6e:2x2 --config default
   patch-svdd plan train --topology v5e:16x16 --config default --config.train.pairs=crops --largest
+  patch-svdd plan train --topology v6e:16x16 tpu7x:4x4x8 --slices 2 --config default
   patch-svdd plan embed --topology v5e:2x2 --config default
 """
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +28,8 @@ from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.search import products, screening
 from patch_svdd_jax.system import files
 from patch_svdd_jax.tpu_planning import aot, programs
-from patch_svdd_jax.tpu_planning.aot import Program
+from patch_svdd_jax.tpu_planning.aot import Collectives, Program
+from patch_svdd_jax.training import train_state
 
 # They would be looked for before `run` can say that there are none.
 NEEDS_DEVICES = False
@@ -37,10 +39,13 @@ COMPILATIONS = 4
 
 NOTES = """Memory is of each chip, by the compiled program. "At peak" is the time of the FLOPs at
 the published bfloat16 peak, six passes for float32. Utilisation is FLOPs over those of the peak in
-the longer of both times: what can be hoped for, not what was measured."""
+the longer of both times: what can be hoped for, not what was measured; none (-) where the compiler
+names no time."""
 QUICKLY = """The program is compiled quickly: its temporaries are an upper bound. "Compiler" is what
 the compiler expects of the whole program; it knows of no passes and no network, counts the body of
 each loop once, and for some programs names no time (-)."""
+
+TWO_DEVICES = 'A chip of tpu7x is two devices: figures are of both together.'
 
 # A compiled program, and what else is to be said of it in the JSON file.
 Found = tuple[Program, dict[str, Any]]
@@ -63,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       nargs='+',
       required=True,
       metavar='NAME',
-      help='v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB: the chips along each axis',
+      help='v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB, tpu7x:AxBxC: the chips along each axis',
     )
     add(functools.partial(own.add_argument, type=int))
     if plan is not plan_search:
@@ -100,6 +105,12 @@ def add_train(add: Callable[..., Any]) -> None:
     'config',
   )
   add('--images', default=320, metavar='N', help='training images, default 320')
+  add(
+    '--slices',
+    default=1,
+    metavar='N',
+    help='of the topology, joined by the data-centre network; default 1',
+  )
 
 
 def add_embed(add: Callable[..., Any]) -> None:
@@ -157,18 +168,36 @@ def plan_search(options: argparse.Namespace) -> int:
 
 def plan_train(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Compiles the train step, prints, writes."""
-  if options.images < 1:
-    raise UserError(f'--images {options.images}: give at least 1')
+  for name in ('images', 'slices'):
+    if getattr(options, name) < 1:
+      raise UserError(f'--{name} {getattr(options, name)}: give at least 1')
   config = read(options, rest)
   each = flops.step_flops(config) / config.train.batch_size
+  work = (
+    f'A step takes {each:.3g} FLOPs for each pair of its batch ({config.train.pairs}), forward and '
+    f'backward, computed in {config.train.compute}. A batch of N has N position and N neighbour '
+    'pairs at each scale.'
+  )
+  about = [work, between_slices(config)] if options.slices > 1 else [work]
   return plan_batch(
     options,
     config,
     ('pairs_per_chip', options.pairs_per_chip),
-    lambda topology, pairs: programs.train(topology, config, pairs, options.images),
-    f'A step takes {each:.3g} FLOPs for each pair of its batch ({config.train.pairs}), forward and '
-    f'backward, computed in {config.train.compute}. A batch of N has N position and N neighbour '
-    'pairs at each scale.',
+    lambda topology, pairs: programs.train(topology, config, pairs, options.images, options.slices),
+    about,
+  )
+
+
+def between_slices(config: ml_collections.ConfigDict) -> str:
+  """Returns what crosses between slices."""
+  parameters = jax.eval_shape(lambda: train_state.init_state(config).params)
+  size = sum(4 * leaf.size for leaf in jax.tree.leaves(parameters))
+  pairs = ', embeddings and their gradients, as config.train.contrast compares all pairs'
+  return (
+    '"Between slices" is what each chip hands to the data-centre network: its part of the '
+    f"gradients' sum over its slice ({console.megabytes(size)} in all), padded to whole tiles, and "
+    f'of a few statistics{pairs if config.train.contrast else ""}. Images and windows stay within '
+    'a slice.'
   )
 
 
@@ -176,13 +205,16 @@ def plan_embed(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Compiles the embedding pass, prints, writes."""
   config = read(options, rest)
   wanted, size = options.images_per_chip, config.data.image_size
+  about = (
+    f'An image of {size[0]} x {size[1]} pixels takes {flops.image_flops(config):.3g} FLOPs, '
+    'computed in float32.'
+  )
   return plan_batch(
     options,
     config,
     ('images_per_chip', config.score.batch_size if wanted is None else wanted),
     lambda topology, images: programs.embed(topology, config, images),
-    f'An image of {size[0]} x {size[1]} pixels takes {flops.image_flops(config):.3g} FLOPs, '
-    'computed in float32.',
+    [about],
   )
 
 
@@ -198,7 +230,7 @@ def plan_batch(
   config: ml_collections.ConfigDict,
   batch: tuple[str, int],
   compile_at: Callable[[str, int], Program],
-  about: str,
+  about: Sequence[str],
 ) -> int:
   """Compiles a program that works on a batch, prints, writes.
 
@@ -207,7 +239,7 @@ def plan_batch(
     config: what is planned.
     batch: what it consists of, and how many of these are on a chip.
     compile_at: compiles the program for a topology and a batch.
-    about: what the FLOPs are.
+    about: what the figures are.
   """
   unit, each = batch
   if each < 1:
@@ -223,7 +255,7 @@ def plan_batch(
 
   found = compile_all(options, compile_for)
   contents = {'config': config.to_dict()}
-  return show(options, found, unit, [about, QUICKLY], contents, each=unit.replace('_', ' '))
+  return show(options, found, unit, [*about, QUICKLY], contents, each=unit.replace('_', ' '))
 
 
 def compile_all(options: argparse.Namespace, compile_for: Callable[[str], Found]) -> list[Found]:
@@ -262,6 +294,8 @@ def show(
   header = [titles.get(name, name) for name in rows[0]]
   print(markdown(header, [list(row.values()) for row in rows]))
   print(*about, NOTES, sep='\n')
+  if any(aot.chip_of(program.topology).devices > 1 for program, _ in found):
+    print(TWO_DEVICES)
   written = [{unit: program.each} | program.to_json() | more for program, more in found]
   outputs.write_json(options.json, contents | {'rows': written})
   return 0
@@ -275,21 +309,31 @@ def cells(program: Program, more: dict[str, Any]) -> dict[str, str]:
       *map(console.megabytes, program.memory),
       f'{sum(program.memory) / program.chip_memory:.1%}',
     ]
-  collectives = [
-    f'{number} {kind} ({console.megabytes(size)})'
-    for kind, (number, size) in program.collectives.items()
-  ]
   line = {'topology': program.topology, 'chips': str(program.chips), 'each': f'{program.each:,}'}
   line |= zip(('arguments', 'temporaries', 'output', 'of memory'), sizes, strict=True)
   line['at peak'] = milliseconds(program.peak_seconds)
   line['compiler'] = milliseconds(program.compiler_seconds)
-  line['utilisation'] = f'{program.utilisation:.1%}' if program.memory else '-'
+  line['utilisation'] = f'{program.utilisation:.1%}' if program.utilisation else '-'
   if 'largest' in more:
     too_many = f'{more["too_many"]:,} does not' if more['too_many'] else 'more not tried'
     line['largest that fits'] = f'{more["largest"]:,} ({too_many})'
   line['kernels'] = str(program.kernels) if program.memory else '-'
-  line['collectives'] = ', '.join(collectives) or '-'
+  if program.slices > 1:
+    line['within a slice'] = exchanged(program.collectives)
+    line['between slices'] = exchanged(program.between_slices)
+  else:
+    line['collectives'] = exchanged(program.collectives)
   return line
+
+
+def exchanged(collectives: Mapping[str, Collectives]) -> str:
+  """Returns how often each kind stands in a program, and its bytes; a dash for none."""
+  return (
+    ', '.join(
+      f'{number} {kind} ({console.megabytes(size)})' for kind, (number, size) in collectives.items()
+    )
+    or '-'
+  )
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -6,21 +6,21 @@ program, times are estimates.
 """
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.compiled_memory import Memory, is_out_of_memory, memory_of
-from patch_svdd_jax.system.sharding import DEVICES, REPLICATED
+from patch_svdd_jax.system.sharding import REPLICATED, by_slice
 
 
 class Chip(NamedTuple):
@@ -29,12 +29,14 @@ class Chip(NamedTuple):
   Attributes:
     peak: of its bfloat16 matrix products, FLOP/s.
     memory: HBM, bytes.
-    options: with which each of its devices is a whole chip, as it is when JAX runs there.
+    options: with which it is as many devices as when JAX runs there.
+    devices: how many these are; each has its part of the memory and of the peak.
   """
 
   peak: float
   memory: int
   options: Mapping[str, str] = {}
+  devices: int = 1
 
 
 CHIPS = {
@@ -42,6 +44,7 @@ CHIPS = {
   'v5e': Chip(197e12, 16 * 2**30),
   'v5p': Chip(459e12, 95 * 2**30),
   'v6e': Chip(918e12, 32 * 2**30),
+  'tpu7x': Chip(2307e12, 192 * 2**30, devices=2),
 }
 
 # Passes of the bfloat16 matrix units that a product of the type takes in full precision.
@@ -69,11 +72,22 @@ COLLECTIVE = re.compile(
   r'(-start)?\(',
   re.MULTILINE,
 )
+# What goes to another slice: the compiler leaves it to a runtime on the hosts.
+BETWEEN_SLICES = re.compile(
+  r'^\s*(?:ROOT )?\S+ = \((.*), u32\[\]\S*, token\[\]\) send\('
+  r'.*_xla_megascale_transfer_type="(\w+)"',
+  re.MULTILINE,
+)
+# A number with which a permutation is told that it has ended.
+CONTEXT = re.compile(r'u32\[\]\{:S\(\d+\)\}')
 ARRAY = re.compile(r'\b(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,]*)\]')
 
 
 class Collectives(NamedTuple):
-  """How often a kind of collective stands in a program, and the bytes that come out, a chip."""
+  """How often a kind of collective stands in a program, and the bytes, a chip.
+
+  Of what stays within a slice they come out; of what goes to other slices they go in.
+  """
 
   number: int
   bytes: int
@@ -92,9 +106,12 @@ class Program:
     flops: that the task asks for, on all chips together.
     peak_seconds: what they take at the published peak, in the passes that their precision needs.
     compiler_seconds: what the compiler expects, which knows of no passes; None if it does not say.
-    utilisation: flops over what the chips could do at their peak in the longer of both times.
-    collectives: by kind.
+    utilisation: flops over what the chips could do at their peak in the longer of both times; None
+      if the program does not fit, or the compiler says no time.
+    collectives: within a slice, by kind.
     kernels: how many Pallas kernels are in it.
+    slices: of as many chips each.
+    between_slices: by kind.
   """
 
   topology: str
@@ -105,9 +122,11 @@ class Program:
   flops: float
   peak_seconds: float
   compiler_seconds: float | None
-  utilisation: float
+  utilisation: float | None
   collectives: dict[str, Collectives]
   kernels: int = 0
+  slices: int = 1
+  between_slices: dict[str, Collectives] = dataclasses.field(default_factory=dict)
 
   @property
   def bytes(self) -> int | None:
@@ -116,10 +135,9 @@ class Program:
 
   def to_json(self) -> dict[str, Any]:
     """Returns the fields, without `each`, as JSON has them."""
-    fields = dataclasses.asdict(self) | {
-      'memory': self.memory and self.memory._asdict(),
-      'collectives': {kind: found._asdict() for kind, found in self.collectives.items()},
-    }
+    fields = dataclasses.asdict(self) | {'memory': self.memory and self.memory._asdict()}
+    for name in ('collectives', 'between_slices'):
+      fields[name] = {kind: found._asdict() for kind, found in getattr(self, name).items()}
     del fields['each']
     return fields
 
@@ -139,8 +157,8 @@ def chip_of(topology: str) -> Chip:
   return CHIPS[topology.partition(':')[0]]
 
 
-def mesh_of(topology: str) -> Mesh:
-  """Returns the chips of a topology in a row.
+def mesh_of(topology: str, slices: int = 1) -> Mesh:
+  """Returns the devices of a topology in a row, or of several such slices in as many rows.
 
   Raises:
     UserError: libtpu is not installed, or it knows no such topology.
@@ -151,11 +169,26 @@ def mesh_of(topology: str) -> Mesh:
   for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
   try:
-    description = topologies.get_topology_desc(topology, 'tpu', **chip_of(topology).options)
+    description = topologies.get_topology_desc(
+      topology,
+      'tpu',
+      **chip_of(topology).options,
+      **({'num_slices': slices} if slices > 1 else {}),
+    )
   except jax.errors.JaxRuntimeError as error:
     reason = str(error).splitlines()[0]
-    raise UserError(f'no TPU topology {topology!r}, says its compiler: {reason}') from error
-  return Mesh(np.array(description.devices), (DEVICES,))
+    raise UserError(f'no TPU topology {topology!r}, says {compiler()}: {reason}') from error
+  return by_slice(description.devices)
+
+
+def compiler() -> str:
+  """Returns the name and version of the TPU compiler."""
+  return f'libtpu {importlib.metadata.version("libtpu")}'
+
+
+def chips_of(topology: str, mesh: Mesh) -> int:
+  """Returns how many chips have the devices of a mesh."""
+  return mesh.size // chip_of(topology).devices
 
 
 def described(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
@@ -178,6 +211,22 @@ def compile_fitting(
     return None
 
 
+def text_of(compiled: jax.stages.Compiled) -> str:
+  """Returns a compiled program's instructions.
+
+  Raises:
+    UserError: jax cannot read them, as the compiler is too new.
+  """
+  try:
+    return compiled.as_text() or ''
+  except jax.errors.JaxRuntimeError as error:
+    raise UserError(
+      f'jax {jax.__version__} cannot read what {compiler()} compiled '
+      f"({str(error).splitlines()[0]}): pip install 'jax[tpu]=={jax.__version__}' brings the "
+      'compiler that belongs to it'
+    ) from error
+
+
 def compile_program(
   topology: str,
   chips: int,
@@ -188,54 +237,83 @@ def compile_program(
   compute: str,
   timed: jax.stages.Lowered | None = None,
   parts: float = 1,
+  slices: int = 1,
   options: Mapping[str, Any] = QUICK,
 ) -> Program:
   """Compiles a program.
 
   Args:
     topology: it was lowered for.
-    chips: of the topology.
+    chips: of all slices.
     each: pairs, images or rows of the memory bank on each chip.
     lowered: the program.
     flops: that the task asks for, on all chips together.
     compute: the type in which they are done, as `PASSES` has it.
     timed: what the compiler is asked the time of, where it is not the program.
     parts: turns of the loop that holds the work; the compiler counts its body once.
+    slices: of the topology.
     options: of the compiler.
   """
   chip = chip_of(topology)
   compiled = compile_fitting(lowered, options)
-  text = (compiled.as_text() if compiled else None) or ''
+  text = text_of(compiled) if compiled else ''
   asked = timed.compile() if timed else compiled
   seconds = positive(asked.cost_analysis()) if asked else None
   seconds = seconds and seconds * parts
-  at_peak = PASSES[compute] * flops / (chip.peak * chips)
+  least = flops / (chip.peak * chips)
+  # For some chips, and for several slices, the compiler leaves out what it cannot estimate.
+  seconds = seconds if seconds and seconds >= least else None
+  at_peak = PASSES[compute] * least
   return Program(
     topology=topology,
     chips=chips,
     each=each,
-    memory=memory_of(compiled) if compiled else None,
+    memory=of_chip(memory_of(compiled), chip) if compiled else None,
     chip_memory=chip.memory,
     flops=flops,
     peak_seconds=at_peak,
     compiler_seconds=seconds,
-    utilisation=flops / (chip.peak * chips * max(at_peak, seconds or 0)),
-    collectives=collectives_of(text),
+    utilisation=least / max(at_peak, seconds) if compiled and seconds else None,
+    collectives=counted(collectives_of(text), chip),
     kernels=text.count(KERNEL),
+    slices=slices,
+    between_slices=counted(between_slices_of(text), chip),
   )
 
 
-def collectives_of(program: str) -> dict[str, Collectives]:
-  """Counts the collectives in a program's text; those inside of a loop stand there once."""
-  found: dict[str, Collectives] = {}
+def of_chip(memory: Memory, chip: Chip) -> Memory:
+  """Returns what all devices of a chip hold, from what each does."""
+  return Memory(*(chip.devices * held for held in memory))
+
+
+def collectives_of(program: str) -> Iterator[tuple[str, int]]:
+  """Finds kind and bytes of the collectives in a program's text; in a loop they stand once."""
   for result, kind, start in COLLECTIVE.findall(program):
-    arrays = [array_bytes(*array) for array in ARRAY.findall(result)]
+    arrays = sizes_of(CONTEXT.sub('', result))
     if start and kind != 'all-reduce':
       # The result has the operands first, then what comes out.
       arrays = arrays[len(arrays) // 2 :]
-    before = found.get(kind, Collectives(0, 0))
-    found[kind] = Collectives(before.number + 1, before.bytes + sum(arrays))
-  return dict(sorted(found.items()))
+    yield kind, sum(arrays)
+
+
+def between_slices_of(program: str) -> Iterator[tuple[str, int]]:
+  """Finds kind and bytes of what a device hands over for other slices; in a loop it stands once."""
+  for operands, kind in BETWEEN_SLICES.findall(program):
+    yield kind.lower().replace('_', '-'), sum(sizes_of(operands))
+
+
+def counted(found: Iterable[tuple[str, int]], chip: Chip) -> dict[str, Collectives]:
+  """Adds up what devices of a chip exchange, by kind."""
+  kinds: dict[str, Collectives] = {}
+  for kind, size in found:
+    before = kinds.get(kind, Collectives(0, 0))
+    kinds[kind] = Collectives(before.number + 1, before.bytes + chip.devices * size)
+  return dict(sorted(kinds.items()))
+
+
+def sizes_of(arrays: str) -> list[int]:
+  """Returns the bytes of each array in a text."""
+  return [array_bytes(*array) for array in ARRAY.findall(arrays)]
 
 
 def array_bytes(_: str, bits: str, shape: str) -> int:

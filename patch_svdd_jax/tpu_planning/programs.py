@@ -32,20 +32,24 @@ SIZES = BlockSizes(block_sizes.MOST_QUERIES, block_sizes.ROWS_ON_ACCELERATOR)
 TURNS = 64
 
 
-def train(topology: str, config: ml_collections.ConfigDict, pairs: int, images: int) -> Program:
+def train(
+  topology: str, config: ml_collections.ConfigDict, pairs: int, images: int, slices: int = 1
+) -> Program:
   """Compiles the train step. A loop's body is counted once: the time is that of one step.
 
   Args:
-    topology: as 'v5e:2x2'.
+    topology: as 'v5e:2x2', of each slice.
     config: the whole config; its batch is resized.
     pairs: `config.train.batch_size` on each chip.
     images: how many there are to train on.
+    slices: joined by the data-centre network.
 
   Raises:
     UserError: the batch cannot be divided.
   """
-  mesh = aot.mesh_of(topology)
-  config = batches.resize(config, pairs * mesh.size)
+  mesh = aot.mesh_of(topology, slices)
+  chips = aot.chips_of(topology, mesh)
+  config = batches.resize(config, pairs * chips)
   spec, _ = windows.PLACEMENTS[config.train.images]
   mean, padded = _inputs(config, windows.padded_count(images, spec, mesh), mesh, spec)
   state, hyperparams = (
@@ -57,12 +61,13 @@ def train(topology: str, config: ml_collections.ConfigDict, pairs: int, images: 
   )
   return aot.compile_program(
     topology,
-    mesh.size,
+    chips,
     pairs,
     train_step.make_train_step(config, images, mesh).lower(state, padded, mean, hyperparams),
     flops=flops.step_flops(config),
     compute=config.train.compute,
     parts=config.train.accumulate,
+    slices=slices,
   )
 
 
@@ -71,8 +76,18 @@ def embed(topology: str, config: ml_collections.ConfigDict, images: int) -> Prog
 
   `jax.pmap` cannot be lowered for chips that are only described: its body is mapped over them by
   `jax.shard_map` instead.
+
+  Raises:
+    UserError: the devices of a chip cannot have equally many of its images.
   """
   mesh = aot.mesh_of(topology)
+  chips = aot.chips_of(topology, mesh)
+  count = images * chips
+  if count % mesh.size:
+    raise UserError(
+      f'{images} images on each chip of {topology}: give a multiple of {mesh.size // chips}, its '
+      'devices'
+    )
   arch, strides = architecture.from_config(config.encoder), architecture.strides_of(config)
   size, tile = tuple(config.data.image_size), config.score.tile
   mapped = jax.shard_map(
@@ -82,16 +97,17 @@ def embed(topology: str, config: ml_collections.ConfigDict, images: int) -> Prog
     out_specs=SHARDED,
     check_vma=False,
   )
-  count = images * mesh.size
   params = jax.eval_shape(lambda: {**encoder.init_encoder(config), **features.empty(config)})
   return aot.compile_program(
     topology,
-    mesh.size,
+    chips,
     images,
     jax.jit(mapped).lower(aot.described(params, mesh), *_inputs(config, count, mesh, SHARDED)),
     flops=count * flops.image_flops(config),
     compute='float32',
-    parts=1 if tiling.is_whole(size, tile) else images * tiling.count(size, tile, strides),
+    parts=1
+    if tiling.is_whole(size, tile)
+    else count // mesh.size * tiling.count(size, tile, strides),
   )
 
 
@@ -161,12 +177,12 @@ def search(topology: str, work: Work) -> Program:
   work.check()
   mesh = aot.mesh_of(topology)
   queries, bank = arguments(work, mesh)
-  layout = bank.layout
+  layout, chips = bank.layout, aot.chips_of(topology, mesh)
   share = work.queries if layout.sharded else -(-work.queries // mesh.size)
   return aot.compile_program(
     topology,
-    mesh.size,
-    layout.share,
+    chips,
+    layout.share * (mesh.size // chips if layout.sharded else 1),
     nearest.search_on_devices.lower(queries, bank, work.k, SIZES),
     flops=work.flops,
     compute='bfloat16',

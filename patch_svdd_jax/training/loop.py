@@ -120,7 +120,7 @@ def fit(
   callbacks.profile.begin(int(state.step), config.train.steps, config.train.steps_per_call)
   if int(state.step) >= config.train.steps:
     return Outcome(state, finished=True)
-  mesh = sharding.all_devices()
+  mesh = sharding.by_slice(jax.devices())
   on_mesh = place_inputs(config, images, mean, mesh)
   state = sharding.place(state, mesh)
   step_function = train_step.make_train_step(config, len(images), mesh)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from patch_svdd_jax.system.sharding import PRECISION
+from patch_svdd_jax.system.sharding import PRECISION, Axis
 
 
 def distance(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
@@ -39,7 +39,9 @@ def centre_loss(z: jax.Array, centre: jax.Array) -> jax.Array:
   return jnp.mean(distance(z, centre[None]))
 
 
-def contrast_loss(z: jax.Array, z_neighbour: jax.Array, temperature: float, axis: str) -> jax.Array:
+def contrast_loss(
+  z: jax.Array, z_neighbour: jax.Array, temperature: float, axis: Axis
+) -> jax.Array:
   """L_con = 1/2 mean_i [-log softmax_j(q_i . p_j / t)_i - log softmax_j(p_i . q_j / t)_i].
 
   q_i = (z_i - m) / (||z_i - m|| + 1e-6), p_i = (z'_i - m) / (||z'_i - m|| + 1e-6), and m is the
@@ -96,7 +98,7 @@ def position_accuracy(logits: jax.Array, positions: jax.Array) -> jax.Array:
   return jnp.mean((jnp.argmax(logits, axis=-1) == positions).astype(jnp.float32))
 
 
-def covariance(z: jax.Array, axis: str) -> jax.Array:
+def covariance(z: jax.Array, axis: Axis) -> jax.Array:
   """The covariance f32[D, D] of embeddings f32[B, D] on each device of the mapped axis."""
   centred = z - lax.pmean(z.mean(axis=0), axis)[None]
   over_all: jax.Array = lax.pmean(jnp.dot(centred.T, centred, precision=PRECISION) / len(z), axis)

@@ -15,7 +15,7 @@ from jax import lax
 from patch_svdd_jax.models import architecture
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import KEPT, Encoder, Params, PositionClassifier
-from patch_svdd_jax.system.sharding import DEVICES
+from patch_svdd_jax.system.sharding import DEVICES, Axis
 from patch_svdd_jax.training import crops, losses, sampling, windows
 from patch_svdd_jax.training.train_state import Hyperparams
 
@@ -146,7 +146,10 @@ PAIRS: dict[str, Callable[[ml_collections.ConfigDict, int, windows.Crop], EmbedP
 
 
 def make_loss(
-  config: ml_collections.ConfigDict, count: int, crop: windows.Crop = windows.crop
+  config: ml_collections.ConfigDict,
+  count: int,
+  crop: windows.Crop = windows.crop,
+  axis: Axis = DEVICES,
 ) -> Loss:
   """Returns loss(params, keys, images, mean, hyperparams) -> (L_Patch SVDD, (metrics, anchors)).
 
@@ -156,12 +159,13 @@ def make_loss(
   f32[B, D] of random patches for each scale's name, for statistics that are no such means.
 
   `config.train.contrast` adds so many times `losses.contrast_loss`, which compares each pair with
-  the others of its part of the batch on all devices; the loss then needs the mapped axis DEVICES.
+  the others of its part of the batch on all devices; the loss then needs the mapped axis.
 
   Args:
     config: the whole config.
     count: of the training images.
     crop: crops windows out of them.
+    axis: the mapped axis of all devices.
   """
   embed = PAIRS[config.train.pairs](config, count, crop)
   classifier = PositionClassifier(config.train.train_last_layer)
@@ -191,7 +195,7 @@ def make_loss(
       total += config.train.position_weight * position + hyperparams.svdd_weight * svdd
       if config.train.contrast:
         contrast = losses.contrast_loss(
-          pairs.anchor, pairs.neighbour, config.train.contrast_temperature, DEVICES
+          pairs.anchor, pairs.neighbour, config.train.contrast_temperature, axis
         )
         metrics[f'contrast_loss/{name}'] = contrast
         total += config.train.contrast * contrast

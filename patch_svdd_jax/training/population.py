@@ -146,7 +146,7 @@ def make_fit(config: ml_collections.ConfigDict, images: np.ndarray, mean: np.nda
   Raises:
     UserError: a setting makes no sense for these images.
   """
-  mesh = sharding.all_devices()
+  mesh = sharding.by_slice(jax.devices())
   replicated = NamedSharding(mesh, sharding.REPLICATED)
   on_mesh = loop.place_inputs(config, images, mean, mesh)[:2]
   step_function = train_step.make_train_step(config, len(images), mesh, population=True)

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.system.sharding import DEVICES, REPLICATED
+from patch_svdd_jax.system import sharding
+from patch_svdd_jax.system.sharding import REPLICATED, axis_of
 from patch_svdd_jax.training import losses, objective, optimizer, windows
 from patch_svdd_jax.training.objective import Metrics
 from patch_svdd_jax.training.train_state import Hyperparams, TrainState
@@ -54,7 +55,7 @@ def make_train_step(
   Args:
     config: the whole config; of `config.train`, what `Hyperparams` has is ignored.
     image_count: of the training images, without padding.
-    mesh: the devices, in a row.
+    mesh: the devices, as `sharding.by_slice` lays them out.
     population: whether states and hyperparams have a leading axis of members, trained at once.
 
   Returns:
@@ -67,7 +68,8 @@ def make_train_step(
   """
   check(config, mesh.size)
   images_spec, crop = windows.PLACEMENTS[config.train.images]
-  gradient = make_gradient(config, objective.make_loss(config, image_count, crop), mesh.size)
+  loss = objective.make_loss(config, image_count, crop, axis_of(mesh))
+  gradient = make_gradient(config, loss, mesh)
   train = make_call(config, make_step(config, gradient))
   whole = jax.vmap(train, (0, None, None, 0)) if population else train
   sharded = jax.shard_map(
@@ -81,27 +83,25 @@ def make_train_step(
   return jax.jit(sharded, donate_argnums=0)
 
 
-def make_gradient(
-  config: ml_collections.ConfigDict, loss: objective.Loss, devices: int
-) -> Gradient:
+def make_gradient(config: ml_collections.ConfigDict, loss: objective.Loss, mesh: Mesh) -> Gradient:
   """Returns gradient(params, key, images, mean, hyperparams), the mean over all devices.
 
   The batch is divided into `config.train.accumulate` parts, one after another.
   """
   examples, parts = objective.examples(config), config.train.accumulate
-  share = examples // (parts * devices)
+  share, axis = examples // (parts * mesh.size), axis_of(mesh)
 
   def of_part(
     params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[Params, Metrics]:
-    keys = lax.dynamic_slice_in_dim(keys, lax.axis_index(DEVICES) * share, share)
+    keys = lax.dynamic_slice_in_dim(keys, lax.axis_index(axis) * share, share)
     gradient, (metrics, anchors) = jax.grad(loss, has_aux=True)(
       params, keys, images, mean, hyperparams
     )
-    gradient, metrics = lax.pmean((gradient, metrics), DEVICES)
+    gradient, metrics = sharding.mean((gradient, metrics), mesh)
     with jax.named_scope('losses'):
       for name, z in anchors.items():
-        covariance = losses.covariance(z, DEVICES)
+        covariance = losses.covariance(z, axis)
         metrics[f'embedding_spread/{name}'] = losses.embedding_std(covariance)
         metrics[f'effective_rank/{name}'] = losses.effective_rank(covariance)
     return gradient, metrics

@@ -30,10 +30,10 @@ def crop(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -
 
 
 def crop_sharded(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
-  """The same where each device holds a run of the images, inside of a map over DEVICES.
+  """The same where each device of a slice holds a run of the images, in a map over DEVICES.
 
-  Every device crops what all ask of its images, and sends it to who asked. As bytes: a window has
-  pixels on one device and zeros on the others, so their sum is exact.
+  Every device crops what those of its slice ask of its images, and sends it to who asked. As
+  bytes: a window has pixels on one device and zeros on the others, so their sum is exact.
   """
   indices, corners = lax.all_gather((indices, corners), DEVICES, tiled=True)
   indices -= lax.axis_index(DEVICES) * len(images)
@@ -52,5 +52,6 @@ PLACEMENTS: dict[str, tuple[PartitionSpec, Crop]] = {
 
 
 def padded_count(count: int, spec: PartitionSpec, mesh: Mesh) -> int:
-  """How many images lie on the devices where there are `count`: sharded, as many on each."""
-  return -(-count // mesh.size) * mesh.size if spec == SHARDED else count
+  """How many images lie on a slice where there are `count`: sharded, as many on each device."""
+  devices = mesh.shape[DEVICES]
+  return -(-count // devices) * devices if spec == SHARDED else count

@@ -16,7 +16,7 @@ def asked(monkeypatch):
   """Stands in for the compiling: what it was asked, with figures that no compiler gave."""
   calls = []
 
-  def program(topology, each):
+  def program(topology, each, slices=1):
     fits = each <= 1000
     return Program(
       topology=topology,
@@ -27,13 +27,15 @@ def asked(monkeypatch):
       flops=1e12,
       peak_seconds=0.0011,
       compiler_seconds=None if topology == 'v5e:2x2' else 0.0028,
-      utilisation=0.391,
+      utilisation=None if topology == 'v5e:2x2' else 0.391,
       collectives={'all-reduce': Collectives(2, 1_840_000)} if fits else {},
+      slices=slices,
+      between_slices={'all-reduce': Collectives(10, 500_000)} if slices > 1 else {},
     )
 
-  def train(topology, config, pairs, images):
+  def train(topology, config, pairs, images, slices):
     calls.append((topology, config.train.pairs, pairs, images))
-    return program(topology, pairs)
+    return program(topology, pairs, slices)
 
   def embed(topology, config, images):
     calls.append((topology, images))
@@ -51,7 +53,7 @@ def asked(monkeypatch):
       flops=work.flops,
       peak_seconds=0.00137,
       compiler_seconds=0.00165 if fits else None,
-      utilisation=0.83,
+      utilisation=0.83 if fits else None,
       collectives={'all-gather': Collectives(3, 250_000)} if fits else {},
       kernels=1 if fits else 0,
     )
@@ -92,7 +94,7 @@ def test_figures_of_training_are_printed_and_written(capsys, tmp_path, asked):
     'utilisation': '39.1%',
     'collectives': '2 all-reduce (1.84 MB)',
   }
-  assert cells[2][8] == '-'
+  assert cells[2][8:10] == ['-', '-']
   assert 'computed in bfloat16' in notes[0]
   assert out.endswith(f'written: {file}\n')
   written = json.loads(file.read_text())
@@ -101,6 +103,30 @@ def test_figures_of_training_are_printed_and_written(capsys, tmp_path, asked):
   assert (row['topology'], row['pairs_per_chip']) == ('v6e:2x2', 64)
   assert row['memory'] == {'arguments': 2**20, 'temporaries': 1_024_000_000, 'output': 7168}
   assert row['collectives'] == {'all-reduce': {'number': 2, 'bytes': 1_840_000}}
+
+
+def test_what_crosses_between_slices_is_printed_and_written(capsys, tmp_path, asked):
+  file = tmp_path / 'plan.json'
+  options = ('--topology', 'tpu7x:2x2x1', '--config', 'default', '--slices', 2, '--json', file)
+  status, out, err = run(capsys, 'train', *options)
+  assert status == 0, err
+  header, _, line, *notes = out.splitlines()
+  cells = [[cell.strip() for cell in row.split('|')[1:-1]] for row in (header, line)]
+  assert dict(zip(*cells, strict=True)).items() >= {
+    ('within a slice', '2 all-reduce (1.84 MB)'),
+    ('between slices', '10 all-reduce (0.50 MB)'),
+  }
+  # The authors' encoder and classifiers have 453,712 parameters.
+  assert "its part of the gradients' sum over its slice (1.81 MB in all)" in notes[1]
+  assert 'contrast' not in notes[1]
+  assert 'A chip of tpu7x is two devices' in out
+  (row,) = json.loads(file.read_text())['rows']
+  assert (row['slices'], row['between_slices']) == (
+    2,
+    {'all-reduce': {'number': 10, 'bytes': 500_000}},
+  )
+  _, out, _ = run(capsys, 'train', *options[:-2], '--config.train.contrast=0.5')
+  assert 'embeddings and their gradients' in out
 
 
 def test_the_largest_batch_is_looked_for(capsys, asked):
@@ -188,6 +214,7 @@ def test_components(capsys, asked, arguments, components):
     (('train', '--topology', 'v6e:2x2', 'nonsense'), "no TPU topology 'nonsense'"),
     (('train', '--pairs-per-chip', 0), '--pairs-per-chip 0: give at least 1'),
     (('train', '--images', 0), '--images 0: give at least 1'),
+    (('train', '--slices', 0), '--slices 0: give at least 1'),
     (('embed', '--images-per-chip', 0), '--images-per-chip 0: give at least 1'),
     (('train', '--config.train.pairs=nonsense'), "config.train.pairs='nonsense'"),
     (('train', '--config.nonsense=1'), 'no such key: config.nonsense'),
@@ -215,7 +242,7 @@ def test_nonsense_is_refused_before_it_compiles(capsys, asked, arguments, named)
   ('program', 'options'),
   [
     ('search', ('topology', 'bank-rows', 'queries', 'dim', 'k', 'components', 'json')),
-    ('train', ('topology', 'config', 'pairs-per-chip', 'images', 'largest', 'json')),
+    ('train', ('topology', 'config', 'pairs-per-chip', 'images', 'slices', 'largest', 'json')),
     ('embed', ('topology', 'config', 'images-per-chip', 'largest', 'json')),
   ],
 )

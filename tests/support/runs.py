@@ -5,7 +5,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.system.sharding import DEVICES
+from patch_svdd_jax.system.sharding import DEVICES, SLICES
 
 IMAGE_SIZE = (40, 48)
 COUNT = 5  # no multiple of the devices
@@ -25,8 +25,10 @@ def tiny_config(seed=0, image_size=IMAGE_SIZE, scales=(16, 8), every=100, **trai
   return config
 
 
-def mesh_of(devices):
-  return Mesh(np.array(jax.devices()[:devices]), (DEVICES,))
+def mesh_of(devices, slices=1):
+  """So many devices in a row, or in a row for each slice."""
+  here = np.array(jax.devices()[:devices])
+  return Mesh(here.reshape(slices, -1), (SLICES, DEVICES)) if slices > 1 else Mesh(here, (DEVICES,))
 
 
 def on_host(state):

@@ -136,12 +136,16 @@ def test_however_few_requests_arrive_what_is_fetched_is_whole(url, count, monkey
       raise UserError('away')
     real(self, name, contents)
 
-  with monkeypatch.context() as patched, pytest.raises(UserError, match='away; what was made is'):
-    patched.setattr(Store, 'write', write)
-    patched.setattr(working_copy, 'PARALLEL', 1)
+  def work():
     with working_copy.opened(url) as path:
       checkpoint(path, 2)
       (path / 'metrics.jsonl').write_bytes(b'{}')
+
+  with monkeypatch.context() as patched:
+    patched.setattr(Store, 'write', write)
+    patched.setattr(working_copy, 'PARALLEL', 1)
+    with pytest.raises(UserError, match='away; what was made is kept in'):
+      work()
   with working_copy.opened(url) as path:
     folder = path / 'checkpoints' / '2'
     assert folder.exists() == (count == 4)
@@ -153,11 +157,14 @@ def test_what_could_not_go_up_is_kept_and_named(url, monkeypatch):
   def away(*_):
     raise UserError('cannot write it: away')
 
-  with monkeypatch.context() as patched, pytest.raises(UserError) as raised:
-    patched.setattr(Store, 'write', away)
+  def work():
     with working_copy.opened(url) as path:
       path.mkdir()
       (path / 'a').write_bytes(b'1')
+
+  monkeypatch.setattr(Store, 'write', away)
+  with pytest.raises(UserError) as raised:
+    work()
   _, _, kept = str(raised.value).rpartition(' is kept in ')
   working_copy.sweep()
   assert (pathlib.Path(kept) / 'a').read_bytes() == b'1'

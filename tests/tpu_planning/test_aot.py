@@ -34,12 +34,53 @@ def test_collectives_are_counted_once_whether_they_wait_or_not():
     ROOT %r = f32[2,3]{1,0} all-reduce-start(%z), channel_id=4
     %t = (f32[2,3]) all-reduce-done(%r)
     %s = u8[6]{0} reduce-scatter(%z), channel_id=5
+    %p = (f32[6]{0}, f32[7]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%s)
   """
-  assert aot.collectives_of(program) == {
+  assert aot.counted(aot.collectives_of(program), aot.CHIPS['v5e']) == {
     'all-gather': Collectives(2, 4 * 10 * 4 + 12 * 2),
     'all-reduce': Collectives(2, 9 * 4 + 5 + 4 + 2 * 3 * 4),
+    'collective-permute': Collectives(1, 7 * 4),
     'reduce-scatter': Collectives(1, 6),
   }
+
+
+def test_what_crosses_between_slices_is_what_is_sent_to_their_runtime():
+  sent = 'is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",'
+  program = f"""
+    %send.1 = (f32[2,8,128]{{2,1,0:T(8,128)}}, u32[], token[]) send(%a), {sent}_xla_megascale_transfer_type="ALL_REDUCE"}}
+    %recv.1 = (f32[2,8,128]{{2,1,0:T(8,128)}}, u32[], token[]) recv(%t), {sent}_xla_megascale_transfer_type="ALL_REDUCE"}}
+    ROOT %s = ((f32[3], bf16[5]{{0}}), u32[]{{:S(2)}}, token[]) send(%b, %t), {sent}_xla_megascale_transfer_type="ALL_REDUCE"}}
+    %send.2 = (f32[4], u32[], token[]) send(%c, %t), {sent}_xla_megascale_transfer_type="ALL_GATHER"}}
+    %send.3 = (f32[99], u32[], token[]) send(%d, %t), is_host_transfer=true
+    %send-done = token[] send-done(%send), {sent}_xla_megascale_transfer_type="ALL_REDUCE"}}
+  """  # fmt: skip # noqa: E501
+  assert list(aot.between_slices_of(program)) == [
+    ('all-reduce', 2 * 8 * 128 * 4),
+    ('all-reduce', 3 * 4 + 5 * 2),
+    ('all-gather', 4 * 4),
+  ]
+
+
+def test_figures_of_a_chip_are_of_its_devices_together():
+  chip = aot.CHIPS['tpu7x']
+  assert aot.of_chip(Memory(1, 2, 3), chip) == Memory(2, 4, 6)
+  assert aot.counted([('all-reduce', 5), ('all-reduce', 6)], chip) == {
+    'all-reduce': Collectives(2, 22)
+  }
+  assert aot.chips_of('tpu7x:1x1x2', sharding.all_devices()) == 2
+  assert aot.chips_of('v5e:2x2', sharding.all_devices()) == 4
+
+
+def test_a_program_that_jax_cannot_read_is_said(monkeypatch):
+  class Unreadable:
+    def as_text(self):
+      raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure\nmore')
+
+  monkeypatch.setattr(aot, 'compiler', lambda: 'libtpu 9.9')
+  line = r'cannot read what libtpu 9\.9 compiled \(INTERNAL: RET_CHECK failure\): pip install'
+  with pytest.raises(UserError, match=line) as caught:
+    aot.text_of(Unreadable())
+  assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize('topology', ['v9:2x2', 'v5e', 'v5e:4', 'v5e:0x4', '', 'v4:2x2x2x2'])
@@ -98,7 +139,7 @@ class Compiled:
 @pytest.mark.parametrize(
   ('compute', 'parts', 'peak', 'longest'),
   # 4 chips of 197 TFLOP/s take 1 ms for 0.788 TFLOP.
-  [('bfloat16', 1, 1e-3, 1e-3), ('float32', 1, 6e-3, 6e-3), ('bfloat16', 3, 1e-3, 3e-3)],
+  [('bfloat16', 1, 1e-3, 1e-3), ('float32', 2, 6e-3, 6e-3), ('bfloat16', 3, 1e-3, 3e-3)],
 )
 def test_utilisation_is_of_the_longer_time(monkeypatch, compute, parts, peak, longest):
   monkeypatch.setattr(aot, 'compile_fitting', lambda *_: Compiled())
@@ -109,6 +150,13 @@ def test_utilisation_is_of_the_longer_time(monkeypatch, compute, parts, peak, lo
   assert found.compiler_seconds == pytest.approx(1e-3 * parts)
   assert found.utilisation == pytest.approx(1e-3 / longest)
   assert found.collectives == {'all-reduce': Collectives(1, 8)}
+
+
+def test_a_time_that_no_chip_can_keep_is_none(monkeypatch):
+  monkeypatch.setattr(aot, 'compile_fitting', lambda *_: Compiled())
+  found = aot.compile_program('v5e:2x2', 4, 1, None, flops=0.8e12, compute='bfloat16')
+  assert found.compiler_seconds is None
+  assert found.utilisation is None
 
 
 def program(held, each=1):

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import flops
+from patch_svdd_jax.models import architecture, embedding, encoder, flops
 from patch_svdd_jax.search import memory_bank, screening
 from patch_svdd_jax.system import sharding
 from patch_svdd_jax.system.sharding import DEVICES
@@ -26,7 +26,14 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-TOPOLOGIES = {'v4:2x2x1': 275e12, 'v5e:2x2': 197e12, 'v5p:2x2x1': 459e12, 'v6e:2x2': 918e12}
+# The published peak of a chip, and its devices.
+TOPOLOGIES = {
+  'v4:2x2x1': (275e12, 1),
+  'v5e:2x2': (197e12, 1),
+  'v5p:2x2x1': (459e12, 1),
+  'v6e:2x2': (918e12, 1),
+  'tpu7x:2x2x1': (2307e12, 2),
+}
 PAIRS, IMAGES = 8, 5
 
 # A process of its own: the TPU's library keeps the process that loads it.
@@ -53,6 +60,9 @@ for topology in sys.argv[2:]:
     facts['convolutions'] = len(re.findall(r' convolution\(.*dim_labels=[a-z]*[0-9]', text))
     facts['branches'] = text.count(' conditional(')
     found[f'{topology} {name}'] = facts
+for images in ('replicated', 'sharded'):
+  config.train.images = images
+  found[f'2 slices {images}'] = programs.train('v5e:2x2', config, 8, 5, slices=2).to_json()
 print(json.dumps(found))
 """
 
@@ -146,7 +156,7 @@ def plan(*arguments):
 def test_a_topology_that_the_compiler_refuses():
   done = plan('--topology', 'v5e:3x7', '--bank-rows', 10)
   assert (done.returncode, done.stdout) == (2, '')
-  assert "error: no TPU topology 'v5e:3x7', says its compiler: " in done.stderr
+  assert "error: no TPU topology 'v5e:3x7', says libtpu 0." in done.stderr
 
 
 @pytest.mark.tpu
@@ -186,22 +196,46 @@ def test_the_train_step_compiles(compiled, topology):
   config.train.batch_size = 4 * PAIRS
   expected = flops.step_flops(config)
   assert (found['chips'], found['flops']) == (4, expected)
-  assert found['peak_seconds'] == pytest.approx(expected / (4 * TOPOLOGIES[topology]))
-  assert found['utilisation'] <= 1
+  peak, devices = TOPOLOGIES[topology]
+  assert found['peak_seconds'] == pytest.approx(expected / (4 * peak))
+  assert (found['utilisation'] or 0) <= 1
   # Images and the mean on each chip, and parameters with the optimiser's two moments.
-  inputs = IMAGES * 64 * 64 * 3 + 64 * 64 * 3 * 4
-  assert inputs < found['memory']['arguments'] < 2 * inputs + 2**20
-  # Gradients: of the encoder, of the classifier, and a few numbers.
-  values = 3 * 3 * 3 * 16 + 16 + 7 * 7 * 16 * 8 + 8
-  values += (8 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 8
+  inputs = devices * (IMAGES * 64 * 64 * 3 + 64 * 64 * 3 * 4)
+  assert inputs < found['memory']['arguments'] < 2 * inputs + devices * 2**20
   assert found['collectives'].keys() == {'all-reduce'}
-  # The weight of the classifier's last layer has none.
-  values -= 128 * 8
-  assert values * 4 <= found['collectives']['all-reduce']['bytes'] <= 1.05 * values * 4
+  size = devices * gradients()
+  assert size <= found['collectives']['all-reduce']['bytes'] <= 1.05 * size
+  assert (found['slices'], found['between_slices']) == (1, {})
   # Of two layers forward and by the parameters, but none by the pixels; and no branch of another
   # platform, only the one for steps past the last.
   assert found['convolutions'] == 5
   assert found['branches'] == 1
+
+
+def gradients():
+  """Bytes of the gradients: of the encoder, of the classifier."""
+  values = 3 * 3 * 3 * 16 + 16 + 7 * 7 * 16 * 8 + 8
+  values += (8 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 8
+  # The weight of the classifier's last layer has none.
+  return (values - 128 * 8) * 4
+
+
+@pytest.mark.tpu
+@pytest.mark.usefixtures('optimised')
+@needs_libtpu
+def test_only_gradients_cross_between_slices(compiled):
+  replicated, sharded = (compiled[f'2 slices {images}'] for images in ('replicated', 'sharded'))
+  assert (replicated['chips'], replicated['slices']) == (8, 2)
+  assert replicated['between_slices'].keys() == {'all-reduce'}
+  # Each chip sends its quarter of its slice's sum, and some statistics, in tiles of 8 x 128.
+  sent = replicated['between_slices']['all-reduce']['bytes']
+  assert gradients() / 4 <= sent <= gradients() / 4 + 4 * 8 * 128 * 4
+  # Images that are sharded are sent for, within a slice.
+  assert sharded['between_slices'] == replicated['between_slices']
+  within = [
+    sum(kind['bytes'] for kind in found['collectives'].values()) for found in (replicated, sharded)
+  ]
+  assert within[1] > within[0]
 
 
 @pytest.mark.tpu
@@ -213,7 +247,8 @@ def test_the_embedding_pass_compiles(compiled, topology):
   # 13 x 13 patches, and 31 x 31 outputs of the first layer: two images on each of four chips.
   macs = 31**2 * 9 * 3 * 16 + 13**2 * 7**2 * 16 * 8
   assert found['flops'] == 8 * 2 * macs
-  assert found['peak_seconds'] == pytest.approx(6 * found['flops'] / (4 * TOPOLOGIES[topology]))
+  peak, _ = TOPOLOGIES[topology]
+  assert found['peak_seconds'] == pytest.approx(6 * found['flops'] / (4 * peak))
   assert found['convolutions'] == 2
   assert found['branches'] == 0
   assert found['collectives'] == {}
@@ -231,6 +266,28 @@ def test_the_embedding_pass_is_that_of_the_features(monkeypatch):
   assert {k: grid.shape for k, grid in lowered.out_info.items()} == {16: (8, 13, 13, 20)}
 
 
+def test_the_embedding_pass_that_is_planned_gives_the_bits_of_the_one_that_runs(monkeypatch):
+  """The program that `shard_map` makes for described chips, against `pmap`, on four devices."""
+  config = small_config()
+  config.encoder.update(depth=3, scales=(32, 16))
+  config.score.strides = (8, 4)
+  monkeypatch.setattr(aot, 'mesh_of', lambda _: sharding.all_devices())
+  monkeypatch.setattr(aot, 'compile_program', lambda *arguments, **_: arguments[3])
+  planned = programs.embed('v5e:2x2', config, 2).compile()
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (8, 64, 64, 3), np.uint8)
+  mean = rng.uniform(0, 255, (64, 64, 3)).astype(np.float32)
+  params, mean = sharding.replicate((encoder.init_encoder(config), mean))
+  found = planned(params, mean, sharding.place(images, sharding.all_devices(), sharding.SHARDED))
+  arch, strides = architecture.from_config(config.encoder), architecture.strides_of(config)
+  run = embedding.embed(arch, params, mean, images, strides, batch_size=2)
+  assert found.keys() == run.keys() == {32, 16}
+  for k, (rows, count) in run.items():
+    assert (rows.shape[:2], count) == ((4, 2), 8)
+    assert np.ptp(found[k]) > 0
+    np.testing.assert_array_equal(np.asarray(found[k]).reshape(rows.shape), rows, strict=True)
+
+
 def test_flops_of_an_image():
   config = default.get_config()
   # 1 x 1 outputs at the grid's stride, layer by layer: 3x3 kernels, then two merging layers.
@@ -244,9 +301,15 @@ def test_flops_of_an_image():
   assert flops.image_flops(config) == 2 * (base + merge)
 
 
+def test_images_that_the_devices_of_a_chip_cannot_share_are_refused(monkeypatch):
+  monkeypatch.setattr(aot, 'mesh_of', lambda _: sharding.all_devices())
+  with pytest.raises(UserError, match=r'^3 images on each chip of tpu7x:1x1x2: .* multiple of 2, '):
+    programs.embed('tpu7x:1x1x2', small_config(), 3)
+
+
 def test_crops_that_no_chip_can_have_are_refused(monkeypatch):
   config = default.get_config()
   config.train.pairs = 'crops'
-  monkeypatch.setattr(aot, 'mesh_of', lambda _: sharding.all_devices())
+  monkeypatch.setattr(aot, 'mesh_of', lambda *_: sharding.all_devices())
   with pytest.raises(UserError, match='give a multiple of 4'):
     programs.train('v5e:2x2', config, 4, 5)

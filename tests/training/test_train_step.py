@@ -39,8 +39,8 @@ def step_config(scales=(8,), steps_per_call=1, **train):
 class Program:
   """A train step on so many devices, and what it takes besides the state."""
 
-  def __init__(self, devices=1, population=False, **train):
-    self.config, self.mesh = step_config(**train), mesh_of(devices)
+  def __init__(self, devices=1, population=False, slices=1, **train):
+    self.config, self.mesh = step_config(**train), mesh_of(devices, slices)
     self.step = train_step.make_train_step(self.config, COUNT, self.mesh, population)
     *self.data, self.hyperparams = loop.place_inputs(self.config, IMAGES, MEAN, self.mesh)
 
@@ -57,8 +57,8 @@ class Program:
 
 
 @functools.cache
-def program(devices=1, population=False, **train):
-  return Program(devices, population, **train)
+def program(devices=1, population=False, slices=1, **train):
+  return Program(devices, population, slices, **train)
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def check_same_run(found, expected, parts=1, learning_rate=1e-4):
   assert states[-1].step == STEPS
 
 
-# The gradient divided among devices, the parts of a batch, or both; the images here or dealt out.
+# The gradient divided among devices, slices of them, or parts; the images here or dealt out.
 @pytest.mark.parametrize(
   ('devices', 'train'),
   [
@@ -92,6 +92,8 @@ def check_same_run(found, expected, parts=1, learning_rate=1e-4):
     (4, {'contrast': 0.5}),
     (2, {'contrast': 0.5, 'accumulate': 2}),
     (4, {'contrast': 0.5, 'pairs': 'crops'}),
+    (4, {'slices': 2, 'images': 'sharded'}),
+    (4, {'slices': 2, 'contrast': 0.5, 'pairs': 'crops'}),
   ],
   ids=str,
 )
@@ -102,12 +104,19 @@ def test_devices_and_parts_change_no_run(devices, train):
   check_same_run(run(devices, **train), on_one, train.get('accumulate', 1))
 
 
+def test_each_slice_has_all_of_the_images():
+  """So that no window travels from one to another."""
+  images, *_ = program(4, slices=2, images='sharded').data
+  assert images.shape[0] == 6
+  assert [shard.data.shape[0] for shard in images.addressable_shards] == [3, 3, 3, 3]
+
+
 def contrast_gradient(devices, config, params):
   """The gradient of the contrastive loss alone, and its metrics, as a step takes it."""
   loss = objective.make_loss(config, COUNT)
   gradient = jax.jit(
     jax.shard_map(
-      train_step.make_gradient(config, loss, devices),
+      train_step.make_gradient(config, loss, mesh_of(devices)),
       mesh=mesh_of(devices),
       in_specs=PartitionSpec(),
       out_specs=PartitionSpec(),
