@@ -24,6 +24,11 @@ def all_devices() -> Mesh:
   return Mesh(np.array(jax.devices()), (DEVICES,))
 
 
+def first_devices(count: int) -> Mesh:
+  """So many of the devices, the first ones, in a row."""
+  return Mesh(np.array(jax.devices()[:count]), (DEVICES,))
+
+
 def replicate(tree: Tree) -> Tree:
   """Puts a tree on every local device, once; it may lie on those of several processes already."""
   # Fetched first: no process can move what others have.

@@ -26,6 +26,12 @@ def test_of_one_process_all_devices_are_local():
     assert mesh.size == 4
 
 
+def test_some_of_the_devices():
+  mesh = sharding.first_devices(3)
+  assert mesh.axis_names == (sharding.DEVICES,)
+  assert mesh.devices.tolist() == jax.devices()[:3]
+
+
 def test_replicated_on_every_device():
   check(sharding.replicate(TREE), 1, jax.devices())
 
