@@ -16,6 +16,7 @@ from patch_svdd_jax.search import block_sizes
 from patch_svdd_jax.system import sharding
 from patch_svdd_jax.system.compiled_memory import is_out_of_memory, memory_of
 from patch_svdd_jax.training import loop, train_state, train_step
+from patch_svdd_jax.training.train_state import Hyperparams, TrainState
 
 # Training images, of random pixels: what is in them does not change the time.
 IMAGES = 64
@@ -47,23 +48,41 @@ class Program(NamedTuple):
   dispatched: list[float]
 
 
-def prepare_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
-  """Compiles our train step for a mesh, with what surrounds it in a run: pairs are drawn, too.
+class LoweredStep(NamedTuple):
+  """A train step that is not compiled yet, its first state, and its other arguments, on a mesh."""
+
+  lowered: jax.stages.Lowered
+  state: TrainState
+  inputs: tuple[jax.Array, jax.Array, Hyperparams]
+
+
+def lower_step(config: ml_collections.ConfigDict, mesh: Mesh) -> LoweredStep:
+  """Lowers our train step for a mesh, with what surrounds it in a run: pairs are drawn, too.
 
   Raises:
-    OutOfMemoryError: it would need more memory than there is.
     UserError: the batch cannot be divided.
   """
   # Steps past the last one do nothing.
   config = config.copy_and_resolve_references()
   config.train.steps = np.iinfo(np.int32).max
+  step = train_step.make_train_step(config, IMAGES, mesh)
   size = tuple(config.data.image_size)
   images = np.random.default_rng(0).integers(256, size=(IMAGES, *size, 3), dtype=np.uint8)
   mean = mean_image.training_mean(images, config.train.mean)
   inputs = loop.place_inputs(config, images, mean, mesh)
   state = sharding.place(train_state.init_state(config), mesh)
-  step = train_step.make_train_step(config, IMAGES, mesh)
-  compiled = compile_fitting(step.lower(state, *inputs), mesh)
+  return LoweredStep(step.lower(state, *inputs), state, inputs)
+
+
+def prepare_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Program:
+  """Compiles our train step for a mesh.
+
+  Raises:
+    OutOfMemoryError: it would need more memory than there is.
+    UserError: the batch cannot be divided.
+  """
+  lowered, state, inputs = lower_step(config, mesh)
+  compiled = compile_fitting(lowered, mesh)
   dispatched: list[float] = []
 
   def call() -> None:
