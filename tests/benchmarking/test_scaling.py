@@ -163,6 +163,15 @@ def test_the_largest_batch_is_a_multiple_of_what_can_be_divided(
   assert compiled[0] == unit
 
 
+@pytest.mark.slow
+def test_more_parts_take_a_larger_batch(monkeypatch):
+  monkeypatch.setattr(programs, 'free_memory', lambda _: 5_000_000)
+  mesh = sharding.first_devices(2)
+  once, in_parts = (scaling.largest_batch(tiny_config(), mesh, parts) for parts in (1, 4))
+  assert 64 < once.most < 100_000
+  assert in_parts.most > 2 * once.most
+
+
 def test_what_the_report_says():
   rows = scaling.with_efficiencies(
     [

@@ -109,7 +109,7 @@ def test_help(capsys, what):
 @pytest.mark.slow
 def test_in_a_process_of_its_own_the_cpu_is_divided(config, tmp_path):
   path = tmp_path / 'train.json'
-  arguments = ['--devices', 1, 2, '--batch', 8, 16, '--rounds', 2, '--largest', '--json', path]
+  arguments = ['--devices', 1, 2, '--batch', 8, 16, '--rounds', 2, '--json', path]
   done = subprocess.run(
     [sys.executable, '-m', 'patch_svdd_jax', 'benchmark', 'train', '--config', config]
     + [str(argument) for argument in arguments],
@@ -124,7 +124,4 @@ def test_in_a_process_of_its_own_the_cpu_is_divided(config, tmp_path):
     assert row['pairs_per_s'] == pytest.approx(4 * row['batch'] / row['seconds'], rel=0.5)
     assert 0 < row['utilisation'] < 1
     assert row['memory'] > 0
-  once, in_parts = contents['largest']
-  assert (once['accumulate'], in_parts['accumulate']) == (1, 8)
-  assert in_parts['most'] > 2 * once['most'] > 1000
   assert 'Devices of a CPU have a thread each' in done.stdout
