@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 LIBTPU := $(VENV)/libtpu
 DEMO := runs/demo
 
-.PHONY: help demo test check check-wheel test-slow test-tpu clean
+.PHONY: help demo test check check-wheel test-slow test-tpu test-accelerator clean
 
 help:
 	@echo 'make demo         train on the embedded textures and show what was found'
@@ -15,6 +15,7 @@ help:
 	@echo 'make check-wheel  build sdist and wheel, and use them in fresh environments; part of test-slow'
 	@echo 'make test-slow    the tests that take minutes'
 	@echo 'make test-tpu     those that need the TPU compiler, which it installs; no TPU is needed'
+	@echo 'make test-accelerator  check and time the GPU or TPU that jax finds (JAX=cuda or tpu installs it)'
 	@echo 'make clean        remove the environment and the demo'
 
 $(READY): requirements.txt setup.cfg pyproject.toml
@@ -50,6 +51,11 @@ $(LIBTPU): requirements-tpu.txt | $(READY)
 
 test-tpu: $(READY) $(LIBTPU)
 	PYTHONPATH=$(CURDIR)/$(LIBTPU) $(BIN)/pytest -m tpu
+
+# JAX=cuda or JAX=tpu brings jax for it first.
+test-accelerator: $(READY)
+	$(if $(JAX),$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(JAX)]')
+	$(BIN)/pytest -m accelerator tests/accelerator -rs
 
 clean:
 	rm -rf $(VENV) runs/demo

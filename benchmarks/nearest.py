@@ -25,18 +25,18 @@ import numpy as np
 from matplotlib.figure import Figure  # it draws without a screen
 from scipy.spatial import distance
 
-from benchmarks import command_line, hardware, peers, vectors
-from benchmarks.hardware import Product
+from benchmarks import command_line, peers, vectors
 from benchmarks.peers import PLAIN, prepare_plain_scan
 from patch_svdd_jax import commands
-from patch_svdd_jax.benchmarking import machine, timing
+from patch_svdd_jax.benchmarking import hardware, machine, timing
+from patch_svdd_jax.benchmarking.hardware import Product
 from patch_svdd_jax.benchmarking.peers import Peer, Search
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.commands.console import positive
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.search import memory_bank, nearest
-from patch_svdd_jax.system import figures
+from patch_svdd_jax.system import figures, sharding
 from patch_svdd_jax.system.batching import Progress
 
 OURS = 'patch_svdd_jax'
@@ -242,7 +242,10 @@ def run(options: argparse.Namespace) -> int:
   outputs.check(options)
   found = {name: peer for name, peer in peers.PEERS.items() if peers.takes_part(name)}
   device = machine.device_name()
-  products = {name: hardware.large_product(dtype) for name, dtype in hardware.DTYPES.items()}
+  products = {
+    name: hardware.large_product(dtype, sharding.local_mesh())
+    for name, dtype in hardware.DTYPES.items()
+  }
   rows = []
   for kind in dict.fromkeys(options.data):
     queries, bank = vectors.KINDS[kind](

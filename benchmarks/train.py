@@ -21,16 +21,16 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure  # it draws without a screen
 
-from benchmarks import command_line, contenders, hardware, peers
+from benchmarks import command_line, contenders, peers
 from benchmarks.contenders import TORCH, Contenders
-from benchmarks.hardware import Product
 from patch_svdd_jax import commands, config_rules
-from patch_svdd_jax.benchmarking import machine, timing
+from patch_svdd_jax.benchmarking import hardware, machine, timing
+from patch_svdd_jax.benchmarking.hardware import Product
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.commands.console import positive
 from patch_svdd_jax.data import image_size
 from patch_svdd_jax.reporting.table import markdown
-from patch_svdd_jax.system import figures
+from patch_svdd_jax.system import figures, sharding
 from patch_svdd_jax.system.batching import Progress
 
 
@@ -174,7 +174,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     for batch in sorted(set(options.batch))
   }
   embedding = contenders.embedding_contenders(config, with_torch)
-  products = {name: hardware.large_product(dtype) for name, dtype in hardware.DTYPES.items()}
+  products = {
+    name: hardware.large_product(dtype, sharding.local_mesh())
+    for name, dtype in hardware.DTYPES.items()
+  }
   time_all = functools.partial(measure_contenders, products=products, rounds=options.rounds)
   steps: list[TrainingRow] = []
   for batch, taking_part in tasks.items():

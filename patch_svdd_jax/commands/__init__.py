@@ -27,7 +27,7 @@ COMMANDS = {
   'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',
   'baselines': 'compare with one-class SVM, SVDD, Deep SVDD and others',
   'light': 'say how a detector takes other light',
-  'benchmark': 'measure how fast a detector is on this machine, from files to verdicts',
+  'benchmark': 'measure how fast a detector is on this machine, and its training',
   'curves': 'draw what runs learned and scored over time and FLOPs',
   'plan': 'compile programs for TPUs that are not here, and say what they take',
   'cache': 'list or remove what was prepared of data sets, and compiled',

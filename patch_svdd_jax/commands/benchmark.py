@@ -1,7 +1,9 @@
-"""Measures how fast a detector is on this machine.
+"""Measures how fast a detector is on this machine, and its training.
 
 patch-svdd benchmark predict
 patch-svdd benchmark predict --model runs/parts --images parts/test --json speed.json
+patch-svdd benchmark train --devices 1 2 --batch 64 256 --json train.json
+patch-svdd benchmark compare train.json theirs.json
 """
 
 import argparse
@@ -13,11 +15,11 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from patch_svdd_jax.benchmarking import preparation, report, whole_detector
+from patch_svdd_jax.benchmarking import preparation, record, report, whole_detector
 from patch_svdd_jax.benchmarking.measuring import OURS, Row
 from patch_svdd_jax.benchmarking.preparation import CONFIG, FINER, Facts
 from patch_svdd_jax.benchmarking.processes import isolated
-from patch_svdd_jax.commands import console, outputs
+from patch_svdd_jax.commands import benchmark_compare, benchmark_train, console, outputs
 from patch_svdd_jax.commands.console import positive
 from patch_svdd_jax.data import file_search
 from patch_svdd_jax.data.file_search import Source
@@ -25,9 +27,14 @@ from patch_svdd_jax.errors import one_line
 from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.system import figures
 
-# Those that work have them, in processes of their own.
+# Those that work have them, in processes of their own; `train` makes them as it is told.
 NEEDS_DEVICES = False
 
+# What there is besides `predict`.
+OTHERS = {
+  'train': ('the train step, at several batches on several devices', benchmark_train),
+  'compare': ('two machines, by what `--json` wrote on them', benchmark_compare),
+}
 SIZES = (128, 256, 512)
 PREDICT = f"""Times a whole detector, from an image's file to its verdict, by stage.
 
@@ -51,6 +58,20 @@ scored, unless --images names others.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds what can be measured."""
   kinds = parser.add_subparsers(metavar='WHAT', required=True)
+  add_predict(kinds)
+  for name, (purpose, module) in OTHERS.items():
+    other = kinds.add_parser(
+      name,
+      help=purpose,
+      description=module.__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+    module.add_arguments(other)
+
+
+def add_predict(kinds: Any) -> None:
+  """Adds `benchmark predict` to the subparsers."""
   own = kinds.add_parser(
     'predict',
     help='a whole detector, from files to verdicts',
@@ -103,9 +124,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='after which the rounds of a size end, however many there were, default 60',
   )
   outputs.add_arguments(own, 'milliseconds by stage')
+  own.set_defaults(measure=run_predict)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, *rest: Sequence[str]) -> int:
+  """Does what was chosen."""
+  return int(options.measure(options, *rest))
+
+
+def run_predict(options: argparse.Namespace) -> int:
   """Measures, prints, writes."""
   outputs.check(options)
   given = file_search.find(options.images).sources if options.images else None
@@ -163,10 +190,11 @@ def about(model: pathlib.Path | None, given: Sequence[Source] | None) -> str:
 
 def summary(options: argparse.Namespace, rows: Sequence[Row], facts: Facts) -> dict[str, Any]:
   """Returns the contents of the JSON file."""
-  return {
-    'rows': [dataclasses.asdict(row) for row in rows],
-    'ours': OURS,
-    'device': facts.device,
-    'model': str(options.model) if options.model else None,
-    'config': facts.config.to_dict(),
-  }
+  return record.contents(
+    'predict',
+    facts.device,
+    facts.config,
+    [dataclasses.asdict(row) for row in rows],
+    ours=OURS,
+    model=str(options.model) if options.model else None,
+  )

@@ -26,7 +26,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import flops
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.search import products, screening
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import compiled_memory, files
 from patch_svdd_jax.tpu_planning import aot, programs
 from patch_svdd_jax.tpu_planning.aot import Collectives, Program
 from patch_svdd_jax.training import train_state
@@ -250,7 +250,9 @@ def plan_batch(
     program = compile_each(each)
     if not options.largest:
       return program, {}
-    most, too_many = aot.largest(compile_each, program, COMPILATIONS)
+    most, too_many = compiled_memory.largest(
+      lambda each: compile_each(each).bytes, each, program.bytes, program.chip_memory, COMPILATIONS
+    )
     return program, {'largest': most, 'too_many': too_many}
 
   found = compile_all(options, compile_for)

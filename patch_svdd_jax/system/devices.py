@@ -11,6 +11,10 @@ from patch_svdd_jax.errors import UserError
 VARIABLES = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
 
 
+# By which each device of a CPU computes with one thread, its own.
+ONE_THREAD = '--xla_cpu_multi_thread_eigen=false'
+
+
 class _Use:
   """The process in which jax was used first; None before."""
 
@@ -35,6 +39,15 @@ def check() -> None:
       f'this process was forked from process {_Use.process} after jax had started threads there, '
       "without which it waits forever: start it by multiprocessing.get_context('spawn')"
     )
+
+
+def divide_cpu(count: int) -> None:
+  """Makes so many devices of the CPU, with a thread each, in a process where jax has none yet."""
+  try:
+    jax.config.update('jax_num_cpu_devices', count)
+  except RuntimeError:  # jax has devices: they are what there is
+    return
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {ONE_THREAD}'.lstrip()
 
 
 def no_devices(error: Exception) -> str:

@@ -65,6 +65,11 @@ def mean(tree: Tree, mesh: Mesh) -> Tree:
   return over_all
 
 
+def first_devices(count: int) -> Mesh:
+  """Returns so many of the devices, the first ones, as `by_slice` does."""
+  return by_slice(jax.devices()[:count])
+
+
 def replicate(tree: Tree) -> Tree:
   """Puts a tree on every local device, once; it may lie on those of several processes already."""
   # Fetched first: no process can move what others have.

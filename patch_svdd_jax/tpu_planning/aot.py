@@ -11,7 +11,7 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -326,38 +326,3 @@ def positive(analysis: Mapping[str, float] | None) -> float | None:
   """Returns the compiler's estimate in seconds; it counts -1 for each part it cannot estimate."""
   seconds = (analysis or {}).get('optimal_seconds', 0.0)
   return seconds if seconds > 0 else None
-
-
-def largest(
-  compile_at: Callable[[int], Program], first: Program, compilations: int
-) -> tuple[int, int | None]:
-  """Finds the most on a chip that fits, and the least that does not, of what is compiled.
-
-  What a program holds grows linearly with the work, so two numbers tell where it is full.
-
-  Args:
-    compile_at: compiles the program with so many on each chip, a multiple of `first.each`.
-    first: the program with the fewest.
-    compilations: at most so many.
-
-  Returns:
-    0 if not even the first fits; no upper number if none was tried in vain.
-  """
-  if first.bytes is None:
-    return 0, first.each
-  fitting, too_many = {0: 0, 1: first.bytes}, math.inf
-  multiple = 8
-  for _ in range(compilations):
-    found = compile_at(multiple * first.each)
-    if found.bytes is None:
-      too_many = multiple
-    else:
-      fitting[multiple] = found.bytes
-    (less, less_bytes), (most, most_bytes) = sorted(fitting.items())[-2:]
-    each = max(1.0, (most_bytes - less_bytes) / (most - less))
-    multiple = int(most + (first.chip_memory - most_bytes) / each)
-    if multiple >= too_many:
-      multiple = int((most + too_many) // 2)
-    if multiple <= most:
-      break
-  return max(fitting) * first.each, None if math.isinf(too_many) else int(too_many) * first.each

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import hardware, nearest, peers, vectors
-from benchmarks.hardware import Product
-from patch_svdd_jax.benchmarking import machine, timing
+from benchmarks import nearest, peers, vectors
+from patch_svdd_jax.benchmarking import hardware, machine, timing
+from patch_svdd_jax.benchmarking.hardware import Product
 from patch_svdd_jax.benchmarking.peers import Peer
 from patch_svdd_jax.errors import UserError
 
@@ -139,7 +139,7 @@ def test_contenders_that_disagree_are_not_timed(monkeypatch):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
   """No large products; scikit-learn alone of the peers, and one that nobody has."""
-  monkeypatch.setattr(hardware, 'large_product', lambda _: hardware.Product(lambda: None, 1e9))
+  monkeypatch.setattr(hardware, 'large_product', lambda *_: hardware.Product(lambda: None, 1e9))
   peer = peers.PEERS['scikit-learn']
   nobody = peer._replace(module='no_such_peer')
   monkeypatch.setattr(peers, 'PEERS', {'scikit-learn': peer, 'nobody': nobody})

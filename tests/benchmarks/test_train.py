@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import contenders, hardware, peers, train
+from benchmarks import contenders, peers, train
+from patch_svdd_jax.benchmarking import hardware, programs
 
 PRODUCTS = {'f32': hardware.Product(lambda: None, 1e6)}
 
 
 def test_a_row_is_what_the_calls_took():
-  found = contenders.Contender(lambda: None, 10, 64, 2e6, 3e6, 1234, [])
-  peer = contenders.Contender(lambda: None, 1, 64, 2e6, None, None, [])
+  found = programs.Program(lambda: None, 10, 64, 2e6, 3e6, 1234, [])
+  peer = programs.Program(lambda: None, 1, 64, 2e6, None, None, [])
   taking_part = {'patches': lambda: found, 'torch': lambda: peer}
   ours, torch = train.measure_contenders(64, taking_part, PRODUCTS, rounds=3)
   assert (ours.name, ours.batch, ours.memory) == ('patches', 64, 1234)
@@ -33,8 +34,8 @@ def test_medians_over_rounds(monkeypatch):
   }
   monkeypatch.setattr(train.timing, 'interleave', lambda calls, _: {n: taken[n] for n in calls})
   dispatched = [0.0]
-  found = contenders.Contender(lambda: dispatched.append(0.1), 2, 8, 3e6, 4e6, 1, dispatched)
-  peer = contenders.Contender(lambda: None, 1, 8, 3e6, None, None, [])
+  found = programs.Program(lambda: dispatched.append(0.1), 2, 8, 3e6, 4e6, 1, dispatched)
+  peer = programs.Program(lambda: None, 1, 8, 3e6, None, None, [])
 
   monkeypatch.setattr(contenders, 'prepare_all', lambda _: {'patches': found, 'torch': peer})
   found.dispatched[:] = [0.1, 0.1, 0.1]
@@ -53,10 +54,10 @@ def test_what_does_not_fit_ends_its_row_alone():
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
 
   def fits_not():
-    raise contenders.OutOfMemoryError
+    raise programs.OutOfMemoryError
 
   def contender(call):
-    return contenders.Contender(call, 1, 8, 1e6, None, None, [])
+    return programs.Program(call, 1, 8, 1e6, None, None, [])
 
   rows = train.measure_contenders(
     64,
@@ -78,7 +79,7 @@ def test_other_errors_are_not_hidden():
   def broken():
     raise jax.errors.JaxRuntimeError('INTERNAL: broken')
 
-  contender = contenders.Contender(broken, 1, 8, 1e6, None, None, [])
+  contender = programs.Program(broken, 1, 8, 1e6, None, None, [])
   with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
     train.measure_contenders(64, {'patches': lambda: contender}, PRODUCTS, rounds=1)
 
@@ -86,7 +87,7 @@ def test_other_errors_are_not_hidden():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
   """No large products, and no PyTorch."""
-  monkeypatch.setattr(hardware, 'large_product', lambda _: hardware.Product(lambda: None, 1e9))
+  monkeypatch.setattr(hardware, 'large_product', lambda *_: hardware.Product(lambda: None, 1e9))
   nobody = peers.PEERS['torch']._replace(module='no_such_peer')
   monkeypatch.setattr(peers, 'PEERS', {'torch': nobody})
 

@@ -27,18 +27,6 @@ def mesh_of(devices):
   return Mesh(np.array(jax.devices()[:devices]), (DEVICES,))
 
 
-def check(queries, found, expected):
-  """Distances to the last digits of float32, and the very rows."""
-  distances, indices = expected
-  assert (found.distances.dtype, found.indices.dtype) == (jnp.float32, jnp.int32)
-  np.testing.assert_allclose(
-    found.distances, distances, rtol=1e-6, atol=1e-7 * min(1, distances.max())
-  )
-  np.testing.assert_array_equal(found.indices, indices)
-  assert found.distances.shape == found.indices.shape == (len(queries), distances.shape[1])
-  assert 0 <= float(found.fallback_fraction) <= 1
-
-
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('kind', banks.HARD)
 def test_exact(kind, dtype, sharded):
@@ -47,7 +35,7 @@ def test_exact(kind, dtype, sharded):
   bank = memory_bank.from_rows(rows, dtype=jnp.dtype(dtype))
   assert bank.vectors.dtype == dtype
   found = nearest.search(jnp.asarray(queries), bank, k, query_block=64)
-  check(queries, found, banks.brute_force(queries, rows, k))
+  banks.check(queries, found, banks.brute_force(queries, rows, k))
 
 
 @pytest.mark.parametrize('kind', [banks.duplicates, banks.few_dimensions])
@@ -59,7 +47,7 @@ def test_any_number_of_devices_divided_or_not(kind, monkeypatch):
     bank = memory_bank.from_rows(rows, mesh_of(devices))
     assert bank.layout.sharded == (devices > 1 and small == 0)
     found.append(nearest.search(queries, bank, 3, query_block=64))
-  check(queries, found[0], banks.brute_force(queries, rows, 3))
+  banks.check(queries, found[0], banks.brute_force(queries, rows, 3))
   for other in found[1:]:
     np.testing.assert_array_equal(other.distances, found[0].distances)
     np.testing.assert_array_equal(other.indices, found[0].indices)
@@ -87,7 +75,7 @@ def test_any_shape_and_scale(size, dim, count, query_block, bank_block, k, dtype
     patch.setattr(memory_bank, 'SMALL', 0)
     bank = memory_bank.from_rows(rows, dtype=jnp.dtype(dtype))
   found = nearest.search(queries, bank, k, query_block=query_block, bank_block=bank_block)
-  check(queries, found, banks.brute_force(queries, rows, k))
+  banks.check(queries, found, banks.brute_force(queries, rows, k))
 
 
 @pytest.mark.parametrize('k', [1, 3, 9])
@@ -109,7 +97,7 @@ def test_queries_that_the_screen_was_not_made_for(dtype, k, sharded, monkeypatch
   bank = memory_bank.from_rows(rows, mesh_of(1))
   assert not screening.is_tight(bank.screen)
   found = nearest.search(queries, bank, k)
-  check(queries, found, banks.brute_force(queries, rows, k))
+  banks.check(queries, found, banks.brute_force(queries, rows, k))
   assert float(found.fallback_fraction) > 0.8
   taken = nearest.search_on_devices(queries, bank, k, nearest.sizes_for(bank, len(queries)))[2]
   # Every group would have been most of 375.
@@ -129,7 +117,7 @@ def test_many_dimensions(sharded):
   rng = np.random.default_rng(0)
   rows, queries = (rng.normal(size=(count, 512)).astype(np.float32) for count in (700, 9))
   bank = memory_bank.from_rows(rows)
-  check(queries, nearest.search(queries, bank), banks.brute_force(queries, rows, 1))
+  banks.check(queries, nearest.search(queries, bank), banks.brute_force(queries, rows, 1))
 
 
 @functools.partial(jax.jit, static_argnames='k')
@@ -143,7 +131,7 @@ def test_inside_of_jit(sharded):
   rows, queries = banks.make(banks.gaussian_pair)
   found = squared_search(queries, memory_bank.from_rows(rows), 2)
   expected = banks.brute_force(np.square(queries), rows, 2)
-  check(
+  banks.check(
     queries, found._replace(distances=found.distances - 1), (np.round(expected[0], 7), expected[1])
   )
 
@@ -190,18 +178,20 @@ class TestOnHost:
   def test_exact(self, kind, sharded):
     rows, queries = banks.make(kind)
     found = nearest.search(queries, memory_bank.on_host(rows, 600), 3, query_block=64)
-    check(queries, found, banks.brute_force(queries, rows, 3))
+    banks.check(queries, found, banks.brute_force(queries, rows, 3))
 
   @pytest.mark.parametrize('chunk', [1, 700])
   def test_one_row(self, chunk):
     rows, queries = banks.make(banks.one_row)
     found = nearest.search(queries, memory_bank.on_host(rows, chunk), 1, query_block=64)
-    check(queries, found, banks.brute_force(queries, rows, 1))
+    banks.check(queries, found, banks.brute_force(queries, rows, 1))
 
   def test_more_wanted_than_a_chunk_has(self):
     rows, queries = banks.make(banks.gaussian_pair)
     bank = memory_bank.on_host(rows[:24], 8)
-    check(queries, nearest.search(queries, bank, 20), banks.brute_force(queries, rows[:24], 20))
+    banks.check(
+      queries, nearest.search(queries, bank, 20), banks.brute_force(queries, rows[:24], 20)
+    )
 
   def test_read_from_a_file_chunk_by_chunk(self, tmp_path, monkeypatch, sharded):
     rows, queries = banks.make(banks.gaussian_pair)
@@ -213,7 +203,7 @@ class TestOnHost:
       memory_bank.HostBank, 'load', lambda self, first: loaded.append(first) or load(self, first)
     )
     found = nearest.search(queries, bank, 3, query_block=64)
-    check(queries, found, banks.brute_force(queries, rows, 3))
+    banks.check(queries, found, banks.brute_force(queries, rows, 3))
     assert loaded == [0, 600, 1200]
 
   def test_a_bad_row_in_a_later_chunk(self, sharded):

@@ -103,3 +103,15 @@ def brute_force(queries, rows, k):
   distances = np.stack([np.sqrt(((query - rows) ** 2).sum(axis=1)) for query in queries])
   order = np.argsort(distances, axis=1, kind='stable')[:, :k]
   return np.take_along_axis(distances, order, axis=1), order
+
+
+def check(queries, found, expected):
+  """Distances to the last digits of float32, and the very rows."""
+  distances, indices = expected
+  assert (found.distances.dtype, found.indices.dtype) == (np.float32, np.int32)
+  np.testing.assert_allclose(
+    found.distances, distances, rtol=1e-6, atol=1e-7 * min(1, distances.max())
+  )
+  np.testing.assert_array_equal(found.indices, indices)
+  assert found.distances.shape == found.indices.shape == (len(queries), distances.shape[1])
+  assert 0 <= float(found.fallback_fraction) <= 1

@@ -73,6 +73,12 @@ def test_the_mean_over_devices(slices):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_some_of_the_devices():
+  mesh = sharding.first_devices(3)
+  assert mesh.axis_names == (sharding.DEVICES,)
+  assert mesh.devices.tolist() == jax.devices()[:3]
+
+
 def test_replicated_on_every_device():
   check(sharding.replicate(TREE), 1, jax.devices())
 

@@ -8,7 +8,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import sharding
 from patch_svdd_jax.system.compiled_memory import Memory
 from patch_svdd_jax.tpu_planning import aot
-from patch_svdd_jax.tpu_planning.aot import Collectives, Program
+from patch_svdd_jax.tpu_planning.aot import Collectives
 
 
 @pytest.mark.parametrize(
@@ -157,45 +157,3 @@ def test_a_time_that_no_chip_can_keep_is_none(monkeypatch):
   found = aot.compile_program('v5e:2x2', 4, 1, None, flops=0.8e12, compute='bfloat16')
   assert found.compiler_seconds is None
   assert found.utilisation is None
-
-
-def program(held, each=1):
-  """A program on a chip of 1000 bytes."""
-  memory = None if held > 1000 else Memory(held, 0, 0)
-  return Program('v5e:2x2', 4, each, memory, 1000, 1.0, 1.0, None, 1.0, {})
-
-
-@pytest.mark.parametrize(
-  ('held', 'found'),
-  [
-    (lambda n: 20 + 10 * n, (98, None)),  # in proportion: known after two
-    (lambda n: 20 + 200 * n, (4, 8)),  # 8 was tried, and 5 is not, which cannot fit
-    (lambda n: 990 + 20 * n, (0, 1)),
-  ],
-)
-def test_the_largest_batch_is_found_in_few_compilations(held, found):
-  compiled = []
-
-  def compile_at(number):
-    compiled.append(number)
-    return program(held(number))
-
-  assert aot.largest(compile_at, program(held(1)), 5) == found
-  assert len(compiled) <= 5
-
-
-def test_what_grows_faster_than_in_proportion_is_narrowed_down():
-  most, too_many = aot.largest(lambda n: program(n * n), program(1), 6)
-  assert 20 <= most <= 31 < too_many <= 60
-
-
-def test_batches_are_multiples_of_the_first():
-  compiled = []
-
-  def compile_at(number):
-    compiled.append(number)
-    return program(number)
-
-  most, _ = aot.largest(compile_at, program(64, each=64), 5)
-  assert most == 960
-  assert all(number % 64 == 0 for number in compiled)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from patch_svdd_jax.system.sharding import DEVICES, local_mesh
+from patch_svdd_jax.system.sharding import DEVICES
 
 DTYPES = {'f32': jnp.float32, 'bf16': jnp.bfloat16}
 # A product is large enough when it takes so many seconds, or has so many rows and columns.
@@ -41,9 +41,8 @@ def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
   )
 
 
-def product(dtype: jnp.dtype | type, side: int) -> Product:
-  """The product of two matrices of `side` rows and columns, sharded over the local devices."""
-  mesh = local_mesh()
+def product(dtype: jnp.dtype | type, side: int, mesh: Mesh) -> Product:
+  """The product of two matrices of `side` rows and columns, sharded over devices in a row."""
   rows = -(-side // mesh.size) * mesh.size
   keys = jax.random.split(jax.random.key(0))
   a = jax.random.normal(keys[0], (rows, side), dtype)
@@ -53,11 +52,11 @@ def product(dtype: jnp.dtype | type, side: int) -> Product:
   return Product(lambda: jax.block_until_ready(_multiply(a, b)), 2.0 * rows * side * side)
 
 
-def large_product(dtype: jnp.dtype | type) -> Product:
+def large_product(dtype: jnp.dtype | type, mesh: Mesh) -> Product:
   """A product so large that what surrounds it does not count; compiled."""
   side = 1024
   while True:
-    candidate = product(dtype, side)
+    candidate = product(dtype, side, mesh)
     candidate.multiply()
     start = time.perf_counter()
     candidate.multiply()
