@@ -16,7 +16,7 @@ from tests.faults import programs
 from tests.support import stores
 
 REPEATS = 3
-STEPS = ['--config.train.steps=2000', '--config.checkpoint.every=500']
+STEPS = ['--config.train.steps=20000', '--config.checkpoint.every=5000']
 
 
 def main():
