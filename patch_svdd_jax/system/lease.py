@@ -98,7 +98,9 @@ class Lease:
     now = time.clock_gettime(_CLOCK)
     if now - self._checked < RENEWAL / 2:
       return
-    if any(_number(name) > self._number for name in self._store.list()):
+    # Others that took over may have ended since, and their numbers may be given once more.
+    newest = self._newest()
+    if newest is None or newest.contents.get('run') != self._contents['run']:
       raise LostError(
         f'{self._url} was taken over by another run, as this one could not renew its lease: it '
         'writes nothing more there'
@@ -143,6 +145,10 @@ class Lease:
       contents = json.loads(self._store.read(name))
     except ValueError:
       contents = {}
+    except UserError as error:
+      if isinstance(error.__cause__, FileNotFoundError):  # released since
+        return self._newest()
+      raise
     return _Newest(_number(name), contents if isinstance(contents, dict) else {})
 
   def _encoded(self) -> bytes:

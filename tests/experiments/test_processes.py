@@ -336,6 +336,25 @@ def test_a_lost_process_and_a_signal_end_all_and_the_same_command_goes_on(
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
+def test_a_bucket_is_to_them_as_a_disk_that_they_share(
+  finished, train, compilation, google_store, tmp_path
+):
+  arguments = [*train, f'{google_store.place}/run']
+  (status, _, errors), (killed, *_) = run_command(
+    compilation, arguments, ((0, 0), (signal.SIGKILL, 4))
+  )
+  # jax may abort before its error can be raised.
+  assert status in (distributed.ProcessLostError.status, -signal.SIGABRT), errors
+  assert killed == -signal.SIGKILL
+  ended = run_command(compilation, arguments)
+  assert [status for status, *_ in ended] == [0, 0], ended
+  workdir = google_store.get('run', tmp_path / 'run')
+  assert metrics_of(workdir) == metrics_of(finished[0])
+  found, expected = map(newest_state, (workdir, finished[0]))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def assert_one_line(errors, words):
   """One line of ours; jax's C++ may write besides, where it is the first process that is gone."""
   lines = [line for line in errors.splitlines() if 'error: ' in line]

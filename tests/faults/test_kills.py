@@ -48,7 +48,7 @@ def trained(root):
   return root.parent / 'trained'
 
 
-def kill_again_and_again(arguments, folder, environment, start_over):
+def kill_again_and_again(arguments, folder, environment, start_over, code=RUN):
   """Kills a command at random moments, until it was killed so often; then it may finish.
 
   Every other kill comes at a random time, the others when so many files were written: nearly all of
@@ -59,20 +59,21 @@ def kill_again_and_again(arguments, folder, environment, start_over):
     folder: where it writes.
     environment: of its processes.
     start_over: folders that are removed so that it begins anew.
+    code: that runs it.
 
   Returns:
     The different states that kills have met: which files there were.
   """
   moments, met = random.Random(0), set()
   before, begun = stamps(folder), time.monotonic()
-  finish(arguments, environment)
+  finish(arguments, environment, code)
   longest, files = time.monotonic() - begun, len(written(folder, before))
   remove(start_over)
   for number in range(KILLS):
     status = None
     while status != -signal.SIGKILL:
       before = stamps(folder)
-      with programs.start(RUN, arguments, environment) as process:
+      with programs.start(code, arguments, environment) as process:
         if number % 2:
           wait(process, longest * moments.uniform(0.2, 0.9))
         else:
@@ -85,12 +86,12 @@ def kill_again_and_again(arguments, folder, environment, start_over):
         remove(start_over)
     met.add(tuple(sorted(stamps(folder))))
     check_whole(folder)
-  finish(arguments, environment)
+  finish(arguments, environment, code)
   return met
 
 
-def finish(arguments, environment):
-  with programs.start(RUN, arguments, environment) as process:
+def finish(arguments, environment, code=RUN):
+  with programs.start(code, arguments, environment) as process:
     errors = process.communicate()[1]
   assert process.returncode == 0, errors
 

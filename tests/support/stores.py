@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 
+import fsspec
+
 BUCKET = 'bucket'
 METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE')
 # Seconds; a store is up in a fraction of one, or in several where all cores are busy.
@@ -59,6 +61,25 @@ class Store:
     """Ends it at once, in the middle of whatever it does."""
     self._process.send_signal(how)
     self._process.wait()
+
+  def put(self, folder: pathlib.Path, name: str):
+    """Copies a folder or file of this disk into the bucket."""
+    system, place = self._opened(name)
+    for path in [folder] if folder.is_file() else filter(pathlib.Path.is_file, folder.rglob('*')):
+      inside = path.relative_to(folder).as_posix()
+      system.pipe_file(f'{place}/{inside}'.removesuffix('/.'), path.read_bytes())
+
+  def get(self, name: str, folder: pathlib.Path) -> pathlib.Path:
+    """Copies a folder of the bucket to this disk; returns it."""
+    system, place = self._opened(name)
+    for found in system.find(place):
+      path = folder / found.removeprefix(f'{place}/')
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(system.cat_file(found))
+    return folder
+
+  def _opened(self, name):
+    return fsspec.url_to_fs(f'{self.place}/{name}', use_listings_cache=False)
 
   def requests(self) -> collections.Counter:
     """How many requests of each method it has answered since the log was begun."""

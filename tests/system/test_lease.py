@@ -85,3 +85,16 @@ def test_an_owner_finds_out_that_another_took_over_and_is_told_to_end(url, monke
     owner.check()
   owner._thread.join(5)  # noqa: SLF001
   assert told == [(os.getpid(), signal.SIGTERM)]
+
+
+@pytest.mark.parametrize('after', [{}, {1: 'another'}, {1: 'another', 2: 'a third'}])
+def test_an_owner_finds_out_that_another_took_over_and_has_ended_since(url, monkeypatch, after):
+  monkeypatch.setattr(os, 'kill', lambda *_: None)
+  owner = Lease(url)
+  owner.take()
+  Store(url).remove('.lease/1.json')
+  for number, run in after.items():
+    foreign(url, number, run=run)
+  time.sleep(lease.RENEWAL)
+  with pytest.raises(LostError, match='was taken over by another run'):
+    owner.check()

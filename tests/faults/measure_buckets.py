@@ -1,0 +1,54 @@
+"""Measures one training on a local disk and in buckets: seconds, and requests by their method.
+
+python -m tests.faults.measure_buckets
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from tests.faults import programs
+from tests.support import stores
+
+REPEATS = 3
+STEPS = ['--config.train.steps=20000', '--config.checkpoint.every=5000']
+
+
+def main():
+  """Prints a line for each kind of place; they take turns, medians count."""
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    images = programs.write(folder / 'parts', good=2, bad=2)
+    (folder / 'google').mkdir()
+    (folder / 'amazon').mkdir()
+    with (
+      stores.GoogleStore(folder / 'google') as google,
+      stores.AmazonStore(folder / 'amazon') as amazon,
+    ):
+      measured = {str(folder / 'disk'): [], google.place: [], amazon.place: []}
+      requests = {}
+      variables = os.environ | google.variables() | amazon.variables() | {'JAX_PLATFORMS': 'cpu'}
+      for number in range(REPEATS + 1):
+        for place, seconds in measured.items():
+          store = {google.place: google, amazon.place: amazon}.get(place)
+          before = store.requests() if store else {}
+          begun = time.monotonic()
+          arguments = programs.train(images, f'{place}/{number}', *STEPS)
+          subprocess.run(
+            [sys.executable, '-m', 'patch_svdd_jax', *arguments], env=variables, check=True
+          )
+          # The first one of all compiles for the others.
+          if number:
+            seconds.append(time.monotonic() - begun)
+          requests[place] = store.requests() - before if store else {}
+    for place, seconds in measured.items():
+      print(f'{place}: {np.median(seconds):.1f} s, {dict(requests[place])}')
+
+
+if __name__ == '__main__':
+  main()
