@@ -62,8 +62,9 @@ ENVIRONMENT = {
 
 # Without it the compiler schedules the instructions of a float32 convolution for minutes. Sizes of
 # arrays, operations and collectives do not depend on it, but for temporaries, of which it keeps
-# fewer in the chip's vector memory: they are an upper bound.
-QUICK = {'exec_time_optimization_effort': -1.0}
+# fewer in the chip's vector memory: they are an upper bound. The level's name is O0; jaxlib 0.10
+# takes numbers alone.
+QUICK = {'optimization_level': 9}
 
 KERNEL = 'custom_call_target="tpu_custom_call"'
 COLLECTIVE = re.compile(

@@ -51,6 +51,7 @@ import sys
 import jax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
+from patch_svdd_jax.tpu_planning import aot
 
 exported = jax.export.deserialize(bytearray(open(sys.argv[1], 'rb').read()))
 chip = topologies.get_topology_desc(platform='tpu', topology_name='v5e:2x2').devices[0]
@@ -58,8 +59,7 @@ chip = topologies.get_topology_desc(platform='tpu', topology_name='v5e:2x2').dev
 images = jax.ShapeDtypeStruct(
   (2, *shape.shape[1:]), shape.dtype, sharding=SingleDeviceSharding(chip)
 )
-options = {'exec_time_optimization_effort': -1.0}
-text = jax.jit(exported.call).lower(images).compile(options).as_text()
+text = jax.jit(exported.call).lower(images).compile(aot.QUICK).as_text()
 # No branch of another platform is left.
 assert 'convolution' in text and ' conditional(' not in text
 """
