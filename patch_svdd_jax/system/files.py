@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -26,6 +27,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LOCK = '.lock'
 # The end of a file's name as long as it is being written.
 UNFINISHED = '.tmp'
+# Seconds for which a save that has failed waits for each of its writers, which may wait for others.
+LONGEST_WAIT = 10
 
 
 @contextlib.contextmanager
@@ -53,14 +56,25 @@ def orbax_writes(folder: pathlib.Path) -> Iterator[None]:
   """Explains as `explained` what a save raises, which orbax's threads log with tracebacks besides.
 
   Nothing that orbax logs meanwhile is shown: what matters, a save that is not asynchronous raises.
+  It raises what the first of its writers says; the others end before the next save begins.
   """
   absl = logging.getLogger('absl')
   absl.addFilter(_not_of_orbax)
   try:
     with explained(folder):
       yield
+  except Exception:
+    _wait_for_writers_of_orbax()
+    raise
   finally:
     absl.removeFilter(_not_of_orbax)
+
+
+def _wait_for_writers_of_orbax() -> None:
+  for thread in threading.enumerate():
+    if 'orbax' in type(thread).__module__.split('.'):
+      # Theirs raises what the writer did.
+      threading.Thread.join(thread, LONGEST_WAIT)
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:

@@ -3,6 +3,8 @@ import json
 import logging
 import os
 import resource
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -59,6 +61,25 @@ def test_only_what_orbax_logs_is_kept_quiet_while_it_writes(tmp_path, caplog):
     save()
   log('/lib/orbax/checkpoint/afterwards.py')
   assert caplog.messages == ['/lib/jax/another.py', '/lib/orbax/checkpoint/afterwards.py']
+
+
+def test_a_save_that_fails_ends_after_its_writers(tmp_path):
+  class Writer(threading.Thread):
+    __module__ = 'orbax.checkpoint.futures'
+
+    def join(self, timeout=None):
+      raise OSError('of the writer')
+
+  written = []
+  writer = Writer(target=lambda: (time.sleep(0.1), written.append(True)))
+
+  def save():
+    writer.start()
+    raise OSError(errno.ENOSPC, '')
+
+  with pytest.raises(UserError, match='no space left'), files.orbax_writes(tmp_path):
+    save()
+  assert written
 
 
 def test_a_file_and_its_folder(tmp_path):
