@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 LIBTPU := $(VENV)/libtpu
+# The packages are pinned by requirements$(PINS).txt and requirements-tpu$(PINS).txt.
+PINS :=
 DEMO := runs/demo
 
-.PHONY: help demo test check check-wheel test-slow test-tpu test-accelerator clean
+.PHONY: help demo test check check-wheel suite test-slow test-tpu test-newest test-accelerator clean
 
 help:
 	@echo 'make demo         train on the embedded textures and show what was found'
@@ -15,12 +17,13 @@ help:
 	@echo 'make check-wheel  build sdist and wheel, and use them in fresh environments; part of test-slow'
 	@echo 'make test-slow    the tests that take minutes'
 	@echo 'make test-tpu     those that need the TPU compiler, which it installs; no TPU is needed'
+	@echo 'make test-newest  the tests, and those of test-tpu, with the newest jax and the newest Python from 3.12 on'
 	@echo 'make test-accelerator  check and time the GPU or TPU that jax finds (JAX=cuda or tpu installs it)'
-	@echo 'make clean        remove the environment and the demo'
+	@echo 'make clean        remove the environments and the demo'
 
-$(READY): requirements.txt setup.cfg pyproject.toml
+$(READY): requirements$(PINS).txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements$(PINS).txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -38,19 +41,33 @@ check: $(READY)
 check-wheel: $(READY)
 	$(BIN)/pytest -m slow tests/test_installation.py
 
-test: check
+test: check suite
+
+suite: $(READY)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
 # Beside the environment, not in it: where JAX finds libtpu, it looks for a TPU at every start.
-$(LIBTPU): requirements-tpu.txt | $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --target $(LIBTPU) --upgrade --requirement requirements-tpu.txt
+$(LIBTPU): requirements-tpu$(PINS).txt | $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $(LIBTPU) --upgrade --requirement requirements-tpu$(PINS).txt
 	@touch $@
 
 test-tpu: $(READY) $(LIBTPU)
 	PYTHONPATH=$(CURDIR)/$(LIBTPU) $(BIN)/pytest -m tpu
+
+# What pyenv puts on the PATH for a version that is not chosen does not run; its folders are looked at.
+test-newest:
+	@for version in 3.14 3.13 3.12; do \
+	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+	    if "$$python" -c 'import ensurepip' 2> /dev/null; then \
+	      echo "test-newest: $$("$$python" --version) ($$python), $$(grep ^jax= requirements-newest.txt)"; \
+	      exec $(MAKE) suite test-tpu PYTHON="$$python" VENV=.venv-newest PINS=-newest; \
+	    fi; \
+	  done; \
+	done; \
+	echo 'test-newest: skipped, for no Python of 3.12 or later runs here, which the newest jax needs'
 
 # JAX=cuda or JAX=tpu brings jax for it first.
 test-accelerator: $(READY)
@@ -58,4 +75,4 @@ test-accelerator: $(READY)
 	$(BIN)/pytest -m accelerator tests/accelerator -rs
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) .venv-newest runs/demo
