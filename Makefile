@@ -17,8 +17,8 @@ help:
 	@echo 'make check-wheel  build sdist and wheel, and use them in fresh environments; part of test-slow'
 	@echo 'make test-slow    the tests that take minutes'
 	@echo 'make test-tpu     those that need the TPU compiler, which it installs; no TPU is needed'
-	@echo 'make test-accelerator  check and time the GPU or TPU that jax finds (JAX=cuda or tpu installs it)'
 	@echo 'make test-newest  the tests, and those of test-tpu, with the newest jax and the newest Python from 3.12 on'
+	@echo 'make test-accelerator  check and time the GPU or TPU that jax finds (JAX=cuda or tpu installs it)'
 	@echo 'make clean        remove the environments and the demo'
 
 $(READY): requirements$(PINS).txt setup.cfg pyproject.toml
@@ -56,6 +56,18 @@ $(LIBTPU): requirements-tpu$(PINS).txt | $(READY)
 
 test-tpu: $(READY) $(LIBTPU)
 	PYTHONPATH=$(CURDIR)/$(LIBTPU) $(BIN)/pytest -m tpu
+
+# What pyenv puts on the PATH for a version that is not chosen does not run; its folders are looked at.
+test-newest:
+	@for version in 3.14 3.13 3.12; do \
+	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+	    if "$$python" -c 'import ensurepip' 2> /dev/null; then \
+	      echo "test-newest: $$("$$python" --version) ($$python), $$(grep ^jax= requirements-newest.txt)"; \
+	      exec $(MAKE) suite test-tpu PYTHON="$$python" VENV=.venv-newest PINS=-newest; \
+	    fi; \
+	  done; \
+	done; \
+	echo 'test-newest: skipped, for no Python of 3.12 or later runs here, which the newest jax needs'
 
 # JAX=cuda or JAX=tpu brings jax for it first.
 test-accelerator: $(READY)
