@@ -38,7 +38,7 @@ class Row:
     flops: of a step, by the encoder's shape.
     why_not: why nothing was measured; '' if it was. What follows is then None.
     seconds: of a step, the median of the rounds.
-    pairs_per_s: position and neighbour pairs of all scales.
+    pairs_per_s: position and neighbour pairs of all scales, in these seconds.
     utilisation: the share of `peak` that the step's FLOP/s are.
     peak: FLOP/s of these devices: published, or of a matrix product in the same rounds.
     memory: bytes that the program holds on each device.
@@ -190,14 +190,15 @@ def measure_batch(
       return Row(count, config.train.batch_size, step_flops, why_not[count])
     program, product = ready[count], products[count]
     seconds = taken[str(count)] / program.steps
+    median = float(np.median(seconds))
     peak = chosen[count][1].flops
     highest = product.flop / taken[f'{count} product'] if product else np.full(len(seconds), peak)
     return Row(
       count,
       config.train.batch_size,
       step_flops,
-      seconds=float(np.median(seconds)),
-      pairs_per_s=float(np.median(program.pairs / seconds)),
+      seconds=median,
+      pairs_per_s=program.pairs / median,
       utilisation=float(np.median(step_flops / seconds / highest)),
       peak=float(np.median(highest)),
       memory=program.memory,
