@@ -1,5 +1,6 @@
 """Configs: read from files and the command line, kept in a workdir, compared."""
 
+import atexit
 import difflib
 import json
 import pathlib
@@ -92,6 +93,8 @@ def config_place(name: str) -> pathlib.Path:
   path = working_copy.place(name)
   if copy := working_copy.of(path):
     copy.fetch()
+    # It is read again for each category, and by the other functions of the file.
+    atexit.register(copy.__exit__)
   return path
 
 
