@@ -81,7 +81,7 @@ def add_predict(kinds: Any) -> None:
   )
   own.add_argument('--model', type=console.path, help='folder of a run; an untrained one if none')
   own.add_argument(
-    '--images', nargs='+', type=console.path, metavar='PLACE', help='image files, or folders'
+    '--images', nargs='+', type=console.images, metavar='PLACE', help='image files, or folders'
   )
   own.add_argument(
     '--sizes',

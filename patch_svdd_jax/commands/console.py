@@ -13,7 +13,7 @@ import numpy as np
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.data import Dataset, duplicates
+from patch_svdd_jax.data import Dataset, duplicates, mirror
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.search import memory_bank
@@ -148,6 +148,14 @@ def path(text: str) -> pathlib.Path:
   """Returns the path of a file or folder that an option names, as `working_copy.place` does."""
   try:
     return working_copy.place(text)
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def images(text: str) -> pathlib.Path:
+  """Returns the path of images that an option names, as `mirror.place` does."""
+  try:
+    return mirror.place(text)
   except UserError as error:
     raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -49,7 +49,7 @@ output_folder = operator.attrgetter('output')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the options of `predict`."""
-  parser.add_argument('images', nargs='+', type=console.path, help='image files, or folders')
+  parser.add_argument('images', nargs='+', type=console.images, help='image files, or folders')
   parser.add_argument('--model', required=True, type=console.path, help='folder of the run')
   parser.add_argument('--output', required=True, type=console.path, help='folder of the results')
   console.add_rate_arguments(parser)
@@ -170,7 +170,7 @@ def stretched(detector: Detector, results: Predictions) -> str | None:
 
 def title(places: Sequence[pathlib.Path]) -> str:
   """What the page of the images of some places is called."""
-  return str(places[0]) + (f' and {len(places) - 1} more' if len(places) > 1 else '')
+  return f'{places[0]}' + (f' and {len(places) - 1} more' if len(places) > 1 else '')
 
 
 def predict(

@@ -29,7 +29,7 @@ import ml_collections
 from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.commands import console
 from patch_svdd_jax.commands.import_authors import import_weights
-from patch_svdd_jax.data import mirror, mvtec
+from patch_svdd_jax.data import mvtec
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import data_record, evaluation_run, reproduction, runner
 from patch_svdd_jax.experiments.paper_results import RESULTS
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--data',
     required=True,
-    type=data_root,
+    type=console.images,
     metavar='ROOT',
     help='archive of MVTec AD, or the folder that holds its categories',
   )
@@ -73,14 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   console.add_restart_argument(parser)
   console.take_config_keys(parser)
-
-
-def data_root(text: str) -> pathlib.Path:
-  """Returns the path of a folder or archive of images, of a URL that of its mirror."""
-  try:
-    return mirror.place(text)
-  except UserError as error:
-    raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def configs_for(

@@ -23,23 +23,24 @@ FOLDER = 'mirrors'
 _FETCHED = '.fetched.jsonl'
 # The URL, for those who list the mirrors.
 _URL = '.url'
-_KEY = 'config.data.root'
+KEY = 'config.data.root'
 
 
-def place(root: str, without: Collection[str] = ()) -> pathlib.Path:
-  """Returns the path of config.data.root; of a URL, that of its mirror, brought up to date.
+def place(root: str, key: str = '', without: Collection[str] = ()) -> pathlib.Path:
+  """Returns the path of a folder of images; of a URL, that of its mirror, brought up to date.
 
   That is done once in a process: it goes on with the images that it began with.
 
   Args:
-    root: a path of this machine, or a URL.
+    root: a path of this machine, as that of config.data.root, or a URL.
+    key: the setting that it is of, for errors.
     without: names of folders right below it that are not needed.
 
   Raises:
     UserError: there is nothing, or the store cannot be read.
   """
   if not store.is_url(root):
-    return files.place(root, _KEY)
+    return files.place(root, key)
   return _mirrored(root.rstrip('/'), frozenset(without))
 
 
@@ -47,7 +48,7 @@ def below(root: str, category: str) -> pathlib.Path:
   """Returns the path of a folder below config.data.root, as `place` does, or of the root for ''."""
   if store.is_url(root):
     return place(f'{root.rstrip("/")}/{category}' if category else root)
-  return place(root) / category
+  return place(root, KEY) / category
 
 
 def listed() -> dict[pathlib.Path, str]:
@@ -72,7 +73,7 @@ def _mirrored(url: str, without: frozenset[str]) -> pathlib.Path:
 def _fetch(source: Store, name: str, base: pathlib.Path, without: frozenset[str]) -> None:
   listed = source.list(name)
   if not listed:
-    raise UserError(f'{source.url}/{name}: is not there, or empty; check {_KEY}')
+    raise UserError(f'{source.url}/{name}: is not there, or empty')
   before = _noted(base)
   left_out = tuple(f'{name}/{each}/' for each in without)
   wanted = {each: found for each, found in listed.items() if not each.startswith(left_out or '\0')}

@@ -137,7 +137,7 @@ class PublishedBuilder(LayoutBuilder):
   def _place(self) -> pathlib.Path:
     """Returns the path of root, where a mirror has the category's files alone."""
     own = self.builder_config_name
-    return mirror.place(self._root, () if own == WHOLE else self.counts.keys() - {own})
+    return mirror.place(self._root, mirror.KEY, () if own == WHOLE else self.counts.keys() - {own})
 
   def _scan_all(self, root: pathlib.Path) -> layout.Layout:
     """Lists the files, and all below the category's folder that are no part of the data set."""

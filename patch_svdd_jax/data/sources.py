@@ -67,7 +67,7 @@ def present(config: ml_collections.ConfigDict) -> list[str]:
   """
   if config.name == 'textures':
     return list(textures.CATEGORIES)
-  root = mirror.place(config.root) if config.root else pathlib.Path()
+  root = mirror.place(config.root, mirror.KEY) if config.root else pathlib.Path()
   if config.name == 'folder':
     found = categories.subfolders(folder.category_folder(config.root, ''))
   elif config.root:

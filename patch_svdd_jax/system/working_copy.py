@@ -333,8 +333,10 @@ def _new_base() -> tuple[pathlib.Path, Any]:
   base = pathlib.Path(os.path.realpath(files.cache_folder())) / FOLDER / uuid.uuid4().hex
   with files.explained(base):
     base.mkdir(parents=True, mode=0o700)
-    # The system lets go of it when the process ends, however it does.
-    owner = files.flocked(base / _OWNER, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # The system lets go of it when the process ends, however it does. It has the name by which
+    # `sweep` finds it once it is locked.
+    owner = files.flocked(base / files.LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (base / files.LOCK).rename(base / _OWNER)
   return base, owner
 
 

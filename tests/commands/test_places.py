@@ -30,9 +30,11 @@ def test_every_path_is_of_one_type(monkeypatch):
     module.add_arguments(argparse.ArgumentParser())
   assert not {pathlib.Path, open} & taken.keys()
   paths = (
-    '--workdir --model --output --weights --mvtec-maps --json --plot images file workdirs --images'
+    '--workdir --model --output --weights --mvtec-maps --json --plot --profile --prepared file '
+    'workdirs one other'
   )
-  assert taken[console.path] == {*paths.split(), 'workdirs', '--prepared'}
+  assert taken[console.path] == {*paths.split()}
+  assert taken[console.images] == {'images', '--images', '--data'}
 
 
 @pytest.fixture
