@@ -113,7 +113,7 @@ def test_of_a_mirror_only_the_folders_that_are_needed_are_fetched(bucket, tmp_pa
     bucket.write(f'data/{name}', b'1')
   place = mirror.place(f'{bucket.url}/data', without=['nut'])
   assert sorted(path.name for path in place.iterdir()) == ['readme.txt', 'screw']
-  with pytest.raises(UserError, match='is not there, or empty$'):
+  with pytest.raises(UserError, match=r'is not there, or empty$'):
     mirror.place(f'{bucket.url}/nothing')
 
 

@@ -1,5 +1,8 @@
 """Measures one training on a local disk and in buckets: seconds, and requests by their method.
 
+Then how long `laptop:brick` takes to its first step, at its first start and at its second one, for
+which compiled programs have been kept.
+
 python -m tests.faults.measure_buckets
 """
 
@@ -46,8 +49,30 @@ def main():
           if number:
             seconds.append(time.monotonic() - begun)
           requests[place] = store.requests() - before if store else {}
-    for place, seconds in measured.items():
-      print(f'{place}: {np.median(seconds):.1f} s, {dict(requests[place])}')
+      for place, seconds in measured.items():
+        print(f'{place}: {np.median(seconds):.1f} s, {dict(requests[place])}')
+      for index, place in enumerate(measured):
+        starts = [[], []]
+        for number in range(REPEATS):
+          cache = variables | {'XDG_CACHE_HOME': str(folder / f'cache {index} {number}')}
+          for seconds, name in zip(starts, ('first', 'second'), strict=True):
+            seconds.append(first_step(f'{place}/{name} {number}', cache))
+        first, second = (np.median(seconds) for seconds in starts)
+        print(f'{place}: first step after {first:.1f} s, at the second start {second:.1f} s')
+
+
+def first_step(workdir, variables):
+  """Seconds from the start of a process until its bar shows the loss of a step."""
+  begun = time.monotonic()
+  arguments = ['train', '--config', 'laptop:brick', '--workdir', workdir]
+  command = [sys.executable, '-m', 'patch_svdd_jax', *arguments]
+  with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE) as process:
+    shown = b''
+    while b'loss' not in shown:
+      shown += process.stderr.read1()
+    seconds = time.monotonic() - begun
+    process.kill()
+  return seconds
 
 
 if __name__ == '__main__':
