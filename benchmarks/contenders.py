@@ -23,7 +23,7 @@ Contenders = Mapping[str, Callable[[], Program]]
 
 
 def prepare_step(config: ml_collections.ConfigDict) -> Program:
-  """Our train step on all devices; as of `programs.prepare_step`."""
+  """Returns our train step on all devices, as `programs.prepare_step` does."""
   return programs.prepare_step(config, sharding.all_devices())
 
 

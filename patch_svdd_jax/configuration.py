@@ -89,7 +89,7 @@ def find(name: str, folder: str = '') -> pathlib.Path:
 
 
 def config_place(name: str) -> pathlib.Path:
-  """The path of a config file; of one in a bucket, which is fetched, that of a copy."""
+  """Returns the path of a config file; of one in a bucket, which is fetched, that of a copy."""
   path = working_copy.place(name)
   if copy := working_copy.of(path):
     copy.fetch()

@@ -42,7 +42,7 @@ def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def product(dtype: jnp.dtype | type, side: int, mesh: Mesh) -> Product:
-  """The product of two matrices of `side` rows and columns, sharded over devices in a row."""
+  """Multiplies two matrices of `side` rows and columns, sharded over devices in a row."""
   rows = -(-side // mesh.size) * mesh.size
   keys = jax.random.split(jax.random.key(0))
   a = jax.random.normal(keys[0], (rows, side), dtype)
