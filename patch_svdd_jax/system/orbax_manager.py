@@ -1,7 +1,7 @@
-"""Orbax's keeper of numbered folders, which of several processes the first one alone writes.
+"""Orbax's keeper of numbered folders, for one process, or several.
 
-Orbax would have all take part, on one disk that they share. What is saved here is whole in each
-process, and each may have a disk of its own.
+Orbax has all processes take part in a save, on one disk that they share. Where each has a copy of a
+folder in a store, the first one saves by itself, and the others fetch it.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from patch_svdd_jax.system import digests, distributed, files
+from patch_svdd_jax.system import digests, distributed, files, working_copy
 
 Handlers = Mapping[str, type[ocp.StandardCheckpointHandler] | type[ocp.JsonCheckpointHandler]]
 
@@ -28,7 +28,7 @@ def make(folder: pathlib.Path, handlers: Handlers, **options: Any) -> ocp.Checkp
     UserError: the folder cannot be made.
   """
   processes: dict[str, Any] = {}
-  if jax.process_count() > 1:
+  if _is_apart(folder):
     own = jax.process_index()
     processes['multiprocessing_options'] = ocp.options.MultiprocessingOptions(
       primary_host=own, active_processes={own}, barrier_sync_key_prefix=f'process_{own}'
@@ -48,16 +48,25 @@ def make(folder: pathlib.Path, handlers: Handlers, **options: Any) -> ocp.Checkp
 def save(
   manager: ocp.CheckpointManager, number: int, items: Mapping[str, Any], **options: Any
 ) -> None:
-  """Saves items under a number, in the first process, and seals them; all see it afterwards.
+  """Saves items under a number, and seals them; all processes see it afterwards.
 
   Raises:
     UserError: they cannot be written.
   """
   folder = pathlib.Path(manager.directory)
-  if distributed.is_first():
-    with files.orbax_writes(folder):
+  with files.orbax_writes(folder):
+    if distributed.is_first() or not _is_apart(folder):
       manager.save(number, args=ocp.args.Composite(**items), force=True, **options)
+    if distributed.is_first():
       digests.seal(folder / str(number))
+  if not _is_apart(folder):
+    working_copy.wake(folder)
+    return
   distributed.share(folder)
   if not distributed.is_first():
     manager.reload()
+
+
+def _is_apart(folder: pathlib.Path) -> bool:
+  """Returns whether other processes have copies of a folder, each its own."""
+  return jax.process_count() > 1 and working_copy.of(folder) is not None
