@@ -57,18 +57,6 @@ $(LIBTPU): requirements-tpu$(PINS).txt | $(READY)
 test-tpu: $(READY) $(LIBTPU)
 	PYTHONPATH=$(CURDIR)/$(LIBTPU) $(BIN)/pytest -m tpu
 
-# What pyenv puts on the PATH for a version that is not chosen does not run; its folders are looked at.
-test-newest:
-	@for version in 3.14 3.13 3.12; do \
-	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
-	    if "$$python" -c 'import ensurepip' 2> /dev/null; then \
-	      echo "test-newest: $$("$$python" --version) ($$python), $$(grep ^jax= requirements-newest.txt)"; \
-	      exec $(MAKE) suite test-tpu PYTHON="$$python" VENV=.venv-newest PINS=-newest; \
-	    fi; \
-	  done; \
-	done; \
-	echo 'test-newest: skipped, for no Python of 3.12 or later runs here, which the newest jax needs'
-
 # JAX=cuda or JAX=tpu brings jax for it first.
 test-accelerator: $(READY)
 	$(if $(JAX),$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(JAX)]')
