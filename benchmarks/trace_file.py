@@ -1,4 +1,4 @@
-"""What a trace of XProf's format says: operations by the phase they belong to, stages, steps.
+"""Reads traces of XProf's format: operations by the phase they belong to, stages, steps.
 
 jax.profiler reads the events. Which phase an operation belongs to stands in the programs, which
 lie in the file as well, and which it does not show: they are read as protocol buffers here.
@@ -32,7 +32,7 @@ _NAME, _OPCODE, _METADATA, _OP_NAME = 1, 2, 7, 2
 
 
 class Interval(NamedTuple):
-  """What went on from one time to another, in nanoseconds from the beginning of the trace."""
+  """Holds an event from one time to another, in nanoseconds from the beginning of the trace."""
 
   name: str
   start: float
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 
 
 class Trace(NamedTuple):
-  """What a process and its devices did.
+  """Holds what a process and its devices did.
 
   Attributes:
     operations: of the devices, by phase.

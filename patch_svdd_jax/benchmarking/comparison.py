@@ -115,7 +115,7 @@ def kind_of(files: Mapping[pathlib.Path, Mapping[str, Any]]) -> Kind:
 def check_settings(
   names: str, one: Mapping[str, Any], other: Mapping[str, Any], free: tuple[str, ...]
 ) -> None:
-  """Refuses to compare what was measured with different settings.
+  """Refuses to compare figures that were measured with different settings.
 
   Args:
     names: of the files.

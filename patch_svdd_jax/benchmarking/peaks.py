@@ -24,7 +24,7 @@ DTYPES = {'float32': hardware.DTYPES['f32'], 'bfloat16': hardware.DTYPES['bf16']
 
 
 class Peak(NamedTuple):
-  """What devices could do together.
+  """Holds the FLOP/s that devices could do together.
 
   Attributes:
     flops: FLOP/s; of a product, as it was when it was made.

@@ -27,7 +27,7 @@ class OutOfMemoryError(Exception):
 
 
 class Program(NamedTuple):
-  """What takes its turns.
+  """Holds a program that takes turns with others.
 
   Attributes:
     call: does the work and waits for it.

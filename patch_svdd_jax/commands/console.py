@@ -117,7 +117,7 @@ def profile(options: argparse.Namespace) -> Iterator[Profile]:
 
 
 def refuse_profile(options: argparse.Namespace) -> None:
-  """Refuses to record what is no single run.
+  """Refuses to record several runs at once.
 
   Raises:
     UserError: it was asked for.

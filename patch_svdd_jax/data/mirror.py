@@ -2,7 +2,7 @@
 
 A mirror lies in the user's cache folder and stays there: the next run fetches what is new in the
 store, and removes what is gone. What has been fetched is noted file by file, so that a process
-that was stopped goes on where it was.
+that was stopped resumes where it was.
 """
 
 import contextlib

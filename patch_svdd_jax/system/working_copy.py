@@ -78,7 +78,7 @@ def shown(path: pathlib.Path) -> str:
 
 
 class _State(NamedTuple):
-  """What tells whether a file has changed."""
+  """Identifies a version of a file: another one has another inode, size or time."""
 
   inode: int
   size: int

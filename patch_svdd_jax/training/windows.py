@@ -30,7 +30,7 @@ def crop(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -
 
 
 def crop_sharded(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
-  """The same where each device of a slice holds a run of the images, in a map over DEVICES.
+  """Crops images of which each device of a slice holds a run, in a map over DEVICES.
 
   Every device crops what those of its slice ask of its images, and sends it to who asked. As
   bytes: a window has pixels on one device and zeros on the others, so their sum is exact.
