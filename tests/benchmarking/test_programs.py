@@ -5,26 +5,15 @@ import pytest
 from jax import numpy as jnp
 
 from patch_svdd_jax.benchmarking import programs
-from patch_svdd_jax.configs import default
 from patch_svdd_jax.models import flops
 from patch_svdd_jax.system import sharding
+from tests.support import small_step
 
 
 @pytest.fixture(scope='module')
 def config():
   """An encoder of two layers and one scale on small images; its step is mostly convolutions."""
-  config = default.get_config()
-  config.data.image_size = (64, 64)
-  config.encoder.receptive_field = 16
-  config.encoder.scales = (16,)
-  config.encoder.depth = 2
-  config.encoder.channels = (64,)
-  config.train.batch_size = 8
-  config.train.crops = 4
-  config.train.crop_size = 32
-  config.train.steps_per_call = 3
-  config.score.strides = (4,)
-  return config
+  return small_step.config()
 
 
 @pytest.fixture(scope='module')

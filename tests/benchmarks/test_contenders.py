@@ -3,25 +3,14 @@
 import pytest
 
 from benchmarks import contenders
-from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
+from tests.support import small_step
 
 
 @pytest.fixture(scope='module')
 def config():
   """An encoder of two layers and one scale on small images; its step is mostly convolutions."""
-  config = default.get_config()
-  config.data.image_size = (64, 64)
-  config.encoder.receptive_field = 16
-  config.encoder.scales = (16,)
-  config.encoder.depth = 2
-  config.encoder.channels = (64,)
-  config.train.batch_size = 8
-  config.train.crops = 4
-  config.train.crop_size = 32
-  config.train.steps_per_call = 3
-  config.score.strides = (4,)
-  return config
+  return small_step.config()
 
 
 def test_batches_that_do_not_suit_the_config_are_refused(config):
