@@ -33,13 +33,6 @@ RUN, HASTY = CODE.format(patience=60.0), CODE.format(patience=1.0)
 
 
 @pytest.fixture(scope='module')
-def environment(compilation):
-  # What is killed while it writes to the cache of programs would leave half an entry behind.
-  only_read = {'jax_persistent_cache_min_compile_time_secs': 3600}
-  return programs.variables(compilation | only_read)
-
-
-@pytest.fixture(scope='module')
 def images(tmp_path_factory):
   return programs.write(tmp_path_factory.mktemp('images') / 'parts', good=2, bad=2)
 

@@ -31,13 +31,6 @@ RUN = 'import sys; from patch_svdd_jax.commands import main; sys.exit(main(sys.a
 
 
 @pytest.fixture(scope='module')
-def environment(compilation):
-  # What is killed while it writes to the cache of programs would leave half an entry behind.
-  only_read = {'jax_persistent_cache_min_compile_time_secs': 3600}
-  return programs.variables(compilation | only_read)
-
-
-@pytest.fixture(scope='module')
 def root(tmp_path_factory):
   return programs.write(tmp_path_factory.mktemp('kills') / 'parts', good=2, bad=2)
 
