@@ -44,7 +44,7 @@ check-wheel: $(READY)
 test: check suite
 
 suite: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

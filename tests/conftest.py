@@ -2,8 +2,14 @@
 
 import os
 import pathlib
+import signal
 
 import jaxlib.version
+
+# A suite that a shell started in the background ignores Ctrl-C, and so would the processes that
+# tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes that tests start keep nothing in the developer's own cache of programs.
 os.environ['PATCH_SVDD_COMPILATION_CACHE'] = 'off'

@@ -1,5 +1,6 @@
 """What is around a command: its terminal, its signals, its devices, the process that started it."""
 
+import contextlib
 import itertools
 import pathlib
 import signal
@@ -98,20 +99,21 @@ def test_help_without_a_place_to_go(environment, arguments):
   assert shell(arguments, '>&- 2>&-', environment).returncode == done.returncode
 
 
+@contextlib.contextmanager
 def started(arguments, environment):
-  """Starts a command, and returns it once it has taken the signals: then it has a second thread."""
-  process = subprocess.Popen(
-    [str(each) for each in arguments],
-    cwd=programs.ROOT,
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  tasks = pathlib.Path(f'/proc/{process.pid}/task')
-  while process.poll() is None and len(list(tasks.iterdir())) < 2:
-    time.sleep(0.001)
-  return process
+  """Starts a command, and yields it once it has taken the signals: then it has a second thread."""
+  command = [str(each) for each in arguments]
+  pipe = subprocess.PIPE
+  with subprocess.Popen(
+    command, cwd=programs.ROOT, env=environment, stdout=pipe, stderr=pipe, text=True
+  ) as process:
+    tasks = pathlib.Path(f'/proc/{process.pid}/task')
+    try:
+      while process.poll() is None and len(list(tasks.iterdir())) < 2:
+        time.sleep(0.001)
+      yield process
+    finally:
+      process.kill()
 
 
 def lines_of(text):

@@ -17,10 +17,18 @@ from patch_svdd_jax.system.store import Store
 
 @pytest.fixture
 def url(monkeypatch):
-  """A folder whose leases are renewed every 30 ms."""
+  """Yields a folder whose leases are renewed every 30 ms; ends their threads at the end."""
   monkeypatch.setattr(lease, 'RENEWAL', 0.03)
   monkeypatch.setattr(lease, 'TERM', 0.3)
-  return f'memory://{uuid.uuid4().hex}/run'
+  taken = []
+  begun = Lease.take
+  monkeypatch.setattr(Lease, 'take', lambda self: (taken.append(self), begun(self)))
+  yield f'memory://{uuid.uuid4().hex}/run'
+  # A thread that outlives its test finds its lease lost and ends this process.
+  for each in taken:
+    each._ended.set()  # noqa: SLF001
+    if each._thread.ident:  # noqa: SLF001
+      each._thread.join()  # noqa: SLF001
 
 
 def foreign(url, number=1, **contents):
