@@ -18,6 +18,7 @@ from patch_svdd_jax.system import signals
 COMMANDS = {
   'train': 'train an encoder on normal images and fit the detector',
   'eval': 'measure a detector on labelled test images',
+  'compare': 'put measured runs side by side, with tests on pairs of images',
   'export': 'write a detector as one file that runs without this package',
   'predict': 'say of images whether they are anomalous, and where',
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
@@ -111,7 +112,7 @@ def alone(module: Any, options: argparse.Namespace, rest: Sequence[str]) -> int:
   Args:
     module: the command's; where it has an `output_folder`, no other run may write there. It is
       refused where jax has no devices, and what it compiles is kept, unless its `NEEDS_DEVICES` is
-      False.
+      False. Folders in buckets are fetched without those that it names `UNREAD`.
     options: of the command, with `takes_config` where it has overrides of config keys.
     rest: these overrides.
 
@@ -138,6 +139,8 @@ def open_folders(module: Any, options: argparse.Namespace, kept: contextlib.Exit
   from patch_svdd_jax.system import working_copy  # imports numpy
 
   copies = working_copy.named_by(vars(options).values())
+  for copy in copies:
+    copy.without = getattr(module, 'UNREAD', ())
   if model := working_copy.of(getattr(options, 'model', None) or pathlib.Path()):
     model.without = BESIDE_MODEL
   traces = working_copy.of(getattr(options, 'profile', None) or pathlib.Path())

@@ -124,6 +124,12 @@ def is_of_all(workdir: pathlib.Path) -> bool:
   return (workdir / FILE).exists()
 
 
+def measured_folders(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the folders of a workdir's categories that were measured, by category."""
+  entries = Record.read(workdir / FILE, 'train').contents
+  return {category: workdir / category for category, entry in entries.items() if 'maps' in entry}
+
+
 def measure_all(
   name: str | None,
   rest: Sequence[str],

@@ -1,6 +1,7 @@
 """Arrays by name as npz files, which hold numbers and texts alone: nothing in them is run."""
 
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,3 +21,11 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   # Opened here: what is no npz leaves numpy's own file open.
   with path.open('rb') as opened, np.load(opened, allow_pickle=False) as arrays:
     return dict(arrays)
+
+
+def shape(path: pathlib.Path, name: str) -> tuple[int, ...]:
+  """Returns the shape of an array that `write` has written, without reading all of it."""
+  with zipfile.ZipFile(path) as arrays, arrays.open(f'{name}.npy') as array:
+    np.lib.format.read_magic(array)
+    found: tuple[int, ...] = np.lib.format.read_array_header_1_0(array)[0]
+  return found

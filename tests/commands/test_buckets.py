@@ -71,7 +71,13 @@ def test_all_in_a_bucket_is_as_all_on_a_disk(bucket, machine, tmp_path, capsys, 
   assert bucket.read('found/results.csv') == (tmp_path / 'found' / 'results.csv').read_bytes()
   assert main(['export', '--model', there, '--output', f'{bucket.url}/x.stablehlo']) == 0
   assert main(['curves', there, '--json', f'{bucket.url}/curves.json']) == 0
-  assert {'x.stablehlo', 'curves.json'} <= bucket.list().keys()
+  asked, get = [], Store.get
+  with monkeypatch.context() as patched:
+    patched.setattr(Store, 'get', lambda *args: (asked.append(args[1]), get(*args)))
+    assert main(['compare', str(here), there, '--output', f'{bucket.url}/compared']) == 0
+  assert 'x/eval/metrics.json' in asked
+  assert not [name for name in asked if name.startswith(('x/checkpoints/', 'x/model/'))]
+  assert {'x.stablehlo', 'curves.json', 'compared/compare.html'} <= bucket.list().keys()
   assert PatchSVDD.load(there).detector.origin == PatchSVDD.load(here).detector.origin._replace(
     config=PatchSVDD.load(there).config
   )

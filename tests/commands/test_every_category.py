@@ -118,7 +118,7 @@ def test_eval_measures_all_anew(trained, tmp_path, capsys):
   assert sorted(path.name for path in maps.iterdir()) == PRESENT
 
 
-def test_one_model_for_all(place, tmp_path, capsys):
+def test_one_model_for_all(place, trained, tmp_path, capsys):
   """Its figures by category are those of scikit-learn."""
   workdir, maps = tmp_path / 'run', tmp_path / 'maps'
   assert main([*command(place, workdir, 'multiclass'), '--config.train.steps=3']) == 0
@@ -143,3 +143,6 @@ def test_one_model_for_all(place, tmp_path, capsys):
   assert (maps / 'screw/test/good/000.tiff').exists()
   report = (workdir / 'eval/report.html').read_text()
   assert 'Categories (k8)' in report
+  # It is compared with the models of one category each.
+  assert main(['compare', str(trained), str(workdir), '--resamples=10']) == 0
+  assert '## Mean of 2 categories' in capsys.readouterr().out

@@ -12,7 +12,7 @@ COLOURS = ('#0b5cc0', '#b45309', '#0f766e', '#a21caf', '#4d7c0f', '#9f1239')
 GREY, RED = '#71717a', '#b3171d'  # of what is beside the point, and of the threshold
 TEXT = '#55555f'
 
-_WIDTH, _HEIGHT, _ENTRY = 4.0, 2.9, 0.18  # inches; of the chart, and of each line of its legend
+_WIDTH, _HEIGHT, _ENTRY = 4.0, 2.9, 0.18  # inches; of most charts, and of each line of a legend
 
 _STYLE: dict[Any, Any] = {
   'axes.axisbelow': True,
@@ -49,10 +49,10 @@ class Chart:
     caption: text below.
   """
 
-  def __init__(self, name: str, title: str, x_title: str, y_title: str):
+  def __init__(self, name: str, title: str, x_title: str, y_title: str, height: float = _HEIGHT):
     from matplotlib.figure import Figure  # it draws without a screen
 
-    self.name, self.title, self.caption = name, title, ''
+    self.name, self.title, self.caption, self._height = name, title, '', height
     with matplotlib.rc_context(_STYLE):
       self._figure = Figure(layout='constrained')
       self.axes = self._figure.subplots()
@@ -71,7 +71,7 @@ class Chart:
   def uri(self) -> str:
     """Draws the chart, now complete, with its legend below: the data URI of an SVG."""
     handles, labels = self.axes.get_legend_handles_labels()
-    self._figure.set_size_inches(_WIDTH, _HEIGHT + _ENTRY * len(labels))
+    self._figure.set_size_inches(_WIDTH, self._height + _ENTRY * len(labels))
     with matplotlib.rc_context(_STYLE):
       self._figure.legend(handles, labels, loc='outside lower left')
       svg = figures.encode(self._figure, 'svg')

@@ -9,6 +9,7 @@ import hashlib
 import math
 import pathlib
 from importlib import resources
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -18,34 +19,32 @@ from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.reporting import data_tables
 from patch_svdd_jax.reporting.html import gallery, pictures
 from patch_svdd_jax.reporting.html.page import Page
+from patch_svdd_jax.reporting.table import cell
 from patch_svdd_jax.system import files
 
 TEMPLATE, STYLE, SCRIPT = 'report.html.jinja', 'report.css', 'report.js'
 
 
 def write(path: pathlib.Path, page: Page) -> None:
-  """Writes a page, which appears whole or not at all.
+  """Writes a page, as of `write_html`."""
+  write_html(path, render(page))
+
+
+def write_html(path: pathlib.Path, html: str) -> None:
+  """Writes a page's HTML, which appears whole or not at all.
 
   Raises:
     UserError: it cannot be written.
   """
   # A file's name that is no text has a sign for it.
-  files.write(path, render(page).encode('utf-8', 'replace'))
+  files.write(path, html.encode('utf-8', 'replace'))
 
 
 def render(page: Page, most_items: int = gallery.MOST_ITEMS) -> str:
   """The HTML of a page whose gallery has `most_items` images at most."""
-  environment = jinja2.Environment(
-    loader=jinja2.FunctionLoader(read),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters |= {'figure': figure, 'number': number}
-  style, script = read(STYLE), read(SCRIPT)
   shown = gallery.select(page.items, most_items)
-  return environment.get_template(TEMPLATE).render(
+  return fill(
+    TEMPLATE,
     page=page,
     shown=shown,
     images=sum(map(len, page.scores.values())),
@@ -59,12 +58,21 @@ def render(page: Page, most_items: int = gallery.MOST_ITEMS) -> str:
     data_header=data_tables.HEADER,
     data_rows=[data_tables.row(group) for group in page.data.groups],
     weights=data_tables.WEIGHTS,
-    # Both are ours, and stand in the page as they are.
-    style=Markup(style),
-    script=Markup(script),
-    style_hash=digest(style),
-    script_hash=digest(script),
+    script=Markup(read(SCRIPT)),  # it is ours, and stands in the page as it is
   )
+
+
+def fill(template: str, **values: Any) -> str:
+  """The HTML of a template beside this file, with these values and the style of all pages."""
+  environment = jinja2.Environment(
+    loader=jinja2.FunctionLoader(read),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters |= {'figure': figure, 'number': number, 'digest': digest, 'cell': cell}
+  return environment.get_template(template).render(style=Markup(read(STYLE)), **values)
 
 
 def read(name: str) -> str:

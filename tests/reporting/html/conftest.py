@@ -16,9 +16,11 @@ from patch_svdd_jax.detection.regions import Region
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
-from patch_svdd_jax.reporting import overlays
-from patch_svdd_jax.reporting.html import Item, evaluated, pictures, render
+from patch_svdd_jax.reporting import evaluation_files, measured_run, overlays, run_comparison
+from patch_svdd_jax.reporting.html import Item, compared_runs, evaluated, pictures, render
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
+from patch_svdd_jax.reporting.measured_run import ALONE
+from patch_svdd_jax.system import files
 
 # Some that a page has to withstand.
 NAMES = (
@@ -81,10 +83,11 @@ def measure(split, scores, seed):
     for name in maps
   }
   return Evaluation(
-    maps={name: overall for name, (overall, _) in figures.items()},
-    per_defect={name: types for name, (_, types) in figures.items()},
+    maps={name: each.overall for name, each in figures.items()},
+    per_defect={name: each.per_type for name, each in figures.items()},
     timing={'images_per_s': 3.5, 'bank_rows': 12345.0, 'metrics_seconds': 0.25},
     scores=Scores(maps, images, {}, {}, {}),
+    aupimo={name: each.aupimo for name, each in figures.items()},
   )
 
 
@@ -178,6 +181,22 @@ def untold(page):
     timing=(),
     settings=(),
   )
+
+
+@pytest.fixture(scope='session')
+def comparison(split, evaluation, other, tmp_path_factory):
+  place, runs = tmp_path_factory.mktemp('compared'), []
+  for name, each in {'first': evaluation, '<b>other</b>': other}.items():
+    folder = place / name.replace('/', '')
+    evaluation_files.write_maps(folder / 'eval' / 'maps.npz', split, each)
+    files.write_json(folder / 'eval' / 'metrics.json', evaluation_files.summary(split, each, {}))
+    runs.append(measured_run.read(folder, {ALONE: folder}))
+  return run_comparison.compare(runs, 100, seed=0)
+
+
+@pytest.fixture(scope='session')
+def compared(comparison):
+  return compared_runs.render(comparison)
 
 
 class Parsed(HTMLParser):

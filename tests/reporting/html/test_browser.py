@@ -39,10 +39,11 @@ def chrome():
 
 
 @pytest.fixture(scope='module')
-def places(html, untold, tmp_path_factory):
+def places(html, untold, compared, tmp_path_factory):
   folder = tmp_path_factory.mktemp('pages')
   (folder / 'full.html').write_bytes(html.encode('utf-8', 'replace'))
   rendering.write(folder / 'untold.html', untold)
+  rendering.write_html(folder / 'compared.html', compared)
   return {path.stem: path.as_uri() for path in folder.iterdir()}
 
 
@@ -172,7 +173,7 @@ def test_pictures_are_enlarged(browser):
   assert not dialog.is_displayed()
 
 
-@pytest.mark.parametrize('name', ['full', 'untold'])
+@pytest.mark.parametrize('name', ['full', 'untold', 'compared'])
 def test_nothing_is_wider_than_a_phone(browser, places, name):
   resize(browser, 360)
   browser.get(places[name])
