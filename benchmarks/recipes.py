@@ -47,12 +47,11 @@ from patch_svdd_jax.evaluation.evaluate import Scorer
 from patch_svdd_jax.evaluation.separation import Examples
 from patch_svdd_jax.experiments import data_record, runner, sweep_statistics
 from patch_svdd_jax.experiments.evaluation_run import load_labelled, restore_encoder
-from patch_svdd_jax.experiments.runner import Entry, Record
+from patch_svdd_jax.experiments.runner import Entry, Record, Rendered
 from patch_svdd_jax.experiments.training_run import check_resumable, train_encoder
 from patch_svdd_jax.models import flops, mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
-from patch_svdd_jax.reporting.table import Table
 from patch_svdd_jax.system import files
 from patch_svdd_jax.training import monitoring, train_state, validation
 from patch_svdd_jax.training.checkpoints import Checkpoints
@@ -170,9 +169,9 @@ class Search:
     entries: dict[str, Entry] = self.record.contents['runs']
     return entries
 
-  def render(self) -> tuple[str, Table]:
+  def render(self) -> Rendered:
     """Returns the tables of all runs that the record has."""
-    return recipe_tables.render(self.entries), recipe_tables.sheet(self.entries)
+    return Rendered(recipe_tables.render(self.entries), recipe_tables.sheet(self.entries))
 
   def is_measured(self, run: Run, entry: Entry) -> bool:
     """Whether all figures of a run are there."""

@@ -33,11 +33,10 @@ from patch_svdd_jax.evaluation import evaluate
 from patch_svdd_jax.experiments import data_record, runner
 from patch_svdd_jax.experiments.evaluation_run import load_labelled
 from patch_svdd_jax.experiments.restart import clear_experiment
-from patch_svdd_jax.experiments.runner import Job, Record
+from patch_svdd_jax.experiments.runner import Job, Record, Rendered
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.models import features
 from patch_svdd_jax.reporting import evaluation_files
-from patch_svdd_jax.reporting.table import Table
 from patch_svdd_jax.system import files
 from patch_svdd_jax.system.figures import encode
 
@@ -126,10 +125,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
   dataset = load_labelled(config.data)
   data_record.begin_experiment(workdir, config.data, dataset)
 
-  def render() -> tuple[str, Table]:
+  def render() -> Rendered:
     known = {name: entries[name] for name in baselines.SYSTEMS if name in entries}
     record.contents['systems'] = known
-    return comparison.render(known)
+    return Rendered(*comparison.render(known))
 
   status = runner.run(
     record,

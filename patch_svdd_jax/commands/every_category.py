@@ -22,10 +22,9 @@ from patch_svdd_jax.experiments.evaluation_run import (
   read_config,
 )
 from patch_svdd_jax.experiments.restart import clear_experiment
-from patch_svdd_jax.experiments.runner import Entry, Job, Record
+from patch_svdd_jax.experiments.runner import Entry, Job, Record, Rendered
 from patch_svdd_jax.experiments.training_run import check_resumable, train
 from patch_svdd_jax.reporting import category_table
-from patch_svdd_jax.reporting.table import Table
 
 FILE = 'categories.json'
 
@@ -73,9 +72,9 @@ def go_through(
       entry |= measured.summary()
       data_record.keep_experiment(record.path.parent, job.config.data, measured.dataset)
 
-  def render() -> tuple[str, Table]:
+  def render() -> Rendered:
     record.contents = {job.name: entries[job.name] for job in jobs if job.name in entries}
-    return category_table.render(record.contents)
+    return Rendered(*category_table.render(record.contents))
 
   return runner.run(record, entries, jobs, is_measured=is_measured, measure=measure, render=render)
 

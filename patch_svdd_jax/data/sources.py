@@ -56,6 +56,22 @@ def names_every(config: ml_collections.ConfigDict) -> bool:
   return config.name in ('textures', 'folder') or WHOLE not in _published(config).counts
 
 
+def official(config: ml_collections.ConfigDict) -> list[str]:
+  """Returns the categories of a data set, there or not; of a folder those that are there.
+
+  Args:
+    config: as for `data.load`; its category does not matter.
+
+  Raises:
+    UserError: there is no such data set or folder.
+  """
+  if config.name == 'textures':
+    return list(textures.CATEGORIES)
+  if config.name == 'folder':
+    return categories.subfolders(folder.category_folder(config.root, ''))
+  return list(_published(config).counts)
+
+
 def present(config: ml_collections.ConfigDict) -> list[str]:
   """The categories whose images are there, below its root or, without one, prepared.
 
@@ -65,11 +81,11 @@ def present(config: ml_collections.ConfigDict) -> list[str]:
   Raises:
     UserError: there is none, or no such data set.
   """
-  if config.name == 'textures':
-    return list(textures.CATEGORIES)
   root = mirror.place(config.root, mirror.KEY) if config.root else pathlib.Path()
-  if config.name == 'folder':
-    found = categories.subfolders(folder.category_folder(config.root, ''))
+  if config.name in ('textures', 'folder'):
+    found = official(config)
+  elif WHOLE in _published(config).counts:
+    found = [WHOLE]
   elif config.root:
     found = _published(config).present(root)
   else:

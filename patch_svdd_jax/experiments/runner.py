@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import ml_collections
@@ -25,6 +25,20 @@ from patch_svdd_jax.system import distributed, files, working_copy
 
 Entry = dict[str, Any]
 AnyJob = TypeVar('AnyJob', bound='Job')
+
+
+class Rendered(NamedTuple):
+  """What an experiment has found so far, for people and for other programs.
+
+  Attributes:
+    text: tables and remarks, as Markdown.
+    table: for CSV.
+    latex: tables for LaTeX; '' for none.
+  """
+
+  text: str
+  table: Table
+  latex: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +108,14 @@ class Record:
       configuration.check_unchanged(self.config(section[name]), config, self.path.parent, free)
     section[name] = config.to_dict()
 
-  def write(self, text: str, table: Table) -> None:
-    """Writes the contents as JSON, the text as Markdown and the table as CSV."""
+  def write(self, found: Rendered) -> None:
+    """Writes the contents as JSON, and what was found as Markdown, CSV and perhaps LaTeX."""
     if distributed.is_first():
       files.write_json(self.path, self.contents)
-      for suffix, each in {'.md': f'{text}\n', '.csv': table.to_csv()}.items():
+      texts = {'.md': f'{found.text}\n', '.csv': found.table.to_csv()}
+      if found.latex:
+        texts['.tex'] = found.latex
+      for suffix, each in texts.items():
         # A name on disk need not be UTF-8.
         files.write(self.path.with_suffix(suffix), each.encode(errors='backslashreplace'))
 
@@ -110,7 +127,7 @@ def run(
   *,
   is_measured: Callable[[AnyJob, Entry], bool],
   measure: Callable[[AnyJob, Entry], None],
-  render: Callable[[], tuple[str, Table]],
+  render: Callable[[], Rendered],
   failures: tuple[type[Exception], ...] = (UserError,),
 ) -> int:
   """Measures the jobs that are left, one after another, and prints the table.
@@ -144,18 +161,18 @@ def run(
     except StoppedError as stopped:
       if not entry:
         del entries[job.name]
-      record.write(*render())
+      record.write(render())
       print(stopped)
       return stopped.status
     # Hours of other jobs are not to be lost by one that fails.
     except failures as error:
       entry['error'] = one_line(error)
       print(f'{job.name} failed: {entry["error"]}', file=sys.stderr)
-    record.write(*render())
-  text, table = render()
-  record.write(text, table)
+    record.write(render())
+  found = render()
+  record.write(found)
   sys.stderr.flush()
-  print(f'{text}\n\nwritten: {record.path.parent}')
+  print(f'{found.text}\n\nwritten: {record.path.parent}')
   return int(any('error' in entries[job.name] for job in jobs))
 
 

@@ -15,11 +15,10 @@ from patch_svdd_jax import configuration, data
 from patch_svdd_jax.evaluation import evaluate
 from patch_svdd_jax.experiments import data_record, sweep_statistics, sweep_tables
 from patch_svdd_jax.experiments.evaluation_run import fit_and_evaluate, get_detector, load_labelled
-from patch_svdd_jax.experiments.runner import Entry, Job, Record
+from patch_svdd_jax.experiments.runner import Entry, Job, Record, Rendered
 from patch_svdd_jax.experiments.sweep_plan import Group
 from patch_svdd_jax.experiments.training_run import StoppedError, StopRequest, check_neighbours
 from patch_svdd_jax.models import encoder, flops, mean_image
-from patch_svdd_jax.reporting.table import Table
 from patch_svdd_jax.system import files
 from patch_svdd_jax.system.batching import Progress
 from patch_svdd_jax.training import loop, monitoring, population, train_state
@@ -121,10 +120,10 @@ class Sweep:
     entries: dict[str, Entry] = self.record.contents['groups']
     return entries
 
-  def render(self) -> tuple[str, Table]:
+  def render(self) -> Rendered:
     """Returns the tables, after what seeds have in common was put into the record."""
     self.record.contents['settings'] = sweep_statistics.summarise(self.entries)
-    return sweep_tables.render(self.entries), sweep_tables.sheet(self.entries)
+    return Rendered(sweep_tables.render(self.entries), sweep_tables.sheet(self.entries))
 
   def untrained(self, group: Group, dataset: data.Dataset) -> Any:
     """Returns the metrics of an untrained encoder's maps, measured once for groups of one shape."""
@@ -157,7 +156,7 @@ class Sweep:
     lost = train(group, left, dataset, self.at_once)
     if 'random_encoder' not in entry:
       entry['random_encoder'] = self.untrained(group, dataset)
-      self.record.write(*self.render())
+      self.record.write(self.render())
     for number, member in enumerate(left, 1):
       print(f'{group.name}, {number} of {len(left)}: {member.name}', file=sys.stderr)
       about = {
@@ -170,7 +169,7 @@ class Sweep:
       else:
         found = member_figures(member, dataset, self.progress)
       entry['members'][member.name] = about | found
-      self.record.write(*self.render())
+      self.record.write(self.render())
 
 
 def pending(group: Group, entry: Entry) -> list[Job]:

@@ -9,6 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# What means something else in LaTeX.
+_LATEX = str.maketrans(
+  {char: f'\\{char}' for char in '&%$#_{}'}
+  | {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
+  | {'±': r'$\pm$'}
+)
+
 
 class Column(NamedTuple):
   """A column of a `Table`.
@@ -85,3 +92,19 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
   rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
   return '\n'.join([render(lines[0]), render(rule), *map(render, lines[1:])])
+
+
+def latex(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """Returns a table for LaTeX with the package booktabs; the last row, of means, stands apart."""
+  *body, last = [' & '.join(map(_latex_text, row)) + r' \\' for row in rows]
+  names = ' & '.join(map(_latex_text, header)) + r' \\'
+  lines = [
+    rf'\begin{{tabular}}{{l{"r" * (len(header) - 1)}}}',
+    *(r'\toprule', names, r'\midrule', *body, r'\midrule', last, r'\bottomrule'),
+    r'\end{tabular}',
+  ]
+  return '\n'.join(lines) + '\n'
+
+
+def _latex_text(text: str) -> str:
+  return '--' if text == '-' else text.translate(_LATEX)

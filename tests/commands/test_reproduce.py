@@ -10,11 +10,20 @@ import pytest
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main, reproduce
+from patch_svdd_jax.evaluation.metrics import TITLES
 from patch_svdd_jax.experiments import paper_results, reproduction
 from tests.commands.test_import_authors import random_weights, write_weights
 from tests.support import categories
 
 PRESENT = ['bottle', 'cable', 'screw']
+
+
+# `categories.CONFIG` of a folder.
+FOLDER = categories.CONFIG.replace(
+  'config = mvtec.get_config(category)',
+  """config = mvtec.get_config()
+  config.data.update(name='folder', root=category, category='')""",
+).replace('len(category)', '5')
 
 
 @pytest.fixture(scope='module')
@@ -76,6 +85,7 @@ def calls(monkeypatch):
     found.append(job.name)
     image, pixel = np.random.default_rng(sum(job.name.encode())).random(2).tolist()
     entry |= {'status': 'measured', 'image_auroc': image, 'pixel_auroc': pixel}
+    entry |= {'step': job.config.seed}
     if weights := reproduce.weights_of(options, job):
       entry['weights'] = reproduce.digest(weights)
 
@@ -99,7 +109,7 @@ def test_the_figures_are_those_of_eval(finished, capsys, category, column, name,
   maps = json.loads(path.read_text())['maps']
   entry = read(finished[0])['categories'][category][column]
   assert (entry['status'], entry['map'], entry['step']) == ('measured', name, step)
-  assert {metric: entry[metric] for metric in reproduction.METRICS}.items() <= maps[name].items()
+  assert {metric: entry[metric] for metric in TITLES} == maps[name]
   assert main(['eval', '--workdir', str(workdir), '--no-random-encoder']) == 0
   assert f'mvtec/{category}' in capsys.readouterr().out
   assert json.loads(path.read_text())['maps'] == maps
@@ -120,8 +130,8 @@ def test_all_categories_are_in_the_tables(place, finished):
   assert printed == f'{text}\n\nwritten: {workdir}\n'
   assert (workdir / 'reproduce.md').read_text() == f'{text}\n'
   assert (workdir / 'reproduce.csv').read_text() == reproduction.sheet(found).to_csv()
-  names = ['mean of 2 (authors)', 'mean of 1 (trained)', 'mean of all 15']
-  assert [mean['name'] for mean in contents['means']] == names
+  assert (workdir / 'reproduce.tex').read_text() == reproduction.to_latex(found)
+  assert contents['summary'] == reproduction.summary(found)
 
 
 def test_what_is_finished_is_not_run_again(place, finished, calls, capsys):
@@ -203,17 +213,30 @@ def test_a_folder_of_another_command_is_not_overwritten(place, tmp_path, capsys)
 @pytest.mark.parametrize(
   ('others', 'words'),
   [
-    (['--categories', 'screws'], '--categories screws: no such category; choose of bottle, cable,'),
+    (
+      ['--train', 'mvtec', '--categories', 'screws'],
+      '--categories screws: no such category; choose of bottle, cable,',
+    ),
     ([], 'nothing to measure: give --weights FOLDER, --train CONFIG, or both'),
     (['--weights', '{place}/mvtec'], 'mvtec: has no bottle/enchier.pkl, nor others'),
     (['--train', 'nosuch'], "no config file 'nosuch'"),
-    (['--train', 'laptop:mvtec:screw'], 'give a config that takes a category of MVTec AD'),
-    (['--train', 'folder'], '--train folder: folder:bottle is of folder/; give a config that'),
+    (['--train', 'laptop:mvtec:screw'], 'mvtec/screw:all; give a config that takes a category'),
+    (['--train', 'dataset:nosuch'], "config.data.name='nosuch': no such data set; choose of mvtec"),
+    (
+      ['--train', 'dataset:visa', '--weights', '{place}/weights'],
+      '--weights: the authors trained on MVTec AD, and --train dataset:visa is of visa; leave one',
+    ),
     (['--train', 'mvtec', '--config.train.steps=0'], 'config.train.steps=0: must be at least 1'),
     (['--train', 'mvtec', '--config.train.step=3'], 'no such key: config.train.step; did you mean'),
     (['--train', 'mvtec', '--nosuch'], "Unknown command line flag 'nosuch'"),
-    (['--train', 'mvtec', '--data', '{place}/nosuch'], '/nosuch: does not exist; give the archive'),
-    (['--train', 'mvtec', '--data', '{place}/weights', '--categories', 'pill'], 'none of pill;'),
+    (
+      ['--train', 'mvtec', '--data', '{place}/nosuch'],
+      '/nosuch: does not exist; give the official archive',
+    ),
+    (
+      ['--train', 'mvtec', '--data', '{place}/weights', '--categories', 'pill'],
+      'weights: has none of pill; give the official archive with --data, or the folder that',
+    ),
     (['--train', 'mvtec', '--data', '{place}/tiny.py'], 'tiny.py: is no tar archive or is damaged'),
   ],
 )
@@ -227,3 +250,47 @@ def test_refused(place, tmp_path, capsys, others, words):
   assert printed.err.endswith(f'{line}\n')
   assert words in line
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_of_categories_with_seeds(place, tmp_path, calls, capsys):
+  workdir = tmp_path / 'run'
+  (tmp_path / 'tiny.py').write_text(FOLDER)
+  words = ['reproduce', '--train', f'{tmp_path}/tiny.py:{place}/mvtec', '--workdir', str(workdir)]
+  words += [f'--config.data.prepared={tmp_path}/prepared']
+  assert main([*words, '--categories', 'screw', 'bottle', '--seeds', '2']) == 0
+  found = read(workdir)
+  assert found['data'] == 'folder'
+  assert {name: [*runs] for name, runs in found['categories'].items()} == {
+    'bottle': ['trained', 'trained_1'],
+    'screw': ['trained', 'trained_1'],
+  }
+  runs = found['categories']['screw'].values()
+  assert [each['step'] for each in runs] == [0, 1]  # the seed, see `calls`
+  figures = [each['pixel_auroc'] for each in runs]
+  common = found['summary']['trained']['screw']['pixel_auroc']
+  assert (common['seeds'], common['mean']) == (2, pytest.approx(np.mean(figures)))
+  text = (workdir / 'reproduce.md').read_text()
+  assert 'paper' not in text
+  assert f'{common["mean"]:.3f} ± {common["half_width"]:.3f}' in text
+  capsys.readouterr()
+  assert main([*words, '--seeds', '2']) == 0
+  assert '1 of 2: cable/trained\n' in capsys.readouterr().err
+
+
+def test_one_data_set_a_workdir(place, tmp_path, calls, capsys):
+  workdir = tmp_path / 'run'
+  assert main(command(place, workdir, *authors(place))) == 0
+  capsys.readouterr()
+  assert main(['reproduce', '--train', 'laptop', '--workdir', str(workdir)]) == 2
+  assert capsys.readouterr().err == (
+    f'error: {workdir} has measured mvtec, not textures: use another --workdir\n'
+  )
+
+
+def test_textures_and_sets_of_one_category(place, tmp_path, calls):
+  assert main(['reproduce', '--train', 'laptop', '--workdir', str(tmp_path / 'textures')]) == 0
+  assert calls == ['brick/trained', 'grass/trained', 'gravel/trained']
+  calls.clear()
+  words = ['--data', str(place), '--train', 'laptop:dataset:kolektor_sdd2', '--seeds', '3']
+  assert main(['reproduce', *words, '--workdir', str(tmp_path / 'kolektor')]) == 0
+  assert calls == ['all/trained', 'all/trained_1', 'all/trained_2']

@@ -12,7 +12,7 @@ from patch_svdd_jax import configuration
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import runner
-from patch_svdd_jax.experiments.runner import Job, Record
+from patch_svdd_jax.experiments.runner import Job, Record, Rendered
 from patch_svdd_jax.experiments.training_run import StoppedError
 from patch_svdd_jax.reporting.table import Column, Table
 from patch_svdd_jax.system import files
@@ -35,7 +35,7 @@ def run(workdir, events=None, names=NAMES, failures=(UserError,)):
 
   def render():
     table = Table(COLUMNS, [{'job': name, **entry} for name, entry in entries.items()])
-    return table.to_markdown(), table
+    return Rendered(table.to_markdown(), table)
 
   jobs = []
   for seed, name in enumerate(names):
@@ -196,7 +196,7 @@ def test_another_config_is_refused_but_for_what_may_differ(tmp_path):
   config = default.get_config()
   record = Record(tmp_path / 'trivial.json', {})
   record.begin(config)
-  record.write('', Table([], []))
+  record.write(Rendered('', Table([], [])))
   record = Record.read(record.path, 'trivial', 'config')
   config.update_from_flattened_dict({'seed': 3, 'data.root': '/elsewhere'})
   with pytest.raises(UserError, match=r'another config \(config.seed: 0 -> 3\): use another'):
