@@ -3,6 +3,7 @@
 from patch_svdd_jax.data.autovi import AutoVi
 from patch_svdd_jax.data.bmad import Bmad
 from patch_svdd_jax.data.btad import Btad
+from patch_svdd_jax.data.kaputt import Kaputt
 from patch_svdd_jax.data.kolektor_sdd2 import KolektorSdd2
 from patch_svdd_jax.data.magnetic_tile import MagneticTile
 from patch_svdd_jax.data.mpdd import Mpdd
@@ -31,5 +32,6 @@ BUILDERS: dict[str, type[PublishedBuilder]] = {
     AutoVi,
     Vad,
     Bmad,
+    Kaputt,
   )
 }

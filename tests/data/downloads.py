@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import numpy as np
+import pyarrow.parquet
 
 from tests.support.categories import HEIGHT, WIDTH, pixels, save
 
@@ -16,21 +17,21 @@ class Download:
   Attributes:
     root: the folder.
     category: what to load of it.
-    inside: the folder of the categories' folders, below the root.
+    place: the folder of its images below the root; otherwise that of the category's name.
     train, validation: names of the images.
     test: name of each image to (defect, mask); None for a mask that is not known.
   """
 
   root: pathlib.Path
   category: str
-  inside: str = ''
+  place: str = ''
   train: list[str] = dataclasses.field(default_factory=list)
   validation: list[str] = dataclasses.field(default_factory=list)
   test: dict[str, tuple[str, np.ndarray | None]] = dataclasses.field(default_factory=dict)
 
   @property
   def folder(self) -> pathlib.Path:
-    return self.root if self.category == 'all' else self.root / self.inside / self.category
+    return self.root / (self.place or ('' if self.category == 'all' else self.category))
 
   def image(self, name: str) -> str:
     save(self.folder / name, pixels(len(list(self.root.rglob('*')))))
@@ -169,7 +170,7 @@ def magnetic_tile(root: pathlib.Path) -> Download:
 
 def real_iad(root: pathlib.Path) -> Download:
   """Two parts of five views; the anomaly of one shows in a view alone."""
-  made = Download(root, 'pcb', 'realiad_1024')
+  made = Download(root, 'pcb', 'realiad_1024/pcb')
   part = 'OK/S0001/pcb_0001_OK_C{}_2023.jpg'
   made.train = [made.image(part.format(view)) for view in range(1, 6)]
   part = 'NG/BX/S0002/pcb_0002_NG_C{}_2023{}'
@@ -231,6 +232,37 @@ def bmad(root: pathlib.Path) -> Download:
   return made
 
 
+def kaputt(root: pathlib.Path) -> Download:
+  """Two materials; photographs of whole trays and of items to compare with lie beside."""
+  made = Download(root, 'paper', 'query-crop')
+  rows = {split: [] for split in ('train', 'validation', 'test')}
+
+  def row(split: str, name: str, types: str | None = '', material='paper') -> str:
+    crop = f'data/{split}/query-data/crop/{name}.jpg'
+    rows[split].append((crop, bool(types), types, material, name))
+    return crop
+
+  for split, names in (('train', made.train), ('validation', made.validation)):
+    names += [made.image(row(split, name, None)) for name in ('2a', '10b')]
+    made.image(row(split, '3c', 'spillage'))
+  made.good(row('test', '4d'))
+  made.bad(row('test', '5e', 'deformation,penetration'), 'deformation+penetration')
+  made.image(row('test', '6f', material='other'))
+  for split, each in rows.items():
+    write_kaputt(root, split, each)
+  return made
+
+
+def write_kaputt(root: pathlib.Path, split: str, rows: list[tuple[object, ...]]) -> pathlib.Path:
+  """Writes a table of so many columns as the rows have."""
+  names = ('query_crop', 'defect', 'defect_types', 'item_material', 'capture_id')
+  columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=False))
+  path = root / f'datasets/query-{split}.parquet'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pyarrow.parquet.write_table(pyarrow.table(columns), path)
+  return path
+
+
 WRITERS = {
   writer.__name__: writer
   for writer in (
@@ -247,5 +279,6 @@ WRITERS = {
     autovi,
     vad,
     bmad,
+    kaputt,
   )
 }

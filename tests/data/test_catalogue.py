@@ -94,7 +94,7 @@ def test_only_what_is_read_is_extracted(download, tmp_path):
   assert found == {f'tire/{name}' for name in (*made.train, *made.test)}
 
 
-@pytest.mark.parametrize('name', ['mvtec_loco', 'mvtec_ad_2', 'mvtec_3d', 'bmad'])
+@pytest.mark.parametrize('name', ['mvtec_loco', 'mvtec_ad_2', 'mvtec_3d', 'bmad', 'kaputt'])
 def test_validation_images_are_those_held_out(name, download, load):
   made = download(name)
   loaded = load(name, made, held_out=0.1)
@@ -241,6 +241,35 @@ def test_each_archive_of_bmad(category, train, image, mask, validation, tmp_path
   assert_found(loaded, made)
   assert loaded.held_out.names == tuple(made.validation)
   assert not any('no mask' in line for line in loaded.report.lines())
+
+
+def test_kaputt_extracted_without_folders_of_the_archives(download, load):
+  made = download('kaputt')
+  assert len(BUILDERS['kaputt'].present(made.root)) == 10
+  assert BUILDERS['kaputt'].present(made.folder) == []
+  (made.root / 'query-crop/data').rename(made.root / 'data')
+  (made.root / 'query-crop').rmdir()
+  for path in (made.root / 'datasets').iterdir():
+    path.rename(made.root / path.name)
+  (made.root / 'datasets').rmdir()
+  made.place = '.'
+  assert_found(load('kaputt', made), made)
+
+
+def test_tables_of_kaputt_that_do_not_fit(download, load):
+  made = download('kaputt')
+  path = downloads.write_kaputt(made.root, 'test', [('gone.jpg', True, None, 'paper')])
+  with pytest.raises(UserError, match=r'gone\.jpg: cannot be read'):
+    load('kaputt', made)
+  downloads.write_kaputt(made.root, 'test', [('gone.jpg',)])
+  with pytest.raises(UserError, match=r'query-test\.parquet: has not the columns'):
+    load('kaputt', made)
+  path.write_bytes(b'PAR1')
+  with pytest.raises(UserError, match=r'query-test\.parquet: is damaged'):
+    load('kaputt', made)
+  path.unlink()
+  with pytest.raises(UserError, match=r'query-test\.parquet: cannot be read.*comes with Kaputt'):
+    load('kaputt', made)
 
 
 def test_the_supervised_part_of_vad_is_not_read(download, load):
