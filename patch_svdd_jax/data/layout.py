@@ -19,7 +19,7 @@ import hashlib
 import itertools
 import pathlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from patch_svdd_jax.data import images, masks, passed_over, report
 from patch_svdd_jax.data.folder_names import (
@@ -246,6 +246,23 @@ def items(
   return tuple(
     Item(f'{place}/{path.name}', defect, path, own, _ambiguous(path, own)) for path, own in found
   )
+
+
+def in_natural_order(found: Iterable[Item]) -> tuple[Item, ...]:
+  """Returns items by their names; what lists them elsewhere has no order."""
+  return tuple(sorted(found, key=lambda item: natural_key(item.name)))
+
+
+def items_with_mask_folders(category: pathlib.Path) -> tuple[Item, ...]:
+  """Returns the images of test/TYPE, whose masks fill ground_truth/TYPE/STEM, by type."""
+
+  def of_type(defect: str) -> tuple[Item, ...]:
+    truth = category / TRUTH / defect
+    return items(
+      category, f'test/{defect}', defect, lambda image: tuple(image_files(truth / image.stem))
+    )
+
+  return tuple(item for defect in folders(category / 'test') for item in of_type(defect))
 
 
 def _ambiguous(image: pathlib.Path, own: tuple[pathlib.Path, ...]) -> str:

@@ -47,18 +47,8 @@ class MvtecLoco(PublishedBuilder):
   def scan(self, root: pathlib.Path) -> layout.Layout:
     """An image's masks fill a folder of its name."""
     category = self.category_folder(root)
-
-    def of_type(defect: str) -> tuple[layout.Item, ...]:
-      truth = category / 'ground_truth' / defect
-      return layout.items(
-        category,
-        f'test/{defect}',
-        defect,
-        lambda image: tuple(layout.image_files(truth / image.stem)),
-      )
-
     return layout.Layout(
       train=layout.items(category, 'train/good'),
       validation=layout.items(category, 'validation/good'),
-      test=tuple(item for defect in layout.folders(category / 'test') for item in of_type(defect)),
+      test=layout.items_with_mask_folders(category),
     )

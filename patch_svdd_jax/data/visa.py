@@ -62,10 +62,7 @@ class Visa(PublishedBuilder):
     for row in _rows(root / _SPLIT):
       if row['object'] == self.builder_config_name and row['split'] in splits:
         splits[row['split']].append(_item(root, row))
-    train, test = (
-      tuple(sorted(items, key=lambda item: layout.natural_key(item.name)))
-      for items in splits.values()
-    )
+    train, test = (layout.in_natural_order(items) for items in splits.values())
     return layout.Layout(train, test)
 
 

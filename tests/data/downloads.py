@@ -1,9 +1,11 @@
 """Tiny imitations of what the published data sets' official downloads contain."""
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
+import pyarrow.parquet
 
 from tests.support.categories import HEIGHT, WIDTH, pixels, save
 
@@ -15,19 +17,21 @@ class Download:
   Attributes:
     root: the folder.
     category: what to load of it.
+    place: the folder of its images below the root; otherwise that of the category's name.
     train, validation: names of the images.
-    test: name of each image to (defect, mask).
+    test: name of each image to (defect, mask); None for a mask that is not known.
   """
 
   root: pathlib.Path
   category: str
+  place: str = ''
   train: list[str] = dataclasses.field(default_factory=list)
   validation: list[str] = dataclasses.field(default_factory=list)
-  test: dict[str, tuple[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+  test: dict[str, tuple[str, np.ndarray | None]] = dataclasses.field(default_factory=dict)
 
   @property
   def folder(self) -> pathlib.Path:
-    return self.root if self.category == 'all' else self.root / self.category
+    return self.root / (self.place or ('' if self.category == 'all' else self.category))
 
   def image(self, name: str) -> str:
     save(self.folder / name, pixels(len(list(self.root.rglob('*')))))
@@ -41,14 +45,14 @@ class Download:
     return name
 
   def bad(self, name: str, defect: str, *masks: str, value=255) -> None:
-    """A defective image; each of its masks marks another row."""
+    """A defective image; each of its masks, if there are some, marks another row."""
     union = np.zeros((HEIGHT, WIDTH), bool)
     for row, mask in enumerate(masks, 1):
       part = np.zeros((HEIGHT, WIDTH), np.uint8)
       part[row, 2:6] = value
       save(self.folder / mask, part)
       union |= part > 0
-    self.test[self.image(name)] = defect, union
+    self.test[self.image(name)] = defect, union if masks else None
 
 
 def empty_mask(path: pathlib.Path) -> None:
@@ -164,6 +168,101 @@ def magnetic_tile(root: pathlib.Path) -> Download:
   return made
 
 
+def real_iad(root: pathlib.Path) -> Download:
+  """Two parts of five views; the anomaly of one shows in a view alone."""
+  made = Download(root, 'pcb', 'realiad_1024/pcb')
+  part = 'OK/S0001/pcb_0001_OK_C{}_2023.jpg'
+  made.train = [made.image(part.format(view)) for view in range(1, 6)]
+  part = 'NG/BX/S0002/pcb_0002_NG_C{}_2023{}'
+  made.bad(part.format(1, '.jpg'), 'deformation', part.format(1, '_mask.png'))
+  made.good(part.format(2, '.jpg'))
+  # The entries have no order.
+  train = [real_iad_entry(name) for name in reversed(made.train)]
+  defective = real_iad_entry(part.format(1, '.jpg'), 'BX', part.format(1, '_mask.png'))
+  write_real_iad(
+    root, {'meta': {}, 'train': train, 'test': [real_iad_entry(part.format(2, '.jpg')), defective]}
+  )
+  return made
+
+
+def real_iad_entry(image: str, kind='OK', mask: str | None = None) -> dict[str, str | None]:
+  return {'category': 'pcb', 'anomaly_class': kind, 'image_path': image, 'mask_path': mask}
+
+
+def write_real_iad(root: pathlib.Path, contents: object) -> pathlib.Path:
+  path = root / 'realiad_jsons/realiad_jsons/pcb.json'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(contents))
+  return path
+
+
+def autovi(root: pathlib.Path) -> Download:
+  made = Download(root, 'pipe_clip')
+  made.train = made.normal('train/good')
+  made.good('test/good/0000.png')
+  masks = [f'ground_truth/unclipped/0089/000{i}.png' for i in range(2)]
+  made.bad('test/unclipped/0089.png', 'unclipped', *masks)
+  made.bad('test/operator/0001.png', 'operator', 'ground_truth/operator/0001/0000.png')
+  made.image('defect_example.png')
+  (made.folder / 'defects_config.json').write_text('[]')
+  return made
+
+
+def vad(root: pathlib.Path) -> Download:
+  made = Download(root, 'all')
+  made.train = made.normal('train/good')
+  made.image('train/bad/1.png')
+  made.good('test/good/2.png')
+  made.bad('test/bad/3.png', 'bad')
+  made.bad('test/bad_unseen_defects/4.png', 'bad_unseen_defects')
+  (root / 'low_shot_train.json').write_text('{}')
+  return made
+
+
+def bmad(root: pathlib.Path) -> Download:
+  """As the authors' page shows Brain."""
+  made = Download(root, 'Brain')
+  made.train = made.normal('BraTS2021_slice/train/good')
+  made.validation = made.normal('BraTS2021_slice/valid/good/img')
+  made.image('BraTS2021_slice/valid/Ungood/img/00124_60.png')
+  made.good('BraTS2021_slice/test/good/img/00000_96.png')
+  empty_mask(made.folder / 'BraTS2021_slice/test/good/label/00000_96.png')
+  place = 'BraTS2021_slice/test/Ungood'
+  made.bad(f'{place}/img/00002_60.png', 'Ungood', f'{place}/label/00002_60.png')
+  return made
+
+
+def kaputt(root: pathlib.Path) -> Download:
+  """Two materials; photographs of whole trays and of items to compare with lie beside."""
+  made = Download(root, 'paper', 'query-crop')
+  rows = {split: [] for split in ('train', 'validation', 'test')}
+
+  def row(split: str, name: str, types: str | None = '', material='paper') -> str:
+    crop = f'data/{split}/query-data/crop/{name}.jpg'
+    rows[split].append((crop, bool(types), types, material, name))
+    return crop
+
+  for split, names in (('train', made.train), ('validation', made.validation)):
+    names += [made.image(row(split, name, None)) for name in ('2a', '10b')]
+    made.image(row(split, '3c', 'spillage'))
+  made.good(row('test', '4d'))
+  made.bad(row('test', '5e', 'deformation,penetration'), 'deformation+penetration')
+  made.image(row('test', '6f', material='other'))
+  for split, each in rows.items():
+    write_kaputt(root, split, each)
+  return made
+
+
+def write_kaputt(root: pathlib.Path, split: str, rows: list[tuple[object, ...]]) -> pathlib.Path:
+  """Writes a table of so many columns as the rows have."""
+  names = ('query_crop', 'defect', 'defect_types', 'item_material', 'capture_id')
+  columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=False))
+  path = root / f'datasets/query-{split}.parquet'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pyarrow.parquet.write_table(pyarrow.table(columns), path)
+  return path
+
+
 WRITERS = {
   writer.__name__: writer
   for writer in (
@@ -176,5 +275,10 @@ WRITERS = {
     mpdd,
     kolektor_sdd2,
     magnetic_tile,
+    real_iad,
+    autovi,
+    vad,
+    bmad,
+    kaputt,
   )
 }

@@ -40,11 +40,11 @@ def assert_found(loaded, download):
   assert loaded.train.names == tuple(download.train)
   assert set(loaded.train.defects) == {'good'}
   assert sorted(loaded.test.names) == sorted(download.test)
-  assert loaded.test.has_mask.all()
   for i, name in enumerate(loaded.test.names):
     defect, mask = download.test[name]
     assert loaded.test.defects[i] == defect
-    np.testing.assert_array_equal(loaded.test.masks[i], mask)
+    assert loaded.test.has_mask[i] == (mask is not None)
+    np.testing.assert_array_equal(loaded.test.masks[i], False if mask is None else mask)
 
 
 def test_there_is_an_imitation_of_each():
@@ -60,13 +60,15 @@ def test_the_official_folder(name, download, load):
   assert len(loaded.held_out) == 0
   image = np.asarray(Image.open(made.folder / made.train[1]))
   np.testing.assert_array_equal(loaded.train.images[1], image)
-  # The imitation is smaller than the official data, and complete otherwise.
-  [warning] = loaded.report.lines()
-  assert 'training' in warning
-  assert warning.endswith('results will not compare')
+  # The imitation is smaller than the official data, if its size is known, and complete otherwise.
+  warnings = loaded.report.lines()
+  assert len(warnings) == any(n is not None for n in BUILDERS[name].counts[made.category][:3])
+  for warning in warnings:
+    assert 'training' in warning
+    assert warning.endswith('results will not compare')
   again = load(name, made, root='')
   assert again.test.names == loaded.test.names
-  assert again.report.lines() == [warning]
+  assert again.report.lines() == warnings
 
 
 @pytest.mark.parametrize('name', IN_TAR)
@@ -92,7 +94,7 @@ def test_only_what_is_read_is_extracted(download, tmp_path):
   assert found == {f'tire/{name}' for name in (*made.train, *made.test)}
 
 
-@pytest.mark.parametrize('name', ['mvtec_loco', 'mvtec_ad_2', 'mvtec_3d'])
+@pytest.mark.parametrize('name', ['mvtec_loco', 'mvtec_ad_2', 'mvtec_3d', 'bmad', 'kaputt'])
 def test_validation_images_are_those_held_out(name, download, load):
   made = download(name)
   loaded = load(name, made, held_out=0.1)
@@ -110,6 +112,7 @@ def test_validation_images_are_those_held_out(name, download, load):
     ('btad', 3, Counts(1799, 451, 290)),
     ('mpdd', 6, Counts(888, 176, 282)),
     ('kolektor_sdd2', 1, Counts(2331 - 246, 1004 - 110, 110)),
+    ('vad', 1, Counts(2000, 1000, 1000)),
   ],
 )
 def test_official_counts_add_up(name, categories, total):
@@ -171,7 +174,112 @@ def test_tiles_of_another_name(download, load):
     load('magnetic_tile', made)
 
 
-@pytest.mark.parametrize('name', ['kolektor_sdd2', 'magnetic_tile', 'mvtec_loco'])
+def test_categories_below_a_folder_of_their_own(download):
+  made = download('real_iad')
+  assert BUILDERS['real_iad'].present(made.root) == ['pcb']
+  (made.root / 'realiad_1024').rename(made.root / 'realiad_256')
+  assert BUILDERS['real_iad'].present(made.root) == ['pcb']
+  with pytest.raises(UserError, match=r'has no folder realiad_1024.*holds one of them'):
+    BUILDERS['real_iad'].present(made.folder)
+
+
+def test_a_split_of_real_iad_that_does_not_fit(download, load):
+  made = download('real_iad')
+  entry = downloads.real_iad_entry
+  normal = [entry(name) for name in made.train]
+  odd = [entry(made.train[0], 'XX')]  # a type that has no name
+  path = downloads.write_real_iad(made.root, {'train': [*normal, *odd], 'test': odd})
+  loaded = load('real_iad', made)
+  assert len(loaded.train) == len(normal)
+  assert loaded.test.defects == ('XX',)
+  assert '1 defective test images have no mask' in loaded.report.lines()[0]
+  downloads.write_real_iad(made.root, {'train': normal, 'test': [entry('gone.jpg')]})
+  with pytest.raises(UserError, match=r'gone\.jpg: cannot be read'):
+    load('real_iad', made)
+  for wrong in ({'train': normal}, {'train': [{}], 'test': []}, [], {'train': 3, 'test': normal}):
+    downloads.write_real_iad(made.root, wrong)
+    with pytest.raises(UserError, match=r'pcb\.json: does not list train and test'):
+      load('real_iad', made)
+  path.write_text('{')
+  with pytest.raises(UserError, match=r'pcb\.json: does not list'):
+    load('real_iad', made)
+  path.unlink()
+  with pytest.raises(UserError, match=r'pcb\.json: cannot be read.*comes with Real-IAD'):
+    load('real_iad', made)
+
+
+def test_splits_of_real_iad_in_one_folder_less(download, load):
+  made = download('real_iad')
+  place = made.root / 'realiad_jsons'
+  (place / 'realiad_jsons/pcb.json').rename(place / 'pcb.json')
+  assert_found(load('real_iad', made), made)
+
+
+@pytest.mark.parametrize(
+  ('category', 'train', 'image', 'mask', 'validation'),
+  [
+    ('Histopathology', 'train/good', 'test/{}', '', 'valid/{}'),
+    ('Chest', 'Chest-RSNA/train/good', 'Chest-RSNA/test/{}', '', 'Chest-RSNA/val/{}'),
+    (
+      'Liver',
+      'Train/a/train/good',
+      'Train/a/test/img/{}',
+      'Train/a/test/label',
+      'Train/a/valid/{}',
+    ),
+    ('Retina_RESC', 'Train/train/good', 'Test/test/{}', 'Test/test_label', 'Val/val/{}'),
+  ],
+)
+def test_each_archive_of_bmad(category, train, image, mask, validation, tmp_path, load):
+  made = downloads.Download(tmp_path / 'official', category)
+  made.train = made.normal(train)
+  made.validation = made.normal(validation.format('good'))
+  made.image(validation.format('Ungood') + '/0.png')
+  made.good(image.format('good') + '/1.png')
+  made.bad(image.format('ungood') + '/1.png', 'Ungood', *([f'{mask}/ungood/1.png'] if mask else []))
+  loaded = load('bmad', made, held_out=0.1)
+  assert_found(loaded, made)
+  assert loaded.held_out.names == tuple(made.validation)
+  assert not any('no mask' in line for line in loaded.report.lines())
+
+
+def test_kaputt_extracted_without_folders_of_the_archives(download, load):
+  made = download('kaputt')
+  assert len(BUILDERS['kaputt'].present(made.root)) == 10
+  assert BUILDERS['kaputt'].present(made.folder) == []
+  (made.root / 'query-crop/data').rename(made.root / 'data')
+  (made.root / 'query-crop').rmdir()
+  for path in (made.root / 'datasets').iterdir():
+    path.rename(made.root / path.name)
+  (made.root / 'datasets').rmdir()
+  made.place = '.'
+  assert_found(load('kaputt', made), made)
+
+
+def test_tables_of_kaputt_that_do_not_fit(download, load):
+  made = download('kaputt')
+  path = downloads.write_kaputt(made.root, 'test', [('gone.jpg', True, None, 'paper')])
+  with pytest.raises(UserError, match=r'gone\.jpg: cannot be read'):
+    load('kaputt', made)
+  downloads.write_kaputt(made.root, 'test', [('gone.jpg',)])
+  with pytest.raises(UserError, match=r'query-test\.parquet: has not the columns'):
+    load('kaputt', made)
+  path.write_bytes(b'PAR1')
+  with pytest.raises(UserError, match=r'query-test\.parquet: is damaged'):
+    load('kaputt', made)
+  path.unlink()
+  with pytest.raises(UserError, match=r'query-test\.parquet: cannot be read.*comes with Kaputt'):
+    load('kaputt', made)
+
+
+def test_the_supervised_part_of_vad_is_not_read(download, load):
+  loaded = load('vad', download('vad'))
+  assert set(loaded.train.defects) == {'good'}
+  [unused] = [each for each in loaded.report.findings if each.kind == 'unused']
+  assert [case.name for case in unused.cases] == ['low_shot_train.json', 'train/bad/1.png']
+
+
+@pytest.mark.parametrize('name', ['kolektor_sdd2', 'magnetic_tile', 'mvtec_loco', 'vad', 'bmad'])
 def test_a_folder_that_holds_something_else(name, download, load, tmp_path):
   made = download(name)
   (tmp_path / 'empty' / made.category).mkdir(parents=True)
