@@ -17,9 +17,10 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+import os
 import pathlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from patch_svdd_jax.data import images, masks, passed_over, report
 from patch_svdd_jax.data.folder_names import (
@@ -64,12 +65,14 @@ class Layout:
     test: images to score, by type, then in natural order.
     validation: other normal images, which some data sets name.
     findings: what the names of folders and files show, and all that is not read.
+    form: what a set of one's own was recognised as, in words; '' of published ones.
   """
 
   train: tuple[Item, ...]
   test: tuple[Item, ...]
   validation: tuple[Item, ...] = ()
   findings: tuple[Finding, ...] = ()
+  form: str = ''
 
 
 def folder_named(folder: pathlib.Path, name: str, also: Collection[str] = ()) -> str | None:
@@ -134,13 +137,13 @@ def scan(category: pathlib.Path) -> Layout:
     truth=folder_named(category, TRUTH, TRUTH_NAMES),
     types=(*normal, *types),
   )
-  train = [item for place in normal for item in _beside(items(category, place))]
+  train = [item for place in normal for item in beside(items(category, place))]
   test = [item for place in types for item in _test_items(tree, place)]
   used = {path for item in (*train, *test) for path in (item.image, *item.masks)}
   odd = [
     *([] if train else [_no_training_images()]),
     *_odd_names(tree, {item.name.rpartition('/')[0] for item in (*train, *test)}),
-    *_shared_masks(category, test),
+    *shared_masks(category, test),
     *passed_over.find(tree, used),
   ]
   return Layout(tuple(train), tuple(test), findings=report.findings(odd))
@@ -151,7 +154,7 @@ def _test_items(tree: passed_over.Tree, place: str) -> list[Item]:
   find: FindMasks = no_masks
   if tree.truth and (own := folder_named(tree.category / tree.truth, name)):
     find = masks_in(tree.category / tree.truth / own)
-  return [*_beside(items(tree.category, place, GOOD if means_good(name) else name, find))]
+  return [*beside(items(tree.category, place, GOOD if means_good(name) else name, find))]
 
 
 def _no_training_images() -> tuple[str, Case]:
@@ -173,7 +176,7 @@ def _odd_names(tree: passed_over.Tree, filled: Collection[str]) -> Iterator[tupl
     yield 'masks_by_another_name', Case(str(tree.truth))
 
 
-def _beside(found: tuple[Item, ...]) -> Iterator[Item]:
+def beside(found: Collection[Item]) -> Iterator[Item]:
   """Yields the items of a folder; those that are masks of others beside them cannot be used."""
   stems = {item.image.stem for item in found}
   for item in found:
@@ -186,7 +189,7 @@ def _beside(found: tuple[Item, ...]) -> Iterator[Item]:
     yield item
 
 
-def _shared_masks(category: pathlib.Path, test: list[Item]) -> Iterator[tuple[str, Case]]:
+def shared_masks(category: pathlib.Path, test: Iterable[Item]) -> Iterator[tuple[str, Case]]:
   """Yields masks that several images share, such as 1.png and 1.jpg."""
   owners = collections.defaultdict(list)
   for item in test:
@@ -194,7 +197,8 @@ def _shared_masks(category: pathlib.Path, test: list[Item]) -> Iterator[tuple[st
       owners[mask].append(item.name)
   for mask, names in owners.items():
     if len(names) > 1:
-      yield 'mask_shared', Case(mask.relative_to(category).as_posix(), ' and '.join(names))
+      name = pathlib.PurePath(os.path.relpath(mask, category)).as_posix()
+      yield 'mask_shared', Case(name, ' and '.join(names))
 
 
 def fingerprint(layout: Layout) -> str:
@@ -243,8 +247,9 @@ def items(
 ) -> tuple[Item, ...]:
   """The images of a sub-folder of a category, such as 'test/scratch', all of one type."""
   found = ((path, find(path)) for path in image_files(category / place))
+  folder = pathlib.PurePosixPath(place)
   return tuple(
-    Item(f'{place}/{path.name}', defect, path, own, _ambiguous(path, own)) for path, own in found
+    Item(str(folder / path.name), defect, path, own, _ambiguous(path, own)) for path, own in found
   )
 
 

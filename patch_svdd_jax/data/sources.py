@@ -36,8 +36,8 @@ def builder_factory(config: ml_collections.ConfigDict) -> Callable[[pathlib.Path
     _check_category(category, textures.CATEGORIES)
     return lambda place: textures.Textures(config=category, data_dir=place)
   if config.name == 'folder':
-    source = folder.category_folder(config.root, category)
-    return lambda place: folder.Folder(folder=source, data_dir=place, within=within)
+    source = folder.category_place(config.root, category)
+    return lambda place: folder.Folder(place=source, data_dir=place, within=within)
   builder = _published(config)
   _check_category(category, builder.counts)
   return lambda place: builder(root=config.root, config=category, data_dir=place, within=within)
@@ -69,7 +69,7 @@ def present(config: ml_collections.ConfigDict) -> list[str]:
     return list(textures.CATEGORIES)
   root = mirror.place(config.root, mirror.KEY) if config.root else pathlib.Path()
   if config.name == 'folder':
-    found = categories.subfolders(folder.category_folder(config.root, ''))
+    found = categories.subfolders(folder.category_place(config.root, ''))
   elif config.root:
     found = _published(config).present(root)
   else:
@@ -90,7 +90,7 @@ def passed_over(config: ml_collections.ConfigDict) -> str | None:
   """Returns what to say of folders beside the categories of a folder that are none themselves."""
   if config.name != 'folder':
     return None
-  root = folder.category_folder(config.root, '')
+  root = folder.category_place(config.root, '')
   others = [name for name in layout.folders(root) if name not in categories.subfolders(root)]
   return f'{root}: no category, without train/good: {", ".join(others)}' if others else None
 
