@@ -18,6 +18,7 @@ import csv
 import functools
 import io
 import json
+import operator
 import os
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
@@ -193,8 +194,9 @@ def scan(place: pathlib.Path) -> layout.Layout:
   """
   contents = read(place)
   problems = [*contents.problems, *_problems(contents, place.parent)]
+  problems.sort(key=operator.itemgetter(0))
   if problems:
-    cases = (Case(f'line {number}', f'line {number} {text}') for number, text in sorted(problems))
+    cases = (Case(f'line {number}', f'line {number} {text}') for number, text in problems)
     found = report.findings(('line_unusable', case) for case in cases)
     raise UnusableError(f'{place}', DataReport(of_folders=found))
   labels = {_label(line.label) or '' for line in contents.lines}
