@@ -221,25 +221,25 @@ def fingerprint(layout: Layout) -> str:
   return total.hexdigest()
 
 
-def _listing(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Visible entries in natural order; none where the folder is missing."""
+def _listing(folder: pathlib.Path, wanted: Callable[[pathlib.Path], bool]) -> list[pathlib.Path]:
+  """Visible entries that are wanted, in natural order; none where the folder is missing."""
   if not folder.is_dir():
     return []
   try:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith('.')]
   except OSError as error:
     raise UserError(f'{folder}: cannot be read ({error.strerror}); check it') from error
-  return sorted(entries, key=lambda entry: natural_key(entry.name))
+  return sorted(filter(wanted, entries), key=lambda entry: natural_key(entry.name))
 
 
 def folders(folder: pathlib.Path) -> list[str]:
   """The names of its sub-folders, in natural order; none where it is missing."""
-  return [entry.name for entry in _listing(folder) if entry.is_dir()]
+  return [entry.name for entry in _listing(folder, pathlib.Path.is_dir)]
 
 
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Its image files, in natural order; none where it is missing."""
-  return [p for p in _listing(folder) if p.suffix.lower() in images.SUFFIXES and p.is_file()]
+  return _listing(folder, lambda path: path.suffix.lower() in images.SUFFIXES and path.is_file())
 
 
 def items(
@@ -262,7 +262,7 @@ def _ambiguous(image: pathlib.Path, own: tuple[pathlib.Path, ...]) -> str:
 
 def mask_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Its mask files, in natural order; none where it is missing."""
-  return [p for p in _listing(folder) if p.suffix.lower() in masks.SUFFIXES and p.is_file()]
+  return _listing(folder, lambda path: path.suffix.lower() in masks.SUFFIXES and path.is_file())
 
 
 def masks_in(folder: pathlib.Path) -> FindMasks:
