@@ -43,13 +43,13 @@ class Folder(LayoutBuilder):
   """The images of one set of one's own.
 
   Args:
-    place: see `recognition`.
+    folder: or a list, see `recognition`.
   """
 
   name = 'folder'
 
-  def __init__(self, *, place: pathlib.Path, **kwargs: Any):
-    self._place = place
+  def __init__(self, *, folder: pathlib.Path, **kwargs: Any):
+    self._place = folder
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:

@@ -66,4 +66,4 @@ def role(name: str) -> Role | None:
 
 def may_be_meant(name: str) -> bool:
   """Whether a folder beside train and test may have been meant for one of them, or for masks."""
-  return any(word in meaning(name) for word in _MEANT)
+  return role(name) is not None or any(word in meaning(name) for word in _MEANT)

@@ -37,7 +37,7 @@ def builder_factory(config: ml_collections.ConfigDict) -> Callable[[pathlib.Path
     return lambda place: textures.Textures(config=category, data_dir=place)
   if config.name == 'folder':
     source = folder.category_place(config.root, category)
-    return lambda place: folder.Folder(place=source, data_dir=place, within=within)
+    return lambda place: folder.Folder(folder=source, data_dir=place, within=within)
   builder = _published(config)
   _check_category(category, builder.counts)
   return lambda place: builder(root=config.root, config=category, data_dir=place, within=within)
