@@ -186,7 +186,7 @@ def scan(place: pathlib.Path) -> layout.Layout:
 
   Returns:
     The Layout, in an order that depends on what is listed alone. Names are paths relative to the
-    folder of the list or, where it lists files outside, to the folder that holds all of them.
+    folder of the list or, where some lie outside, to the folder that all have in common.
 
   Raises:
     UnusableError: lines cannot be used; names them all.
@@ -287,7 +287,8 @@ def _split(line: Line) -> str | None:
 def _items(lines: Collection[Line], folder: pathlib.Path) -> dict[str, list[layout.Item]]:
   """Returns the images of each split, by type of defect, then in natural order."""
   paths = [pathlib.Path(os.path.normpath(folder / line.path)) for line in lines]
-  base = os.path.commonpath([folder, *(path.parent for path in paths)])
+  inside = all(path.is_relative_to(folder) for path in paths)
+  base = folder if inside else os.path.commonpath([path.parent for path in paths])
   found: dict[str, list[layout.Item]] = {'train': [], 'test': [], 'validation': []}
   for line, path in zip(lines, paths, strict=True):
     item = layout.Item(

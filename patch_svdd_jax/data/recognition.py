@@ -125,7 +125,7 @@ def _refuse_unknown(place: pathlib.Path, found: separate_folders.Roles) -> None:
     raise UserError(f'{place}: holds no images, but {lists[0]}; give {place / lists[0]}')
   if inside := [name for name in layout.folders(place) if is_category(place / name)]:
     raise UserError(
-      f'{place}: holds {", ".join(inside)}, sets by themselves; give {place / inside[0]}, or '
+      f'{place}: holds sets of images ({", ".join(inside)}); give {place / inside[0]}, or '
       'config.data.category=all'
     )
   if others:

@@ -238,7 +238,7 @@ REFUSED = {
   ),
   'sets beside each other': (
     ['nuts/train/good/0.png', 'bolts/normal/0.png', 'bolts/bad/0.png'],
-    'holds bolts, nuts, sets by themselves; give .*/set/bolts, or config.data.category=all',
+    'holds sets of images .bolts, nuts.; give .*/set/bolts, or config.data.category=all',
   ),
 }
 
