@@ -119,7 +119,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data = data = ml_collections.ConfigDict()
   data.name = 'textures'  # embedded; 'mvtec', ... (docs/datasets.md); 'folder': your own images
   data.category = 'brick'  # 'folder': a sub-folder of root, or '' for root itself
-  data.root = ''  # 'mvtec', ...: official archive or its extracted folder; 'folder': your folder
+  data.root = ''  # 'mvtec', ...: official archive or extracted folder; 'folder': yours, or a list
   data.prepared = ''  # where prepared images are kept; '' is ~/.cache/patch_svdd_jax
   data.cache_gib = 20.0  # GiB there; then those not used for longest go (`patch-svdd cache`)
   data.image_size = (256, 256)  # (height, width) of all; 0: by the training images' aspect or size

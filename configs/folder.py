@@ -1,8 +1,10 @@
-r"""Your own images, in MVTec's layout: `folder.py:/data/parts`.
+r"""Your own images, in MVTec's layout or another form: `folder.py:/data/parts`.
 
   python train.py --config configs/folder.py:/data/parts --workdir runs/parts
 
 Of the folder only train/good is needed; test/<type> and ground_truth/<type> make eval.py possible.
+A CSV or JSON lines file, folders normal, abnormal and masks, or a flat folder of normal images are
+recognised as well (docs/datasets.md).
 Light varies between photographs: every image is brought to the same mean and contrast, and the
 brightness and gain of what is trained on are varied. Pairs come from densely encoded crops. A tenth
 of the images of train/good is not trained on: it chooses the checkpoint, and says whether training

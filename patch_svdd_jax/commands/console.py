@@ -199,7 +199,9 @@ def print_warnings(texts: Iterable[str]) -> None:
 
 
 def print_data(dataset: Dataset) -> None:
-  """A line about what the images are, and a few about what is wrong with them or to be minded."""
+  """Lines about what the images are, and a few about what is wrong with them or to be minded."""
+  if form := dataset.report.form:
+    print(one_line(f'{dataset.name}: {form}'))
   if summary := dataset.report.summary():
     print(one_line(f'{dataset.name}: {summary}'))
   print_warnings(dataset.report.lines())

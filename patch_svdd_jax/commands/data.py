@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from patch_svdd_jax import config_rules, data
 from patch_svdd_jax.commands import console, outputs
 from patch_svdd_jax.data import categories, sources
+from patch_svdd_jax.errors import one_line
 from patch_svdd_jax.reporting import data_tables
 from patch_svdd_jax.system import files
 
@@ -42,6 +43,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     console.print_warnings([others])
   reports = {name: data.inspect(data.of_category(config, name)) for name in names}
   for name, report in reports.items():
+    if report.form:
+      print(one_line(f'{sources.title(config, name)}: {report.form}'))
     print(f'{sources.title(config, name)}: {report.summary() or "no files to report on"}\n')
     if report.groups or report.findings:
       print(data_tables.render(report, SHOWN) + '\n')

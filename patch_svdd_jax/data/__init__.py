@@ -1,4 +1,4 @@
-"""Data sets as arrays: published ones, any folder in the layout of MVTec AD, an embedded one.
+"""Data sets as arrays: published ones, any folder or list of one's own, an embedded one.
 
 `load(config.data)` is all that the rest of the package needs. TFDS is imported when it is called.
 """
@@ -43,7 +43,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       category: a category of the data set, 'all' where it has none; for 'folder' a sub-folder of
         root, or '' for root; 'multiclass' for all that are there, as one data set.
       root: published: the official archive or the folder it is extracted to, '' once prepared;
-        folder: see `layout`; textures: unused. One in a bucket is mirrored, see `mirror`.
+        folder: see `recognition`; textures: unused. One in a bucket is mirrored, see `mirror`.
       prepared: folder for the prepared files; '' for `files.cache_folder`; where it is in a bucket,
         what is prepared is shared there, see `shared_entries`.
       cache_gib: GiB that this folder may have, see `prepared.prepare`.

@@ -272,7 +272,9 @@ class LayoutBuilder(Builder):
     """Returns the report on the prepared files, and on the folders as they are now."""
     stored = DataReport.from_json(self.info.metadata[_REPORT])
     found = self.found_now()
-    return dataclasses.replace(stored, of_folders=found.findings) if found else stored
+    if not found:
+      return stored
+    return dataclasses.replace(stored, of_folders=found.findings, form=found.form)
 
   def _layout_splits(self, found: layout.Layout) -> Mapping[str, Iterable[Any]]:
     self._record = Examination(found)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from patch_svdd_jax.data import layout
+from patch_svdd_jax.data import layout, recognition
 from patch_svdd_jax.data.dataset import Split, concatenate
 from patch_svdd_jax.errors import UserError
 
@@ -15,13 +15,13 @@ EVERY, MULTICLASS = 'all', 'multiclass'
 
 
 def subfolders(root: pathlib.Path) -> list[str]:
-  """The folders that hold train/good, each a category, in natural order.
+  """The folders that are a set by themselves, each a category, in natural order.
 
   Raises:
     UserError: there is no such root.
   """
   try:
-    names = [place.name for place in root.iterdir() if layout.normal_folders(place)]
+    names = [place.name for place in root.iterdir() if recognition.is_category(place)]
   except OSError as error:
     raise UserError(f'{root}: cannot be read ({error.strerror}); check config.data.root') from error
   return sorted(names, key=layout.natural_key)

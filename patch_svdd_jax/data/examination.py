@@ -58,7 +58,8 @@ class Examination:
       case for found in self._examined.values() for _, examined in found for case in examined.odd
     ]
     odd += [*self._unmarked(), *_differences(groups)]
-    return DataReport(groups, report.findings([*self.odd, *odd]), self._found.findings)
+    of_files = report.findings([*self.odd, *odd])
+    return DataReport(groups, of_files, self._found.findings, self._found.form)
 
   def _unmarked(self) -> Iterator[tuple[str, Case]]:
     """Yields the defective test images that have no mask."""

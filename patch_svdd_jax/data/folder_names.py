@@ -5,6 +5,7 @@ So 'GOOD', 'good ' and 'good_' mean good, and 'Ground-Truth' is the folder of ma
 
 import re
 import unicodedata
+from typing import Literal
 
 GOOD = 'good'
 TRUTH = 'ground_truth'
@@ -14,6 +15,17 @@ GOOD_NAMES = (
 )
 # Those that come first are preferred.
 TRUTH_NAMES = ('groundtruth', 'gt', 'masks', 'mask', 'truth')
+ABNORMAL_NAMES = (
+  *('abnormal', 'anomaly', 'anomalies', 'anomalous', 'bad', 'ng', 'nok', 'notok', 'ko', 'notgood'),
+  *('defect', 'defects', 'defective', 'fault', 'faults', 'faulty', 'fail', 'failed', 'reject'),
+  'rejected',
+)
+NORMAL_TEST_NAMES = (
+  *(f'{name}test' for name in GOOD_NAMES),
+  *(f'test{name}' for name in GOOD_NAMES),
+)
+# What a folder holds that stands beside others, see `separate_folders`.
+Role = Literal['normal', 'normal_test', 'abnormal', 'masks']
 # What a type of defect is not usually called.
 _LIKE_GOOD = re.compile(r'good|okay|normal|nominal|ok\d*$')
 # What is called so beside train and test may have been meant.
@@ -41,6 +53,17 @@ def means_truth(name: str) -> bool:
   return meaning(name) in TRUTH_NAMES
 
 
+def role(name: str) -> Role | None:
+  """Returns what a folder's name says that it holds, beside others; None where it says nothing."""
+  if means_good(name):
+    return 'normal'
+  if means_truth(name):
+    return 'masks'
+  if meaning(name) in NORMAL_TEST_NAMES:
+    return 'normal_test'
+  return 'abnormal' if meaning(name) in ABNORMAL_NAMES else None
+
+
 def may_be_meant(name: str) -> bool:
   """Whether a folder beside train and test may have been meant for one of them, or for masks."""
-  return any(word in meaning(name) for word in _MEANT)
+  return role(name) is not None or any(word in meaning(name) for word in _MEANT)

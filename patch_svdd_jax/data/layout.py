@@ -17,6 +17,7 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+import os
 import pathlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -64,12 +65,14 @@ class Layout:
     test: images to score, by type, then in natural order.
     validation: other normal images, which some data sets name.
     findings: what the names of folders and files show, and all that is not read.
+    form: what a set of one's own was recognised as, in words; '' of published ones.
   """
 
   train: tuple[Item, ...]
   test: tuple[Item, ...]
   validation: tuple[Item, ...] = ()
   findings: tuple[Finding, ...] = ()
+  form: str = ''
 
 
 def folder_named(folder: pathlib.Path, name: str, also: Collection[str] = ()) -> str | None:
@@ -134,13 +137,13 @@ def scan(category: pathlib.Path) -> Layout:
     truth=folder_named(category, TRUTH, TRUTH_NAMES),
     types=(*normal, *types),
   )
-  train = [item for place in normal for item in _beside(items(category, place))]
+  train = [item for place in normal for item in beside(items(category, place))]
   test = [item for place in types for item in _test_items(tree, place)]
   used = {path for item in (*train, *test) for path in (item.image, *item.masks)}
   odd = [
     *([] if train else [_no_training_images()]),
     *_odd_names(tree, {item.name.rpartition('/')[0] for item in (*train, *test)}),
-    *_shared_masks(category, test),
+    *shared_masks(category, test),
     *passed_over.find(tree, used),
   ]
   return Layout(tuple(train), tuple(test), findings=report.findings(odd))
@@ -151,7 +154,7 @@ def _test_items(tree: passed_over.Tree, place: str) -> list[Item]:
   find: FindMasks = no_masks
   if tree.truth and (own := folder_named(tree.category / tree.truth, name)):
     find = masks_in(tree.category / tree.truth / own)
-  return [*_beside(items(tree.category, place, GOOD if means_good(name) else name, find))]
+  return [*beside(items(tree.category, place, GOOD if means_good(name) else name, find))]
 
 
 def _no_training_images() -> tuple[str, Case]:
@@ -173,7 +176,7 @@ def _odd_names(tree: passed_over.Tree, filled: Collection[str]) -> Iterator[tupl
     yield 'masks_by_another_name', Case(str(tree.truth))
 
 
-def _beside(found: tuple[Item, ...]) -> Iterator[Item]:
+def beside(found: Collection[Item]) -> Iterator[Item]:
   """Yields the items of a folder; those that are masks of others beside them cannot be used."""
   stems = {item.image.stem for item in found}
   for item in found:
@@ -186,7 +189,7 @@ def _beside(found: tuple[Item, ...]) -> Iterator[Item]:
     yield item
 
 
-def _shared_masks(category: pathlib.Path, test: list[Item]) -> Iterator[tuple[str, Case]]:
+def shared_masks(category: pathlib.Path, test: Iterable[Item]) -> Iterator[tuple[str, Case]]:
   """Yields masks that several images share, such as 1.png and 1.jpg."""
   owners = collections.defaultdict(list)
   for item in test:
@@ -194,7 +197,8 @@ def _shared_masks(category: pathlib.Path, test: list[Item]) -> Iterator[tuple[st
       owners[mask].append(item.name)
   for mask, names in owners.items():
     if len(names) > 1:
-      yield 'mask_shared', Case(mask.relative_to(category).as_posix(), ' and '.join(names))
+      name = pathlib.PurePath(os.path.relpath(mask, category)).as_posix()
+      yield 'mask_shared', Case(name, ' and '.join(names))
 
 
 def fingerprint(layout: Layout) -> str:
@@ -217,25 +221,25 @@ def fingerprint(layout: Layout) -> str:
   return total.hexdigest()
 
 
-def _listing(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Visible entries in natural order; none where the folder is missing."""
+def _listing(folder: pathlib.Path, wanted: Callable[[pathlib.Path], bool]) -> list[pathlib.Path]:
+  """Visible entries that are wanted, in natural order; none where the folder is missing."""
   if not folder.is_dir():
     return []
   try:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith('.')]
   except OSError as error:
     raise UserError(f'{folder}: cannot be read ({error.strerror}); check it') from error
-  return sorted(entries, key=lambda entry: natural_key(entry.name))
+  return sorted(filter(wanted, entries), key=lambda entry: natural_key(entry.name))
 
 
 def folders(folder: pathlib.Path) -> list[str]:
   """The names of its sub-folders, in natural order; none where it is missing."""
-  return [entry.name for entry in _listing(folder) if entry.is_dir()]
+  return [entry.name for entry in _listing(folder, pathlib.Path.is_dir)]
 
 
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Its image files, in natural order; none where it is missing."""
-  return [p for p in _listing(folder) if p.suffix.lower() in images.SUFFIXES and p.is_file()]
+  return _listing(folder, lambda path: path.suffix.lower() in images.SUFFIXES and path.is_file())
 
 
 def items(
@@ -243,8 +247,9 @@ def items(
 ) -> tuple[Item, ...]:
   """The images of a sub-folder of a category, such as 'test/scratch', all of one type."""
   found = ((path, find(path)) for path in image_files(category / place))
+  folder = pathlib.PurePosixPath(place)
   return tuple(
-    Item(f'{place}/{path.name}', defect, path, own, _ambiguous(path, own)) for path, own in found
+    Item(str(folder / path.name), defect, path, own, _ambiguous(path, own)) for path, own in found
   )
 
 
@@ -274,7 +279,7 @@ def _ambiguous(image: pathlib.Path, own: tuple[pathlib.Path, ...]) -> str:
 
 def mask_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Its mask files, in natural order; none where it is missing."""
-  return [p for p in _listing(folder) if p.suffix.lower() in masks.SUFFIXES and p.is_file()]
+  return _listing(folder, lambda path: path.suffix.lower() in masks.SUFFIXES and path.is_file())
 
 
 def masks_in(folder: pathlib.Path) -> FindMasks:

@@ -2,7 +2,7 @@
 
 A mirror lies in the user's cache folder and stays there: the next run fetches what is new in the
 store, and removes what is gone. What has been fetched is noted file by file, so that a process
-that was stopped resumes where it was.
+that was stopped resumes where it was. With a list of images come those that it names.
 """
 
 import contextlib
@@ -12,11 +12,13 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Collection
+import posixpath
+from collections.abc import Collection, Mapping
 
+from patch_svdd_jax.data import image_list
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files, store, working_copy
-from patch_svdd_jax.system.store import Store
+from patch_svdd_jax.system.store import Found, Store
 
 FOLDER = 'mirrors'
 # A line for each file that has been fetched: its name and what tells its contents from others.
@@ -27,7 +29,7 @@ KEY = 'config.data.root'
 
 
 def place(root: str, key: str = '', without: Collection[str] = ()) -> pathlib.Path:
-  """Returns the path of a folder of images; of a URL, that of its mirror, brought up to date.
+  """Returns the path of a folder or list; of a URL, that of its mirror, brought up to date.
 
   That is done once in a process: it goes on with the images that it began with.
 
@@ -66,16 +68,41 @@ def _mirrored(url: str, without: frozenset[str]) -> pathlib.Path:
     files.write(base / _URL, url.encode())
     # Waits for another process that fetches the same.
     with files.flocked(base / files.LOCK, fcntl.LOCK_EX):
-      _fetch(Store(parent), name, base, without)
+      source = Store(parent)
+      found = source.list(name)
+      if not found:
+        raise UserError(f'{url}: is not there, or empty')
+      if image_list.is_list(base / name) and name in found:
+        working_copy.copied(base, parent)
+        source.get(name, base / name, found[name].size)
+        found |= _named(source, image_list.paths(working_copy.copied(base / name, url)))
+      left_out = tuple(f'{name}/{each}/' for each in without)
+      _fetch(source, name, base, found, left_out)
   return working_copy.copied(base / name, url)
 
 
-def _fetch(source: Store, name: str, base: pathlib.Path, without: frozenset[str]) -> None:
-  listed = source.list(name)
-  if not listed:
-    raise UserError(f'{source.url}/{name}: is not there, or empty')
+def _named(source: Store, paths: Collection[str]) -> dict[str, Found]:
+  """Returns those of some paths below a store that are there."""
+  names = {posixpath.normpath(path) for path in paths}
+  folders = {posixpath.dirname(name) for name in names}
+  outermost = [
+    each for each in folders if not any(each.startswith(f'{other}/') for other in folders)
+  ]
+  listed: dict[str, Found] = {}
+  for folder in [''] if '' in folders else outermost:
+    listed |= source.list(folder)
+  return {name: found for name, found in listed.items() if name in names}
+
+
+def _fetch(
+  source: Store,
+  title: str,
+  base: pathlib.Path,
+  listed: Mapping[str, Found],
+  left_out: tuple[str, ...],
+) -> None:
+  """Fetches what is listed and not left out, and removes what was fetched and is not listed."""
   before = _noted(base)
-  left_out = tuple(f'{name}/{each}/' for each in without)
   wanted = {each: found for each, found in listed.items() if not each.startswith(left_out or '\0')}
   new = [each for each, found in wanted.items() if before.get(each) != found.identity]
   with (base / _FETCHED).open('a') as notes:
@@ -84,10 +111,10 @@ def _fetch(source: Store, name: str, base: pathlib.Path, without: frozenset[str]
       source.get(each, base / each, wanted[each].size)
       notes.write(json.dumps([each, wanted[each].identity]) + '\n')
 
-    working_copy.each_at_once(get, new, f'Fetching {name}')
+    working_copy.each_at_once(get, new, f'Fetching {title}')
   for each in before.keys() - listed.keys():
     (base / each).unlink(missing_ok=True)
-  for folder, _, _ in os.walk(base / name, topdown=False):
+  for folder, _, _ in os.walk(base, topdown=False):
     with contextlib.suppress(OSError):  # it is not empty
       pathlib.Path(folder).rmdir()
 

@@ -96,6 +96,40 @@ def unused(folder: pathlib.Path, used: Collection[pathlib.Path]) -> list[tuple[s
   )
 
 
+def left_out(
+  folder: pathlib.Path, used: Collection[pathlib.Path], truth: str | None = None
+) -> list[tuple[str, Case]]:
+  """Returns all below a set in separate folders, or a flat one, that is not read, with why.
+
+  Args:
+    folder: of the set.
+    used: all images and masks that are read.
+    truth: name of the folder of masks, if there is one.
+
+  Raises:
+    UserError: a folder cannot be read.
+  """
+  left = _walk(folder, used, lambda entry, linked: len(entry.parts) == 1 or not linked)
+  return _counted((*_judge_left_out(entry, truth), entry) for entry in left)
+
+
+def _judge_left_out(entry: Entry, truth: str | None) -> tuple[str, str]:
+  suffix = _suffix(entry)
+  if _is_hidden(entry) or entry.parts[-1].casefold() in _CLUTTER:
+    return 'hidden', ''
+  if entry.kind == 'other':
+    return 'no_file', ''
+  if entry.kind == 'folder':
+    return 'linked_folder', ''
+  if entry.parts[0] == truth and suffix in masks.SUFFIXES:
+    return 'mask_without_image', suffix
+  if not _is_picture(entry, suffix):
+    return 'other_files', suffix
+  if entry.parts[0] == truth:
+    return 'mask_not_read', suffix
+  return ('not_taken' if suffix in images.SUFFIXES else 'format_not_read'), suffix
+
+
 def _walk(
   folder: pathlib.Path,
   used: Collection[pathlib.Path],

@@ -35,6 +35,9 @@ KINDS = {
   'no_training_images': Kind(
     'wrong', 'folders without training images', 'put normal images into train/good'
   ),
+  'line_unusable': Kind(
+    'wrong', 'lines of the list that cannot be used', 'nothing is read: mend or remove them'
+  ),
   'training_file_unusable': Kind(
     'wrong', 'training images that cannot be used', 'nothing is trained: mend or remove them'
   ),
@@ -92,6 +95,11 @@ KINDS = {
     'images deeper than the layout, left out',
     'they belong into train/good, test/TYPE and ground_truth/TYPE',
   ),
+  'not_taken': Kind(
+    'wrong',
+    'images that belong to no folder of the set, left out',
+    'move them right into its folders, or name them in a list (CSV)',
+  ),
   'linked_folder': Kind(
     'wrong', 'linked folders deeper than the layout, not followed', 'link train/good or test/TYPE'
   ),
@@ -113,7 +121,7 @@ KINDS = {
   'resembles_good': Kind(
     'mind',
     'types of defect whose name resembles good',
-    'taken for defects: rename the folder to good if it holds normal images',
+    'taken for defects: call it good if it is of normal images',
   ),
   'not_official': Kind('mind', 'differences from the official data', 'results will not compare'),
   'no_images': Kind('mind', 'folders of images without an image', 'check them'),
@@ -127,6 +135,9 @@ KINDS = {
   ),
   'folder_beside': Kind(
     'mind', 'folders beside train and test that are not read', 'check that they are not meant'
+  ),
+  'columns_not_read': Kind(
+    'mind', 'columns of the list that are not read', 'only path, label, mask and split are'
   ),
   'good_by_another_name': Kind('note', 'folders whose name means good', 'read as good'),
   'masks_by_another_name': Kind('note', 'folders that stand for ground_truth', 'read as it'),
@@ -216,11 +227,13 @@ class DataReport:
     groups: the images, by folder.
     of_files: what the content of files shows.
     of_folders: what names show.
+    form: what a set of one's own was recognised as, in words; '' of others.
   """
 
   groups: tuple[Group, ...] = ()
   of_files: tuple[Finding, ...] = ()
   of_folders: tuple[Finding, ...] = ()
+  form: str = ''
 
   @property
   def findings(self) -> list[Finding]:
@@ -263,6 +276,7 @@ class DataReport:
   def to_json(self) -> dict[str, Any]:
     """Returns plain values."""
     return {
+      'form': self.form,
       'groups': [dataclasses.asdict(group) for group in self.groups],
       'of_files': [_finding_to_json(each) for each in self.of_files],
       'of_folders': [_finding_to_json(each) for each in self.of_folders],
@@ -275,12 +289,16 @@ class DataReport:
       groups=tuple(Group(**group) for group in contents['groups']),
       of_files=tuple(_finding_from_json(each) for each in contents['of_files']),
       of_folders=tuple(_finding_from_json(each) for each in contents['of_folders']),
+      form=contents.get('form', ''),  # which earlier versions did not write
     )
 
 
 # Kinds whose details are sentences that name the file, and kinds whose files are not read.
-UNUSABLE = ('no_training_images', 'training_file_unusable', 'test_file_unusable')
+UNUSABLE = (
+  *('line_unusable', 'no_training_images', 'training_file_unusable', 'test_file_unusable'),
+)
 PASSED_OVER = (
+  'not_taken',
   *('wrong_level', 'too_deep', 'linked_folder', 'format_not_read', 'no_file', 'mask_not_read'),
   *('mask_without_image', 'masks_elsewhere', 'not_trained_on', 'folder_beside', 'hidden'),
   *('other_files', 'unused'),
@@ -349,7 +367,13 @@ def combine(reports: Mapping[str, DataReport]) -> DataReport:
         for case in finding.cases:
           yield finding.kind, case._replace(name=f'{category}/{case.name}')
 
-  return DataReport(groups, findings(within('of_files')), findings(within('of_folders')))
+  forms = dict.fromkeys(each.form for each in reports.values())
+  return DataReport(
+    groups,
+    findings(within('of_files')),
+    findings(within('of_folders')),
+    form='; '.join(filter(None, forms)),
+  )
 
 
 class UnusableError(UserError):

@@ -36,7 +36,7 @@ def builder_factory(config: ml_collections.ConfigDict) -> Callable[[pathlib.Path
     _check_category(category, textures.CATEGORIES)
     return lambda place: textures.Textures(config=category, data_dir=place)
   if config.name == 'folder':
-    source = folder.category_folder(config.root, category)
+    source = folder.category_place(config.root, category)
     return lambda place: folder.Folder(folder=source, data_dir=place, within=within)
   builder = _published(config)
   _check_category(category, builder.counts)
@@ -68,7 +68,7 @@ def official(config: ml_collections.ConfigDict) -> list[str]:
   if config.name == 'textures':
     return list(textures.CATEGORIES)
   if config.name == 'folder':
-    return categories.subfolders(folder.category_folder(config.root, ''))
+    return categories.subfolders(folder.category_place(config.root, ''))
   return list(_published(config).counts)
 
 
@@ -106,7 +106,7 @@ def passed_over(config: ml_collections.ConfigDict) -> str | None:
   """Returns what to say of folders beside the categories of a folder that are none themselves."""
   if config.name != 'folder':
     return None
-  root = folder.category_folder(config.root, '')
+  root = folder.category_place(config.root, '')
   others = [name for name in layout.folders(root) if name not in categories.subfolders(root)]
   return f'{root}: no category, without train/good: {", ".join(others)}' if others else None
 

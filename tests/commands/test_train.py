@@ -22,6 +22,7 @@ from PIL import Image
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.data import recognition
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments.training_run import StopRequest, check_resumable
@@ -387,6 +388,7 @@ def test_sigterm_saves_and_the_same_command_finishes(config, environment, tmp_pa
   [step] = map(int, names(workdir / 'checkpoints'))
   assert 0 < step < 200
   assert printed.splitlines() == [
+    f'folder/nuts: {recognition.MVTEC}',
     'folder/nuts: train 4 (PNG 8-bit RGB, 48 x 40)',
     f'stopped at step {step} of {workdir}: run the same command, without --restart, to resume',
   ]

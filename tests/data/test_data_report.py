@@ -149,6 +149,7 @@ def encoded(kind):
     ('validation/good/1.png', 'folder_beside'),
     ('testing/hole/1.png', 'folder_beside'),
     ('train2/good/1.png', 'folder_beside'),
+    ('abnormal/1.png', 'folder_beside'),
     ('test/hole/.hidden.png', 'hidden'),
     ('test/.ipynb_checkpoints/1.png', 'hidden'),
     ('train/good/._000.png', 'hidden'),
