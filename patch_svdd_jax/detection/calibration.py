@@ -46,12 +46,15 @@ class Calibration:
     levels: f64[M], rising, scores of pixels; the lowest of all and the highest of all are there.
     shares: f64[M], the share of all pixels that are at least as high as each level.
     statistics: f64[.] each, of normal images, by the names of `distribution_shift`.
+    pixel_moments: f64[2], mean and standard deviation of the scores of all pixels; NaN where the
+      detector was saved before they were kept.
   """
 
   scores: np.ndarray
   levels: np.ndarray
   shares: np.ndarray
   statistics: Mapping[str, np.ndarray]
+  pixel_moments: np.ndarray = dataclasses.field(default_factory=lambda: np.full(2, np.nan))
 
   @property
   def images(self) -> int:
@@ -108,7 +111,15 @@ def calibrate(
   levels = np.unique(values[count - ranks])
   shares = (count - np.searchsorted(values, levels)) / count
   scores = np.sort(np.asarray(scores, np.float64))
-  return Calibration(scores, levels.astype(np.float64), shares, statistics)
+  return Calibration(scores, levels.astype(np.float64), shares, statistics, moments(maps))
+
+
+def moments(maps: np.ndarray) -> np.ndarray:
+  """Returns mean and standard deviation of all pixels of maps f[n, H, W], f64[2]."""
+  # Image by image: all maps of large images are too many to be copied as float64.
+  mean = np.mean([each.mean(dtype=np.float64) for each in maps])
+  variance = np.mean([np.square(each - mean).mean() for each in maps])
+  return np.array([mean, np.sqrt(variance)])
 
 
 def rate_warning(threshold: Threshold, rate: float, images: int, what: str) -> str | None:

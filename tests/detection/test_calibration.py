@@ -29,6 +29,14 @@ def test_image_p_values_count():
   np.testing.assert_allclose(found.p_values(asked), expected)
 
 
+def test_moments_of_all_pixels():
+  rng = np.random.default_rng(5)
+  maps = (1000 + rng.random((7, 5, 6))).astype(np.float32)
+  found = calibrate(maps.max(axis=(1, 2)), maps, {}).pixel_moments
+  exact = maps.astype(np.float64)
+  np.testing.assert_allclose(found, [exact.mean(), exact.std()], rtol=1e-12)
+
+
 def pixel_p_values(maps, values):
   """(1 + n times the share of pixels that are as high) / (n + 1)."""
   share = (maps.size - np.searchsorted(np.sort(maps, axis=None), values)) / maps.size
