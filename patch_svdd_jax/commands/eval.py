@@ -46,6 +46,7 @@ from patch_svdd_jax.reporting import (
   compared,
   evaluation_files,
   speed,
+  threshold_table,
 )
 from patch_svdd_jax.reporting.table import markdown
 from patch_svdd_jax.system import distributed, profiling
@@ -97,6 +98,8 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   print('F1 is at the threshold that is best for these test labels.')
   if others:
     print(compared.explain(others))
+  section = threshold_table.make(evaluation.thresholds, evaluation.main_map)
+  print(f'\n{section.to_text()}')
 
 
 def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:

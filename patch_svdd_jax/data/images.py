@@ -182,8 +182,15 @@ def resize_image(image: np.ndarray, size: tuple[int, int], resample: str) -> np.
   return np.asarray(resized)
 
 
+# What `resize_mask` does, for those who read figures of pixels.
+MASK_RULE = (
+  'A pixel is defective where the pixel of the mask file under its centre is marked: masks are '
+  'resized by nearest neighbour, and a defect that is thinner than a pixel may lose parts.'
+)
+
+
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """bool[h, w] to bool[H, W] for size (H, W), by nearest neighbour."""
+  """bool[h, w] to bool[H, W] for size (H, W); see MASK_RULE."""
   if mask.shape == size:
     return mask
   resized = Image.fromarray(mask.astype(np.uint8)).resize(

@@ -15,6 +15,11 @@ from patch_svdd_jax.detection.regions import Region
 from patch_svdd_jax.detection.scores import Scores, timed
 from patch_svdd_jax.errors import UserError
 
+UNCALIBRATED = (
+  'the detector is not calibrated, so no score means an alarm: run `patch-svdd build-bank` on '
+  'its workdir, with at least two normal images and config.calibration.images above 0'
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -115,10 +120,7 @@ def calibrated(detector: Detector) -> calibration.Calibration:
     UserError: it has none.
   """
   if detector.calibration is None:
-    raise UserError(
-      'the detector is not calibrated, so no score means an alarm: run `patch-svdd build-bank` on '
-      'its workdir, with at least two normal images and config.calibration.images above 0'
-    )
+    raise UserError(UNCALIBRATED)
   return detector.calibration
 
 

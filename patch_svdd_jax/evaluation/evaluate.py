@@ -17,6 +17,7 @@ from patch_svdd_jax.data.categories import indices
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.evaluation import metrics
+from patch_svdd_jax.evaluation.threshold_transfer import ThresholdTransfer
 from patch_svdd_jax.models import geometry
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.geometry import ImageSize
@@ -44,6 +45,8 @@ class Evaluation:
     scores: what they were computed from.
     aupimo: f64[N] by map, AUPIMO of each image; NaN where it has none, see `metrics.Measured`.
     stages: seconds an image, by stage; of a run from its files to its verdicts, where known.
+    thresholds: what thresholds from normal images give by the main map; None where the scorer is
+      not calibrated.
   """
 
   maps: dict[str, dict[str, float]]
@@ -53,6 +56,7 @@ class Evaluation:
   aupimo: dict[str, np.ndarray]
   per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
   stages: dict[str, float] = dataclasses.field(default_factory=dict)
+  thresholds: ThresholdTransfer | None = None
 
   @property
   def main_map(self) -> str:

@@ -16,6 +16,7 @@ from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector, Origin, load_where, saved_origin
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.evaluation import threshold_transfer
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
 from patch_svdd_jax.evaluation.training_gain import TrainingGain, references
 from patch_svdd_jax.experiments import data_record, gain_record
@@ -190,8 +191,8 @@ def evaluate_run(
       as the trained one is, and whitened thumbnails. Where images are held out, also what training
       gains on synthetic anomalies.
     every_checkpoint: whether every checkpoint that was kept is.
-    false_alarm_rate: of the report's verdicts, where the detector is calibrated.
-    pixel_false_alarm_rate: of the regions that it shows.
+    false_alarm_rate: of the report's verdicts and of ClassF1, where the detector is calibrated.
+    pixel_false_alarm_rate: of the regions that it shows and of SegF1.
     profile: records some of the batches that the detector scores.
   """
   config = data.resolved(config, dataset)
@@ -222,6 +223,15 @@ def evaluate_run(
     rows = evaluate_checkpoints(config, workdir, dataset, evaluation, progress)
   found = inspection.judge(detector, evaluation.scores, dataset.test, limit) if limit else None
   evaluation = dataclasses.replace(evaluation, stages=stage_seconds(dataset, evaluation, found))
+  if limit:
+    transfer = threshold_transfer.measure(
+      inspection.calibrated(detector),
+      limit,
+      dataset.test,
+      evaluation.scores,
+      evaluation.maps[evaluation.main_map],
+    )
+    evaluation = dataclasses.replace(evaluation, thresholds=transfer)
   copies = duplicates.find(dataset)
   warnings = [duplicates.warn(copies)] if copies else []
   if limit and found:

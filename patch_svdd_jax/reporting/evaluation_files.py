@@ -8,6 +8,7 @@ import numpy as np
 
 from patch_svdd_jax.data import Split, report
 from patch_svdd_jax.data.duplicates import Duplicate
+from patch_svdd_jax.data.images import MASK_RULE
 from patch_svdd_jax.evaluation.aupimo import distribution
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
@@ -32,6 +33,8 @@ def summary(
     'aupimo': distribution(evaluation.aupimo[evaluation.main_map]),
     'timing': evaluation.timing,
   }
+  if thresholds := evaluation.thresholds:
+    contents['thresholds'] = thresholds.to_json() | {'mask_rule': MASK_RULE}
   if stages := evaluation.stages:
     contents['speed'] = speed.to_json(speed.one_after_another(stages), stages)
   contents |= {name: _figures(other) for name, other in others.items()}

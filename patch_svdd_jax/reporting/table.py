@@ -40,11 +40,17 @@ class Table:
 
   def to_markdown(self) -> str:
     """Returns the columns that have a title, with dashes for unknown values."""
-    shown = [column for column in self.columns if column.title is not None]
-    return markdown(
-      [str(column.title) for column in shown],
-      [[cell(row.get(column.name), column.form) for column in shown] for row in self.rows],
-    )
+    return markdown([str(column.title) for column in self._shown], self.cells())
+
+  def cells(self) -> list[list[str]]:
+    """Returns the texts of the rows in the columns that have a title."""
+    return [
+      [cell(row.get(column.name), column.form) for column in self._shown] for row in self.rows
+    ]
+
+  @property
+  def _shown(self) -> list[Column]:
+    return [column for column in self.columns if column.title is not None]
 
   def to_csv(self) -> str:
     """Returns all columns in full precision; unknown values are empty."""

@@ -233,6 +233,42 @@ def test_printed_tables(place, first):
   assert lines[-3] == f'written: {place}/run/eval: {files}'
 
 
+def test_printed_thresholds_are_those_of_the_metrics(place, first):
+  found = json.loads((place / 'run/eval/metrics.json').read_text())
+  thresholds, figures = found['thresholds'], found['maps']['product']
+  lines = first['out'].splitlines()
+  start = lines.index('Thresholds from normal images (product)') + 1
+  table = rows(itertools.takewhile(lambda line: line.startswith('|'), lines[start:]))
+  titles = {'false_alarm_rate': 'false-alarm rate', 'mean_plus_3_std': 'mean + 3 std'}
+  for metric, kind in {'ClassF1': 'image', 'SegF1': 'pixel'}.items():
+    assert thresholds[kind].keys() == titles.keys()
+    for name, each in thresholds[kind].items():
+      value, *shown, promised, realised, interval = table[f'{metric}, {titles[name]}']
+      assert value == f'{each["value"]:.4g}'
+      assert each['best_f1'] == figures[f'{kind}_f1_max']
+      assert shown == [
+        '-' if each[column] is None else f'{each[column]:.4f}'
+        for column in ('f1', 'precision', 'recall', 'best_f1', 'gap')
+      ]
+      rate = each['promised']
+      assert promised == ('-' if rate is None else f'{rate:.4f} (unproven)')
+      assert realised == f'{each["realised"]:.4f}'
+      low, high = each['interval']
+      assert interval == ('-' if low is None else f'{low:.4f} to {high:.4f}')
+  assert thresholds['image']['false_alarm_rate']['promised'] == pytest.approx(1 / 5)
+  assert thresholds['p_values']['normal_images'] == 2
+  error = f'{thresholds["p_values"]["calibration_error"]:.4f}'
+  assert any(f'expected calibration error of {error}' in line for line in lines)
+  assert thresholds['mask_rule'] in lines
+  page = (place / 'run/eval/report.html').read_text()
+  section = page[page.index('id="thresholds"') :].partition('</section>')[0]
+  for name, cells in table.items():
+    if name not in ('threshold', '-' * len(name)):
+      assert f'data-row="{name}"' in section
+      assert all(f'<td>{cell}</td>' in section for cell in cells)
+  assert thresholds['mask_rule'] in section
+
+
 def test_the_last_line_and_metrics_have_the_time_of_every_stage(place, first):
   speed = json.loads((place / 'run/eval/metrics.json').read_text())['speed']
   seconds = speed['seconds_per_image']
@@ -267,7 +303,8 @@ def test_the_saved_bank_is_used(capsys, place, first, workdir):
   assert status == 0
   assert 'Embedding normal images' not in err
   assert not any(title in out.lower() for title in BESIDE.values())
-  assert metrics.keys() == {'main_map', 'maps', 'per_defect', 'timing', 'speed'}
+  about = {'main_map', 'maps', 'per_defect', 'aupimo', 'images', 'thresholds', 'timing', 'speed'}
+  assert metrics.keys() == about
   for name, figures in before['maps'].items():
     assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
 
@@ -278,13 +315,17 @@ def test_other_strides_have_a_bank_of_their_own(capsys, place, workdir, tmp_path
   shutil.copy(parts / 'train/good/2.png', parts / 'test/good/1.png')
   overrides = ['--config.score.strides=(16,8)', '--no-random-encoder']
   overrides += [f'--config.data.root={parts}', f'--config.data.prepared={tmp_path / "prepared"}']
-  status, _, err, metrics = run(capsys, '--workdir', workdir, *overrides)
+  status, out, err, metrics = run(capsys, '--workdir', workdir, *overrides)
   assert status == 0
   assert 'warning: 1 test image is a copy of normal images (test/good/1.png = train/good/2.' in err
   assert metrics['duplicates'] == [{'test': 'test/good/1.png', 'normal': 'train/good/2.png'}]
   assert 'test/good/1.png = train/good/2.png' in (workdir / 'eval/report.html').read_text()
   assert 'Embedding normal images' in err
   assert metrics['timing']['bank_rows'] == 4 * FEWER_PATCHES
+  # It is not calibrated.
+  assert 'thresholds' not in metrics
+  assert only(out, 'No thresholds: the detector is not calibrated')
+  assert 'No thresholds: the detector is not' in (workdir / 'eval/report.html').read_text()
   # Measuring changes nothing in the workdir: the saved bank is still that of training.
   assert sorted(path.name for path in workdir.iterdir() if path.name != 'eval') == [
     'checkpoints',

@@ -249,3 +249,19 @@ def test_resize_filters():
   np.testing.assert_array_equal(
     images.resize_mask(TRUTH, (12, 10)), np.repeat(np.repeat(TRUTH, 2, 0), 2, 1)
   )
+
+
+@pytest.mark.parametrize('size', [(5, 4), (128, 100), (31, 90), (1, 1), (203, 64)])
+def test_the_mask_rule(size):
+  """A pixel is what the mask has under its centre; where two meet there, one of them."""
+  mask = np.random.default_rng(7).random((97, 64)) < 0.5
+  places, inside = [], []
+  for old, new in zip(mask.shape, size, strict=True):
+    twice = (2 * np.arange(new) + 1) * old
+    places.append(twice // (2 * new))
+    inside.append(twice % (2 * new) > 0)
+  clear = np.ix_(*inside)
+  resized, expected = images.resize_mask(mask, size), mask[np.ix_(*places)]
+  np.testing.assert_array_equal(resized[clear], expected[clear])
+  for text in ('under its centre', 'nearest neighbour'):
+    assert text in images.MASK_RULE

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.detection.calibration import calibrate
 from patch_svdd_jax.detection.detector import Detector, load_identified, load_where, saved_origin
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import encoder
@@ -278,6 +280,24 @@ def test_save_and_load(workdir, detector, scores):
       == len(TRAIN) * len(corners(SIZE, k, strides_of(detector.config)[k]))
     )
   assert_scores_equal(loaded.score(TEST), scores, rtol=1e-6)
+
+
+def test_a_calibration_is_loaded_also_from_before_it_had_moments(detector, scores, tmp_path):
+  maps = scores.maps['product']
+  found = calibrate(scores.images['product'], maps, {'noise': np.ones(2)})
+  calibrated = dataclasses.replace(detector, calibration=found)
+  calibrated.save(tmp_path)
+  loaded = Detector.load(tmp_path).calibration
+  np.testing.assert_array_equal(loaded.pixel_moments, found.pixel_moments)
+  fields = dataclasses.asdict(found)
+  del fields['pixel_moments']
+  older = SimpleNamespace(**fields)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(dataclasses, 'asdict', vars)
+    dataclasses.replace(calibrated, calibration=older).save(tmp_path)
+  loaded = Detector.load(tmp_path).calibration
+  assert np.isnan(loaded.pixel_moments).all()
+  np.testing.assert_array_equal(loaded.scores, found.scores)
 
 
 ONE_DEVICE = """

@@ -17,6 +17,7 @@ from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TRAINED, TrainingGain
+from patch_svdd_jax.reporting import threshold_table
 from patch_svdd_jax.reporting.compared import explain, words
 from patch_svdd_jax.reporting.html import measured_curves, pictures, run_facts
 from patch_svdd_jax.reporting.html.page import (
@@ -94,6 +95,7 @@ def make(
     headlines=headlines(evaluation, compared),
     tables=tables(evaluation, compared, f'{NOTE} {explain(others)}'.rstrip()),
     curves=measured_curves.make_charts(split, measured, name, context.threshold),
+    thresholds=threshold_table.make(evaluation.thresholds, name),
     training=run_facts.training_charts(context.history),
     data=context.data,
     timing=run_facts.timing(evaluation.timing, evaluation.stages),

@@ -11,6 +11,7 @@ from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.reporting.html.charts import Chart
 from patch_svdd_jax.reporting.html.pictures import View
+from patch_svdd_jax.reporting.threshold_table import ThresholdSection
 
 MISSED, FALSE_ALARM = 'missed', 'false alarm'
 NORMAL, ANOMALOUS, UNKNOWN = 'normal', 'anomalous', 'images'
@@ -120,6 +121,7 @@ class Page:
     warnings: what a reader should know first.
     synthetic: figures on synthetic anomalies of held-out images.
     headlines, tables, curves: what was measured.
+    thresholds: what thresholds from normal images give.
     training: how training went.
     data: what the files are that images and masks come from.
     timing: how long scoring took.
@@ -137,6 +139,7 @@ class Page:
   headlines: Sequence[Headline] = ()
   tables: Sequence[Table] = ()
   curves: Sequence[Chart] = ()
+  thresholds: ThresholdSection | None = None
   training: Sequence[Chart] = ()
   data: DataReport = dataclasses.field(default_factory=DataReport)
   timing: Sequence[Fact] = ()

@@ -176,6 +176,7 @@ def untold(page):
     headlines=(),
     tables=(),
     curves=(),
+    thresholds=None,
     training=(),
     data=DataReport(),
     timing=(),
