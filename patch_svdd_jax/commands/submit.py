@@ -2,7 +2,7 @@
 
 The workdir is one that train made, of a category of mvtec_ad_2, of all (dataset:mvtec_ad_2:all), or
 of all as one (multiclass). The images of test_private and test_private_mixed are read below
-config.data.root, which must be an extracted download, or below --root.
+config.data.root, which must be an extracted download, or below --data.
 
 OUTPUT/submission gets a TIFF of float16 and a thresholded PNG for each image, of the image's own
 size, in the server's layout; all are read again and checked. What is above the pixel threshold that
@@ -16,7 +16,7 @@ made here has been uploaded, and no official download has been read: run their
 check_and_prepare_data_for_upload.py on OUTPUT/submission before you upload.
 
   patch-svdd submit --workdir runs/ad2 --output submission
-  patch-svdd submit --workdir runs/vial --root mvtec_ad_2 --output submission
+  patch-svdd submit --workdir runs/vial --data mvtec_ad_2 --output submission
 """
 
 import argparse
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workdir', required=True, type=console.path, help='folder of the run')
   parser.add_argument('--output', required=True, type=console.path, help='folder of the results')
   parser.add_argument(
-    '--root',
+    '--data',
     type=console.images,
     metavar='FOLDER',
     help='that holds the categories, where it is not config.data.root',
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
   """Writes, checks, packs."""
-  jobs = list(jobs_of(options.workdir, options.root))
+  jobs = list(jobs_of(options.workdir, options.data))
   for job in jobs:
     private_splits.find(job.root, job.category)
   submission = Submission(options.output)
@@ -112,7 +112,7 @@ def root_of(config: ml_collections.ConfigDict) -> pathlib.Path:
   """
   if not config.root:
     raise UserError(
-      'config.data.root is not set: give --root, the folder that holds the categories'
+      'config.data.root is not set: give --data, the folder that holds the categories'
     )
   return mirror.place(config.root, mirror.KEY)
 

@@ -117,7 +117,9 @@ class Submission:
       'images': digests.digest_parts(*(d.encode() for d in digest_cache.digest_files(paths))),
       'pixel false-alarm rate': rate,
     }
-    begun_anew = self._begin(category, made_with, {'root': str(job.root), **encoding._asdict()})
+    begun_anew = self._begin(
+      category, made_with, {'root': str(job.root.absolute()), **encoding._asdict()}
+    )
     left = [source for source in sources if not self._has(category, source)]
     if left:
       self.archive.unlink(missing_ok=True)

@@ -206,7 +206,7 @@ def test_one_detector_of_all_and_images_elsewhere(place, tmp_path, capsys):
   shutil.copytree(place / 'all' / 'vial', workdir)
   with_data(workdir, category='multiclass')
   shutil.copytree(place / 'root', tmp_path / 'moved')
-  assert submit(workdir, tmp_path / 'out', f'--root={tmp_path / "moved"}') == 0
+  assert submit(workdir, tmp_path / 'out', f'--data={tmp_path / "moved"}') == 0
   record = json.loads((tmp_path / 'out' / 'submission.json').read_text())
   assert [entry['root'] for entry in record.values()] == [str(tmp_path / 'moved')] * 2
   assert record['can']['made_with']['detector'] == record['vial']['made_with']['detector']
@@ -231,7 +231,7 @@ def test_images_that_are_not_as_published(place, tmp_path, capsys, change, words
   shutil.copytree(place / 'root', tmp_path / 'moved')
   change(tmp_path / 'moved')
   capsys.readouterr()
-  assert submit(place / 'all', tmp_path / 'out', f'--root={tmp_path / "moved"}') == 2
+  assert submit(place / 'all', tmp_path / 'out', f'--data={tmp_path / "moved"}') == 2
   error = capsys.readouterr().err.splitlines()[-1]
   assert error.startswith('error: ')
   assert words in error
@@ -251,7 +251,7 @@ def test_runs_of_other_data(place, tmp_path, capsys):
   workdir = tmp_path / 'run'
   shutil.copytree(place / 'all' / 'vial', workdir)
   for changes, words in (
-    ({'root': ''}, 'config.data.root is not set: give --root'),
+    ({'root': ''}, 'config.data.root is not set: give --data'),
     ({'name': 'mvtec'}, 'run is of mvtec: only of mvtec_ad_2 maps are submitted'),
   ):
     with_data(workdir, **changes)
