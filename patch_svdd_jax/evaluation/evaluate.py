@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from patch_svdd_jax.data import Split
+from patch_svdd_jax.data import Split, lighting
 from patch_svdd_jax.data.categories import indices
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
@@ -40,6 +40,8 @@ class Evaluation:
       several categories those of its own, by map and type.
     per_category: the same for each category by itself, by map and category, where the images are of
       several.
+    per_lighting: the same for the images of each light by themselves, normal ones too, by map and
+      light, where their names say it.
     timing: seconds and speeds of the stages.
     scores: what they were computed from.
     stages: seconds an image, by stage; of a run from its files to its verdicts, where known.
@@ -51,6 +53,7 @@ class Evaluation:
   scores: Scores
   per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
   stages: dict[str, float] = dataclasses.field(default_factory=dict)
+  per_lighting: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
 
   @property
   def main_map(self) -> str:
@@ -59,7 +62,11 @@ class Evaluation:
 
 
 def evaluate(
-  scorer: Scorer, split: Split, progress: Progress = iter, categories: Sequence[str] = ()
+  scorer: Scorer,
+  split: Split,
+  progress: Progress = iter,
+  categories: Sequence[str] = (),
+  lights: Sequence[str] = (),
 ) -> Evaluation:
   """Scores the images of a split and compares with its labels and masks, on raw scores.
 
@@ -68,10 +75,11 @@ def evaluate(
     split: the images.
     progress: wraps the iterable of batches.
     categories: of the images, see `data.categories.combine`; none where there is one.
+    lights: of each image, see `Dataset.lights`; none where they are not known.
   """
   scores = scorer.score(split.images, progress)
   start = time.perf_counter()
-  overall, per_defect, per_category = {}, {}, {}
+  overall, per_defect, per_category, per_lighting = {}, {}, {}, {}
   for name in scores.maps:
     overall[name], per_defect[name] = map_metrics(scores, split, name, slice(None))
     if categories:
@@ -81,11 +89,24 @@ def evaluate(
       }
       per_category[name] = {category: figures for category, (figures, _) in found.items()}
       per_defect[name] = {k: figures for _, types in found.values() for k, figures in types.items()}
+    if lights:
+      per_lighting[name] = {
+        light: map_metrics(scores, split, name, np.flatnonzero(np.array(lights) == light))[0]
+        for light in lighting.ordered(lights)
+      }
   seconds = time.perf_counter() - start
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):
     timing |= search_speeds(scorer, scores, split.images.shape[1:3])
-  return Evaluation(overall, per_defect, timing, scores, per_category, dict(scores.seconds))
+  return Evaluation(
+    overall,
+    per_defect,
+    timing,
+    scores,
+    per_category,
+    dict(scores.seconds),
+    per_lighting,
+  )
 
 
 def map_metrics(

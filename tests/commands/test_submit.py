@@ -1,4 +1,4 @@
-"""`patch-svdd submit` on an imitation of MVTec AD 2: what is written, said, resumed, refused."""
+"""MVTec AD 2, on an imitation: `submit`, and the lights that `eval` and `light` tell apart."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from patch_svdd_jax import PatchSVDD
 from patch_svdd_jax.commands import main
@@ -257,3 +258,34 @@ def test_runs_of_other_data(place, tmp_path, capsys):
     with_data(workdir, **changes)
     assert submit(workdir, tmp_path / 'out') == 2
     assert words in capsys.readouterr().err
+
+
+def table(out, title):
+  """The rows of the table whose first column has a title."""
+  lines = out[out.index(f'| {title}') :].partition('\n\n')[0].splitlines()
+  cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines if '|' in line]
+  return {first: others for first, *others in cells[2:]}
+
+
+def test_lights_are_measured_by_themselves(place, tmp_path, capsys):
+  """By scikit-learn's figures of each light's images."""
+  shutil.copytree(place / 'all' / 'vial', tmp_path / 'run')
+  capsys.readouterr()
+  assert main(['eval', f'--workdir={tmp_path / "run"}', '--no-random-encoder']) == 0
+  printed = table(capsys.readouterr().out, 'light (k8)')
+  found = json.loads((tmp_path / 'run/eval/metrics.json').read_text())['per_lighting']['k8']
+  with np.load(tmp_path / 'run/eval/maps.npz') as arrays:
+    names, labels, scores = arrays['names'], arrays['labels'], arrays['k8_score']
+  assert list(found) == list(printed) == ['regular', 'shift_1']
+  for light, figures in found.items():
+    own = np.char.endswith(names, f'_{light}.png')
+    assert own.sum() == 2
+    assert figures['image_auroc'] == roc_auc_score(labels[own], scores[own])
+    assert printed[light][0] == f'{figures["image_auroc"]:.4f}'
+  report = (tmp_path / 'run/eval/report.html').read_text()
+  assert 'Lights, each among its own images (k8)' in report
+  assert main(['light', f'--workdir={tmp_path / "run"}']) == 0
+  [(light, [_, ratio])] = table(capsys.readouterr().out, 'light').items()
+  assert light == 'shift_1'
+  [regular], [other] = (scores[names == f'test_public/good/000_{each}.png'] for each in found)
+  assert float(ratio) == pytest.approx(float(other / regular), abs=1e-3)
