@@ -28,8 +28,8 @@ from patch_svdd_jax.system.batching import Progress
 # (height, width) of the images of MVTec's table, and how often each is scored.
 SIZES: tuple[ImageSize, ...] = ((256, 256), (512, 512), (1024, 1224))
 RUNS = 1000
-# Share of a size's seconds that warming up may take.
-WARMING = 0.1
+# Share of a size's seconds that warming up may take, and its fewest runs: the first one compiles.
+WARMING, FEWEST_WARMING = 0.1, 2
 
 
 class Limits(NamedTuple):
@@ -97,7 +97,7 @@ def measure_size(
       return [worker.ask(once, number) for number in numbers]
 
     bar = limits.progress(f'{size[0]} x {size[1]} pixels')
-    warm_up = run(until(range(limits.runs), WARMING * limits.seconds, 1))
+    warm_up = run(until(range(limits.runs), WARMING * limits.seconds, FEWEST_WARMING))
     seconds = run(until(bar(range(limits.runs)), limits.seconds, FEWEST))
     peak: int = worker.ask(contenders.peak)
   found = Runtime(

@@ -169,7 +169,7 @@ def test_runs_end_in_time(capsys, here, monkeypatch, model):
   monkeypatch.setattr(runtime, 'once', lambda *_: time.sleep(0.3) or 0.3)
   arguments = ['--model', model, '--sizes', '40x48', '--seconds', 1]
   assert main(['benchmark', 'runtime', *map(str, arguments)]) == 0
-  assert '40 x 48: 5 runs after 1 to warm up' in capsys.readouterr().out
+  assert '40 x 48: 5 runs after 2 to warm up' in capsys.readouterr().out
 
 
 def test_without_a_model_textures_are_used(capsys, here, monkeypatch, tmp_path):
