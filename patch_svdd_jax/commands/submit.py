@@ -131,6 +131,6 @@ def print_written(written: Written) -> None:
   console.print_warnings([*again, *(f'{name}: {text}' for text in written.warnings)])
   limit = written.limit
   print(
-    f'{name}: {written.images} images, checked; {written.map_name} above {digits(limit.value)}, '
-    f"{limit.rate:.2g} of a normal image's pixels"
+    f'{name}: {written.images} images, checked; {written.map_name} above {digits(limit.value)} is '
+    f"anomalous, as {limit.rate:.2%} of a normal image's pixels are"
   )
