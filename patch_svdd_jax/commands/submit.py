@@ -20,6 +20,7 @@ check_and_prepare_data_for_upload.py on OUTPUT/submission before you upload.
 """
 
 import argparse
+import functools
 import operator
 import pathlib
 import sys
@@ -64,17 +65,14 @@ def run(options: argparse.Namespace) -> int:
   for job in jobs:
     private_splits.find(job.root, job.category)
   submission = Submission(options.output)
+  progress = functools.partial(console.progress, unit='image')
   for job in jobs:
-    print_written(
-      submission.add(
-        job, options.pixel_false_alarm_rate, lambda title: console.progress(title, 'image')
-      )
-    )
+    print_written(submission.add(job, options.pixel_false_alarm_rate, progress))
   if missing := submission.missing():
     print(f'written: {submission.folder}')
     print(f'not packed: the server asks for {", ".join(missing)} too: add them to this --output')
     return 0
-  submission.pack(lambda title: console.progress(title, 'file'))
+  submission.pack(functools.partial(console.progress, unit='file'))
   sys.stderr.flush()
   size = console.megabytes(submission.archive.stat().st_size)
   print(f'written: {submission.archive}, {size}')
@@ -126,11 +124,8 @@ def categories_of(config: ml_collections.ConfigDict, root: pathlib.Path) -> list
 
 def print_written(written: Written) -> None:
   """Prints what became of a category."""
-  name = written.category
-  again = [f'{name} begins anew: {written.begun_anew} changed'] if written.begun_anew else []
-  console.print_warnings([*again, *(f'{name}: {text}' for text in written.warnings)])
   limit = written.limit
   print(
-    f'{name}: {written.images} images, checked; {written.map_name} above {digits(limit.value)} is '
-    f"anomalous, as {limit.rate:.2%} of a normal image's pixels are"
+    f'{written.category}: {written.images} images, checked; {written.map_name} above '
+    f"{digits(limit.value)} is anomalous, as {limit.rate:.2%} of a normal image's pixels are"
   )

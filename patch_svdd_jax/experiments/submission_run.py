@@ -10,6 +10,7 @@ rate are those that it began with; otherwise the category begins anew.
 
 import dataclasses
 import json
+import logging
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.system import digest_cache, digests, files
 from patch_svdd_jax.system.batching import Progress, pad_images
 
+_logger = logging.getLogger(__name__)
 NAME = 'submission'
 
 MakeProgress = Callable[[str], Progress]
@@ -51,18 +53,14 @@ class Written:
   Attributes:
     category: its name.
     images: how many it has.
-    begun_anew: what was other than in an earlier run, whose files are removed; '' otherwise.
     map_name: of the map that is written.
     limit: above which a pixel is anomalous, in the map's own values.
-    warnings: what to say of the limit.
   """
 
   category: str
   images: int
-  begun_anew: str
   map_name: str
   limit: Threshold
-  warnings: Sequence[str]
 
 
 class Submission:
@@ -97,6 +95,8 @@ class Submission:
   def add(self, job: Job, rate: float, progress: MakeProgress) -> Written:
     """Writes the files of a category that are not there, and checks all of them.
 
+    Logs what is to be minded of the limit, and that an earlier run's files are not gone on with.
+
     Args:
       job: the category.
       rate: share of a normal image's pixels that may be called anomalous.
@@ -117,9 +117,9 @@ class Submission:
       'images': digests.digest_parts(*(d.encode() for d in digest_cache.digest_files(paths))),
       'pixel false-alarm rate': rate,
     }
-    begun_anew = self._begin(
-      category, made_with, {'root': str(job.root.absolute()), **encoding._asdict()}
-    )
+    self._begin(category, made_with, {'root': str(job.root.absolute()), **encoding._asdict()})
+    for text in warnings:
+      _logger.warning('%s: %s', category, text)
     left = [source for source in sources if not self._has(category, source)]
     if left:
       self.archive.unlink(missing_ok=True)
@@ -130,12 +130,14 @@ class Submission:
           raise UserError(f'{category}/{name}: {error}') from error
         submission.write(self.folder, category, name, encoded, encoding.level)
     self._check(category, sources, encoding, progress)
-    return Written(category, len(sources), begun_anew, detector.main_map, limit, warnings)
+    return Written(category, len(sources), detector.main_map, limit)
 
-  def _begin(self, category: str, made_with: dict[str, Any], more: dict[str, Any]) -> str:
-    """Removes what an earlier run has made with something else; returns what differs."""
+  def _begin(self, category: str, made_with: dict[str, Any], more: dict[str, Any]) -> None:
+    """Removes what an earlier run has made with something else, and says so."""
     before = self._entries.get(category, {}).get('made_with')
     changed = [name for name, value in made_with.items() if before and before.get(name) != value]
+    if changed:
+      _logger.warning('%s begins anew: %s changed', category, ', '.join(changed))
     with files.explained(self.folder):
       if before != made_with:
         # In this order: files without an entry are removed by whoever comes next.
@@ -148,7 +150,6 @@ class Submission:
       for path in self.folder.rglob(f'*{files.UNFINISHED}'):
         path.unlink()
     self._keep(category, {'made_with': made_with, **more, 'whole': False})
-    return ', '.join(changed)
 
   def _keep(self, category: str, entry: dict[str, Any]) -> None:
     self._entries[category] = entry
