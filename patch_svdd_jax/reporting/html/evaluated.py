@@ -153,6 +153,7 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation], note: str) 
   name, compared = evaluation.main_map, {'': evaluation, **others}
   of_maps = _rows({of: each.maps for of, each in compared.items()})
   of_categories = _rows({of: each.per_category.get(name, {}) for of, each in compared.items()})
+  of_lights = _rows({of: each.per_lighting.get(name, {}) for of, each in compared.items()})
   of_types = _rows({of: each.per_defect[name] for of, each in compared.items()})
   beside = "its category's" if evaluation.per_category else 'all'
   title = f'Types of defect, each against {beside} normal images ({name})'
@@ -160,6 +161,7 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation], note: str) 
     Table('maps', 'Maps', 'map', of_maps, note),
     Table('categories', f'Categories ({name})', 'category', of_categories),
     Table('defects', title, 'type of defect', of_types),
+    Table('lights', f'Lights, each among its own images ({name})', 'light', of_lights),
   ]
   return [table for table in found if table.rows]
 
