@@ -108,7 +108,7 @@ def measure(dataset: data.Dataset, job: Job, entry: runner.Entry) -> None:
     raise
   seconds = time.perf_counter() - start
   evaluation = evaluate.evaluate(system, dataset.test, console.progress('Scoring'))
-  entry |= evaluation_files.summary(evaluation, {}) | {'fit_seconds': seconds}
+  entry |= evaluation_files.summary(dataset.test, evaluation, {}) | {'fit_seconds': seconds}
   files.write_json(job.workdir / 'metrics.json', entry)
 
 

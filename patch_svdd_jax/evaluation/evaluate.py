@@ -42,6 +42,7 @@ class Evaluation:
       several.
     timing: seconds and speeds of the stages.
     scores: what they were computed from.
+    aupimo: f64[N] by map, AUPIMO of each image; NaN where it has none, see `metrics.Measured`.
     stages: seconds an image, by stage; of a run from its files to its verdicts, where known.
   """
 
@@ -49,6 +50,7 @@ class Evaluation:
   per_defect: dict[str, dict[str, dict[str, float]]]
   timing: dict[str, float]
   scores: Scores
+  aupimo: dict[str, np.ndarray]
   per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
   stages: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -71,27 +73,29 @@ def evaluate(
   """
   scores = scorer.score(split.images, progress)
   start = time.perf_counter()
-  overall, per_defect, per_category = {}, {}, {}
+  overall, per_defect, per_category, aupimo = {}, {}, {}, {}
   for name in scores.maps:
-    overall[name], per_defect[name] = map_metrics(scores, split, name, slice(None))
+    measured = map_metrics(scores, split, name, slice(None))
+    overall[name], per_defect[name], aupimo[name] = measured
     if categories:
       found = {
         category: map_metrics(scores, split, name, indices(split.names, category))
         for category in categories
       }
-      per_category[name] = {category: figures for category, (figures, _) in found.items()}
-      per_defect[name] = {k: figures for _, types in found.values() for k, figures in types.items()}
+      per_category[name] = {category: each.overall for category, each in found.items()}
+      per_defect[name] = {k: v for each in found.values() for k, v in each.per_type.items()}
   seconds = time.perf_counter() - start
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):
     timing |= search_speeds(scorer, scores, split.images.shape[1:3])
-  return Evaluation(overall, per_defect, timing, scores, per_category, dict(scores.seconds))
+  stages = dict(scores.seconds)
+  return Evaluation(overall, per_defect, timing, scores, aupimo, per_category, stages)
 
 
 def map_metrics(
   scores: Scores, split: Split, name: str, chosen: np.ndarray | slice
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-  """The metrics of some images by one map, and those of each defect type; see `metrics.evaluate`.
+) -> metrics.Measured:
+  """Measures some images by one map, see `metrics.evaluate`.
 
   Args:
     scores: of all images.

@@ -9,9 +9,11 @@ NaN is none and raises UserError. Where one of the two classes is absent, a metr
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from patch_svdd_jax.evaluation.aupimo import aupimo_of_images, distribution
 from patch_svdd_jax.evaluation.ranking import (
   Pixels,
   Ranking,
@@ -29,10 +31,27 @@ TITLES = {
   'pixel_auroc': 'pixel AUROC',
   'pixel_ap': 'pixel AP',
   'pixel_f1_max': 'pixel F1',
+  'pixel_miou_max': 'pixel mIoU',
   'aupro_30': 'AU-PRO .3',
   'aupro_5': 'AU-PRO .05',
+  'aupimo': 'AUPIMO',
 }
 AUROCS = {name: TITLES[name] for name in ('image_auroc', 'pixel_auroc')}
+
+
+class Measured(NamedTuple):
+  """The metrics of one set of anomaly maps.
+
+  Attributes:
+    overall: by name, in the order of `TITLES`, in [0, 1], NaN where a class is absent.
+    per_type: such metrics of each type of defect, in alphabetical order.
+    aupimo: f64[N], see `aupimo`; NaN of normal images, of those whose mask is unknown or empty, and
+      of all where no image is normal.
+  """
+
+  overall: dict[str, float]
+  per_type: dict[str, dict[str, float]]
+  aupimo: np.ndarray
 
 
 def evaluate(
@@ -42,12 +61,12 @@ def evaluate(
   has_mask: np.ndarray,
   scores: np.ndarray,
   maps: np.ndarray,
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-  """All metrics of one set of anomaly maps, overall and for each type of defect.
+) -> Measured:
+  """Measures one set of anomaly maps, overall and for each type of defect.
 
-  Image metrics use all images, pixel metrics those with a mask. A type of defect is measured on its
-  own images against all normal images. The two f1_max are test-best figures: their thresholds are
-  chosen on the test labels.
+  Image metrics use all images, pixel metrics those with a mask; AUPIMO is the mean over images. A
+  type of defect is measured on its own images against all normal images. The two f1_max and
+  miou_max are test-best figures: their thresholds are chosen on the test labels.
 
   Args:
     labels: bool[N], True for anomalous images.
@@ -56,11 +75,6 @@ def evaluate(
     has_mask: bool[N], whether the mask is known (that of a normal image is).
     scores: f32 or f64[N], image scores.
     maps: f32 or f64[N, H, W], anomaly maps.
-
-  Returns:
-    (overall, per type), where overall maps image_auroc, image_ap, image_f1_max, pixel_auroc,
-    pixel_ap, pixel_f1_max, aupro_30 and aupro_5 to values in [0, 1], NaN where a class is absent;
-    and per type maps each type of defect, in alphabetical order, to such a dict.
 
   Raises:
     UserError: a score is NaN.
@@ -79,16 +93,21 @@ def evaluate(
     take_pixels(masks[use & has_mask], maps[use & has_mask])
     for use in (~labels, *(labels & (names == name) for name in types))
   )
-  overall = _measure(labels, scores, [good, *groups])
+  aupimo = np.full(labels.shape, np.nan)
   per_type = {}
   for name, group in zip(types, groups, strict=True):
-    use = ~labels | (names == name)
-    per_type[name] = _measure(labels[use], scores[use], [good, group])
-  return overall, per_type
+    of_type = labels & (names == name)
+    measured = np.flatnonzero(of_type & has_mask)
+    aupimo[measured] = aupimo_of_images(good.normal, group.anomalous, group.images, measured.size)
+    use = ~labels | of_type
+    per_type[name] = _measure(labels[use], scores[use], [good, group], aupimo[measured])
+  return Measured(_measure(labels, scores, [good, *groups], aupimo), per_type, aupimo)
 
 
-def _measure(labels: np.ndarray, scores: np.ndarray, pixels: Sequence[Pixels]) -> dict[str, float]:
-  """The metrics of some images, given as labels and scores, and of some groups of pixels."""
+def _measure(
+  labels: np.ndarray, scores: np.ndarray, pixels: Sequence[Pixels], aupimo: np.ndarray
+) -> dict[str, float]:
+  """Measures some images, given as labels and scores, some groups of pixels, and AUPIMOs."""
   image = rank_elements(labels, scores)
   pixel = rank_pixels(pixels)
   return {
@@ -98,8 +117,10 @@ def _measure(labels: np.ndarray, scores: np.ndarray, pixels: Sequence[Pixels]) -
     'pixel_auroc': auroc(pixel),
     'pixel_ap': average_precision(pixel),
     'pixel_f1_max': f1_max(pixel)[0],
+    'pixel_miou_max': miou_max(pixel),
     'aupro_30': aupro(pixel, 0.3),
     'aupro_5': aupro(pixel, 0.05),
+    'aupimo': distribution(aupimo)['mean'],
   }
 
 
@@ -141,6 +162,21 @@ def f1_max(ranking: Ranking) -> tuple[float, float]:
   f1 = 2 * found / (found + ranking.false_positives + found.size)
   best = f1.size - 1 - int(np.argmax(f1[::-1]))
   return float(f1[best]), float(ranking.scores[best])
+
+
+def miou_max(ranking: Ranking) -> float:
+  """Returns the best intersection over union that any threshold reaches, in [0, 1].
+
+  The IoU of a threshold is that of the anomalous class alone, true positives / (true positives +
+  false positives + false negatives), of the pixels of all images together; the mean that mIoU-max
+  is named for is that over categories (Zhang et al. 2024, ADer: A comprehensive benchmark for
+  multi-class visual anomaly detection; its code tries 21 thresholds, this is the best of all).
+  As IoU = F1 / (2 - F1), the threshold is that of `f1_max`: a test-best figure too.
+  """
+  if ranking.one_class:
+    return float('nan')
+  found = ranking.true_positives
+  return float(np.max(found / (ranking.false_positives + found.size)))
 
 
 def aupro(ranking: Ranking, max_fpr: float) -> float:

@@ -37,6 +37,7 @@ class Pixels(NamedTuple):
 
   anomalous: np.ndarray  # f[P]
   weights: np.ndarray  # f64[P], 1 / size of the region of a pixel
+  images: np.ndarray  # i64[P], number of a pixel's image among these, rising
   normal: np.ndarray  # f[Q], rising
 
 
@@ -64,7 +65,8 @@ def take_pixels(masks: np.ndarray, maps: np.ndarray) -> Pixels:
   of_pixel = regions[masks[defective]]
   normal = maps[~masks]
   normal.sort()
-  return Pixels(maps[masks], 1 / np.bincount(of_pixel)[of_pixel], normal)
+  images = np.repeat(np.arange(len(masks)), np.count_nonzero(masks, (1, 2)))
+  return Pixels(maps[masks], 1 / np.bincount(of_pixel)[of_pixel], images, normal)
 
 
 def rank_elements(labels: np.ndarray, scores: np.ndarray) -> Ranking:

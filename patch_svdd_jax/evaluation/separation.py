@@ -70,7 +70,9 @@ def separate(scorer: Scorer, examples: Examples, progress: Progress = iter) -> S
   images, maps = scores.images[scores.main_map], scores.maps[scores.main_map]
   labels = np.array([bool(kind) for kind in examples.kinds])
   known = np.ones(len(labels), bool)
-  figures, per_kind = metrics.evaluate(labels, examples.kinds, examples.masks, known, images, maps)
+  figures, per_kind, _ = metrics.evaluate(
+    labels, examples.kinds, examples.masks, known, images, maps
+  )
   count = int(np.count_nonzero(~labels))
   step = max(1, min(maps.shape[1:]) // _SAMPLED)
   sampled = (slice(None), slice(None, None, step), slice(None, None, step))

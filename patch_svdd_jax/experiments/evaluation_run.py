@@ -162,7 +162,9 @@ class Measured(NamedTuple):
 
   def summary(self) -> dict[str, Any]:
     """Returns the contents of metrics.json."""
-    return evaluation_files.summary(self.evaluation, self.others, self.rows, self.copies, self.gain)
+    return evaluation_files.summary(
+      self.dataset.test, self.evaluation, self.others, self.rows, self.copies, self.gain
+    )
 
 
 def evaluate_run(

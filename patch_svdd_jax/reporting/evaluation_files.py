@@ -8,6 +8,7 @@ import numpy as np
 
 from patch_svdd_jax.data import Split, report
 from patch_svdd_jax.data.duplicates import Duplicate
+from patch_svdd_jax.evaluation.aupimo import distribution
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
 from patch_svdd_jax.reporting import checkpoint_table, html, overlays, speed
@@ -19,14 +20,18 @@ from patch_svdd_jax.system import figures, files, npz
 
 
 def summary(
+  split: Split,
   evaluation: Evaluation,
   others: Mapping[str, Evaluation],
   checkpoints: Sequence[checkpoint_table.CheckpointRow] = (),
   copies: Sequence[Duplicate] = (),
   gain: TrainingGain | None = None,
 ) -> dict[str, Any]:
-  """The contents of metrics.json; of the others, by name, the metrics."""
-  contents = _figures(evaluation) | {'timing': evaluation.timing}
+  """Returns the contents of metrics.json; of the others, by name, the metrics."""
+  contents = _figures(evaluation) | {
+    'aupimo': distribution(evaluation.aupimo[evaluation.main_map]),
+    'timing': evaluation.timing,
+  }
   if stages := evaluation.stages:
     contents['speed'] = speed.to_json(speed.one_after_another(stages), stages)
   contents |= {name: _figures(other) for name, other in others.items()}
@@ -38,6 +43,7 @@ def summary(
     contents['duplicates'] = [pair._asdict() for pair in copies]
   if gain:
     contents['training_gain'] = gain._asdict()
+  contents['images'] = of_images(split, evaluation)
   figures: dict[str, Any] = files.to_json(contents)
   return figures
 
@@ -49,6 +55,17 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
     'per_defect': evaluation.per_defect,
   }
   return found | ({'per_category': evaluation.per_category} if evaluation.per_category else {})
+
+
+def of_images(split: Split, evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+  """Returns what is known of each image by its name; the main map's score and AUPIMO."""
+  name = evaluation.main_map
+  columns = split.defects, split.digests, evaluation.scores.images[name], evaluation.aupimo[name]
+  keys = 'defect', 'digest', 'score', 'aupimo'
+  return {
+    image: dict(zip(keys, values, strict=True))
+    for image, *values in zip(split.names, *columns, strict=True)
+  }
 
 
 def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, float]]:
@@ -101,7 +118,7 @@ def write_evaluation(
   if context.data.groups:
     files.write_json(folder / report.FILE, context.data.to_json())
   # Last: where metrics.json is, the rest is whole.
-  contents = summary(evaluation, others, checkpoints, context.copies, context.gain)
+  contents = summary(split, evaluation, others, checkpoints, context.copies, context.gain)
   files.write_json(folder / 'metrics.json', contents)
 
 

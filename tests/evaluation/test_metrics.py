@@ -18,7 +18,7 @@ from patch_svdd_jax.evaluation.ranking import rank_pixels, take_pixels
 
 KEYS = [
   *('image_auroc', 'image_ap', 'image_f1_max'),
-  *('pixel_auroc', 'pixel_ap', 'pixel_f1_max', 'aupro_30', 'aupro_5'),
+  *('pixel_auroc', 'pixel_ap', 'pixel_f1_max', 'pixel_miou_max', 'aupro_30', 'aupro_5', 'aupimo'),
 ]
 
 
@@ -42,6 +42,15 @@ def f1_by_definition(labels, scores):
     hits = np.sum(called & labels)
     found.append((Fraction(int(2 * hits), int(called.sum() + labels.sum())), threshold))
   return found
+
+
+def miou_by_definition(labels, scores):
+  """The best intersection over union of the anomalous elements, of every threshold there is."""
+  ious = []
+  for threshold in np.unique(scores):
+    called = scores >= threshold
+    ious.append(Fraction(int(np.sum(called & labels)), int(np.sum(called | labels))))
+  return max(ious)
 
 
 def aupro_by_definition(masks, maps, max_fpr):
@@ -110,6 +119,16 @@ def test_f1_max_is_the_best_of_all_thresholds():
   for name, labels, scores in sets_of_scores(np.float32):
     best, threshold = max(f1_by_definition(labels, scores))
     assert metrics.f1_max(rank(labels, scores)) == (float(best), threshold), name
+
+
+def test_miou_max_is_the_best_of_all_thresholds():
+  for name, labels, scores in sets_of_scores(np.float32):
+    ranking = rank(labels, scores)
+    best = float(miou_by_definition(labels, scores))
+    assert metrics.miou_max(ranking) == best, name
+    threshold = metrics.f1_max(ranking)[1]
+    reached = sklearn_metrics.jaccard_score(labels, scores >= threshold)
+    assert reached == pytest.approx(best, rel=1e-12), name
 
 
 def test_infinite_scores_are_ordered_like_any_other():
@@ -273,6 +292,7 @@ def test_one_class_alone_has_no_metric(label):
   assert math.isnan(metrics.auroc(rank(labels, scores)))
   assert math.isnan(metrics.average_precision(rank(labels, scores)))
   assert all(map(math.isnan, metrics.f1_max(rank(labels, scores))))
+  assert math.isnan(metrics.miou_max(rank(labels, scores)))
   assert math.isnan(metrics.aupro(rank_maps(labels, scores), 0.3))
 
 
@@ -305,7 +325,7 @@ def small_test_set():
   return labels, defects, masks, has_mask, rng.random(7) + 0.4 * labels, maps
 
 
-def check_measures(measured, labels, masks, has_mask, scores, maps):
+def check_measures(measured, aupimo, labels, masks, has_mask, scores, maps):
   pixels, values = masks[has_mask].ravel(), maps[has_mask].ravel()
   assert list(measured) == KEYS
   assert measured == pytest.approx(
@@ -316,8 +336,10 @@ def check_measures(measured, labels, masks, has_mask, scores, maps):
       'pixel_auroc': sklearn_metrics.roc_auc_score(pixels, values),
       'pixel_ap': sklearn_metrics.average_precision_score(pixels, values),
       'pixel_f1_max': float(max(f1_by_definition(pixels, values))[0]),
+      'pixel_miou_max': float(miou_by_definition(pixels, values)),
       'aupro_30': aupro_by_definition(masks[has_mask], maps[has_mask], 0.3),
       'aupro_5': aupro_by_definition(masks[has_mask], maps[has_mask], 0.05),
+      'aupimo': np.nanmean(aupimo),  # see test_aupimo.py
     },
     rel=1e-12,
   )
@@ -325,17 +347,19 @@ def check_measures(measured, labels, masks, has_mask, scores, maps):
 
 def test_evaluate_measures_all_images_and_each_type_of_defect():
   labels, defects, masks, has_mask, scores, maps = small_test_set()
-  overall, per_type = metrics.evaluate(labels, defects, masks, has_mask, scores, maps)
-  check_measures(overall, labels, masks, has_mask, scores, maps)
+  overall, per_type, aupimo = metrics.evaluate(labels, defects, masks, has_mask, scores, maps)
+  check_measures(overall, aupimo, labels, masks, has_mask, scores, maps)
   assert list(per_type) == ['hole', 'scratch']
   for name, measured in per_type.items():
     use = ~labels | (np.array(defects) == name)
-    check_measures(measured, labels[use], masks[use], has_mask[use], scores[use], maps[use])
+    check_measures(
+      measured, aupimo[use], labels[use], masks[use], has_mask[use], scores[use], maps[use]
+    )
 
 
 def test_evaluate_without_masks_keeps_the_image_metrics():
   labels, defects, masks, _, scores, maps = small_test_set()
-  overall, per_type = metrics.evaluate(labels, defects, masks & False, ~labels, scores, maps)
+  overall, per_type, _ = metrics.evaluate(labels, defects, masks & False, ~labels, scores, maps)
   for measured in (overall, *per_type.values()):
     assert not any(math.isnan(measured[key]) for key in KEYS[:3])
     assert all(math.isnan(measured[key]) for key in KEYS[3:])
@@ -343,7 +367,7 @@ def test_evaluate_without_masks_keeps_the_image_metrics():
 
 @pytest.mark.parametrize('images', [0, 3])
 def test_evaluate_without_defects_is_nan_throughout(images):
-  overall, per_type = metrics.evaluate(
+  overall, per_type, aupimo = metrics.evaluate(
     np.zeros(images, bool),
     ('good',) * images,
     np.zeros((images, 8, 8), bool),
@@ -352,5 +376,5 @@ def test_evaluate_without_defects_is_nan_throughout(images):
     np.zeros((images, 8, 8), np.float32),
   )
   assert list(overall) == KEYS
-  assert all(map(math.isnan, overall.values()))
+  assert all(map(math.isnan, [*overall.values(), *aupimo]))
   assert per_type == {}

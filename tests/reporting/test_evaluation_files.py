@@ -1,5 +1,6 @@
 """The files of an evaluation, read back as a stranger would read them."""
 
+import dataclasses
 import errno
 import json
 import pathlib
@@ -52,7 +53,16 @@ def make_evaluation(seed=0):
     scores=Scores(
       maps, {name: m.max(axis=(1, 2)) for name, m in maps.items()}, {}, {}, {'embed': 0.1}
     ),
+    aupimo={name: np.array([np.nan, 0.25, np.nan]) for name in maps},
   )
+
+
+def first_two(evaluation):
+  """The evaluation of its first two images."""
+  maps = {name: each[:2] for name, each in evaluation.scores.maps.items()}
+  images = {name: each.max(axis=(1, 2)) for name, each in maps.items()}
+  aupimo = {name: each[:2] for name, each in evaluation.aupimo.items()}
+  return dataclasses.replace(evaluation, scores=Scores(maps, images, {}, {}, {}), aupimo=aupimo)
 
 
 def write(folder, split, evaluation, others=None, checkpoints=(), **context):
@@ -72,7 +82,9 @@ def test_metrics(split, tmp_path):
   figures = {'image_auroc': 0.75, 'pixel_auroc': float('nan')}
   row = checkpoint_table.CheckpointRow(10, float('-inf'), figures, ('chosen', 'final'))
   others = {'random_encoder': make_evaluation(1), 'thumbnail': make_evaluation(2)}
-  write(tmp_path / 'eval', split, make_evaluation(), others, [row])
+  evaluation = make_evaluation()
+  scores = evaluation.scores.images['product']
+  write(tmp_path / 'eval', split, evaluation, others, [row])
   written = read_json(tmp_path / 'eval/metrics.json')
   figures = dict.fromkeys(metrics.TITLES, 0.75) | {'pixel_auroc': None, 'aupro_30': 1.0}
   of_maps = dict.fromkeys(('k64', 'k32', 'sum', 'product'), figures)
@@ -81,6 +93,13 @@ def test_metrics(split, tmp_path):
     'main_map': 'product',
     'maps': of_maps,
     'per_defect': per_defect,
+    'aupimo': {'mean': 0.25, 'std': 0.0, 'quartiles': [0.25, 0.25, 0.25], 'images': 1},
+    'images': {
+      name: {'defect': defect, 'digest': name, 'score': float(score), 'aupimo': aupimo}
+      for name, defect, score, aupimo in zip(
+        NAMES, split.defects, scores, (None, 0.25, None), strict=True
+      )
+    },
     'timing': {'images_per_s': 3.5, 'metrics_seconds': 0.25},
     **{name: {'main_map': 'product', 'maps': of_maps, 'per_defect': per_defect} for name in others},
     'checkpoints': [
@@ -101,6 +120,8 @@ def test_beside_nothing(split, tmp_path):
     'main_map',
     'maps',
     'per_defect',
+    'aupimo',
+    'images',
     'timing',
   }
 
@@ -151,11 +172,8 @@ def files(folder):
 
 def test_another_evaluation_replaces_all_files(split, tmp_path):
   write(tmp_path, split, make_evaluation())
-  fewer = split.take(np.arange(2))
-  both = make_evaluation(1)
-  of_two = {name: maps[:2] for name, maps in both.scores.maps.items()}
-  scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {}, {}, {})
-  write(tmp_path, fewer, Evaluation(both.maps, both.per_defect, both.timing, scores))
+  of_two = first_two(make_evaluation(1))
+  write(tmp_path, split.take(np.arange(2)), of_two)
   expected = [
     'maps.npz',
     'metrics.json',
@@ -165,7 +183,7 @@ def test_another_evaluation_replaces_all_files(split, tmp_path):
   ]
   assert files(tmp_path) == expected
   with np.load(tmp_path / 'maps.npz') as arrays:
-    np.testing.assert_array_equal(arrays['k64'], of_two['k64'])
+    np.testing.assert_array_equal(arrays['k64'], of_two.scores.maps['k64'])
 
 
 def test_pictures_of_images_that_are_gone_go_through_a_link_too(split, tmp_path):
@@ -175,10 +193,7 @@ def test_pictures_of_images_that_are_gone_go_through_a_link_too(split, tmp_path)
   (tmp_path / 'eval' / 'overlays').symlink_to(elsewhere)
   write(tmp_path / 'eval', split, make_evaluation())
   assert files(elsewhere) == sorted(NAMES)
-  fewer, both = split.take(np.arange(2)), make_evaluation()
-  of_two = {name: maps[:2] for name, maps in both.scores.maps.items()}
-  scores = Scores(of_two, {name: m.max(axis=(1, 2)) for name, m in of_two.items()}, {}, {}, {})
-  write(tmp_path / 'eval', fewer, Evaluation(both.maps, both.per_defect, both.timing, scores))
+  write(tmp_path / 'eval', split.take(np.arange(2)), first_two(make_evaluation()))
   assert files(elsewhere) == sorted(NAMES[:2])
 
 

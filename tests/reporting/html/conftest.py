@@ -81,10 +81,11 @@ def measure(split, scores, seed):
     for name in maps
   }
   return Evaluation(
-    maps={name: overall for name, (overall, _) in figures.items()},
-    per_defect={name: types for name, (_, types) in figures.items()},
+    maps={name: each.overall for name, each in figures.items()},
+    per_defect={name: each.per_type for name, each in figures.items()},
     timing={'images_per_s': 3.5, 'bank_rows': 12345.0, 'metrics_seconds': 0.25},
     scores=Scores(maps, images, {}, {}, {}),
+    aupimo={name: each.aupimo for name, each in figures.items()},
   )
 
 

@@ -110,7 +110,11 @@ def test_without_anomalous_images_there_is_no_curve(split, evaluation):
   scores = dataclasses.replace(evaluation.scores, maps=maps, images=images)
   nan = dict.fromkeys(metrics.TITLES, float('nan'))
   of_good = dataclasses.replace(
-    evaluation, maps={'product': nan}, per_defect={'product': {}}, scores=scores
+    evaluation,
+    maps={'product': nan},
+    per_defect={'product': {}},
+    scores=scores,
+    aupimo={'product': np.full(4, np.nan)},
   )
   threshold = Threshold(0.4, 0.05, ensured=True)
   page = evaluated.make(good, of_good, {}, (0, 1), ReportContext('good', threshold=threshold))
