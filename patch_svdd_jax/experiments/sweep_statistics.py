@@ -64,10 +64,14 @@ def scale_order(name: str) -> int:
 
 
 def combine(members: Sequence[Figures]) -> dict[str, dict[str, Interval]]:
-  """Returns the interval of each figure, by the two names it has in each member."""
+  """Returns the interval of each figure, by the two names it has in each member.
+
+  A member that an older version has measured may lack a figure: it is left out there.
+  """
   return {
     outer: {
-      inner: confidence_interval(member[outer][inner] for member in members) for inner in figures
+      inner: confidence_interval(member[outer].get(inner) for member in members)
+      for inner in figures
     }
     for member in members[:1]
     for outer, figures in member.items()

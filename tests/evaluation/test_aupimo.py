@@ -148,3 +148,31 @@ def test_figures_are_means_over_images_and_so_are_those_of_types():
     'quartiles': pytest.approx(np.percentile(expected, [25, 50, 75]).tolist()),
     'images': 3,
   }
+
+
+@pytest.mark.slow
+def test_agrees_with_anomalib_where_its_thresholds_are_all_there_are():
+  reason = 'anomalib, which brings PyTorch, is in no list of requirements'
+  functional = pytest.importorskip('anomalib.metrics.pimo.functional', reason=reason)
+  import torch
+
+  rng = np.random.default_rng(0)
+  # Scores are whole numbers, as its thresholds; those of 4 and of 40 normal pixels are the limits.
+  shape, limits, top = (200, 200), (4, 40), 150
+  normal = rng.integers(0, 100, (10, *shape)).astype(float)
+  normal[:, :2, :2] = rng.integers(100, top, (10, 2, 2))
+  normal[3, :2, :2] = top
+  assert limits == tuple(round(each * normal.size) for each in aupimo.FPR_LIMITS)
+  maps = rng.integers(60, top + 20, (4, *shape)).astype(float)
+  masks = np.zeros(maps.shape, bool)
+  masks[0, 3:9, 2:70] = masks[1, 5, 5:9] = masks[3, 10:40, :90] = masks[3, 60:80, 3:] = True
+  masks[2] = True
+  *_, expected, points = functional.aupimo_scores(
+    torch.from_numpy(np.concatenate([normal, maps])),
+    torch.from_numpy(np.concatenate([np.zeros(normal.shape, bool), masks])),
+    num_thresholds=top + 1,
+    force=True,
+  )
+  assert points > 30
+  np.testing.assert_allclose(measure(normal, maps, masks), expected[10:], atol=1e-12)
+  assert 0 < min(expected[10:]) < max(expected[10:]) < 1
