@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import warnings
 from typing import Any
 
 import matplotlib
@@ -47,12 +48,13 @@ class Chart:
     title: text above.
     axes: to plot on.
     caption: text below.
+    height: of the chart without its legend, in inches.
   """
 
   def __init__(self, name: str, title: str, x_title: str, y_title: str):
     from matplotlib.figure import Figure  # it draws without a screen
 
-    self.name, self.title, self.caption = name, title, ''
+    self.name, self.title, self.caption, self.height = name, title, '', _HEIGHT
     with matplotlib.rc_context(_STYLE):
       self._figure = Figure(layout='constrained')
       self.axes = self._figure.subplots()
@@ -71,8 +73,9 @@ class Chart:
   def uri(self) -> str:
     """Draws the chart, now complete, with its legend below: the data URI of an SVG."""
     handles, labels = self.axes.get_legend_handles_labels()
-    self._figure.set_size_inches(_WIDTH, _HEIGHT + _ENTRY * len(labels))
-    with matplotlib.rc_context(_STYLE):
+    self._figure.set_size_inches(_WIDTH, self.height + _ENTRY * len(labels))
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+      warnings.filterwarnings('ignore', 'Glyph .* missing from font')  # of a type's name
       self._figure.legend(handles, labels, loc='outside lower left')
       svg = figures.encode(self._figure, 'svg')
     return f'data:image/svg+xml;base64,{base64.b64encode(svg).decode()}'
