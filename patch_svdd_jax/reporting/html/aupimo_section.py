@@ -13,7 +13,7 @@ from patch_svdd_jax.reporting.html.charts import Chart
 from patch_svdd_jax.reporting.html.page import Distribution, Fact, Item, Worst
 
 MOST_WORST = 8
-_ROW = 0.22  # inches
+_MARGIN, _ROW = 1.1, 0.38  # inches, of all but the rows, and of each
 _LONGEST_TYPE = 20  # letters
 
 
@@ -55,7 +55,7 @@ def make(split: Split, evaluation: Evaluation, items: Sequence[Item]) -> Distrib
 def draw(name: str, by_type: dict[str, list[float]]) -> Chart:
   """Draws each image as a point, and each type's quartiles as a bar with the median."""
   chart = Chart('aupimo', f'AUPIMO of each image ({name})', 'AUPIMO', 'type of defect')
-  chart.height += _ROW * len(by_type)
+  chart.height = _MARGIN + _ROW * len(by_type)
   axes = chart.axes
   for row, values in enumerate(by_type.values()):
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
@@ -72,7 +72,8 @@ def draw(name: str, by_type: dict[str, list[float]]) -> Chart:
     }
     axes.plot(sorted(values), heights, 'o', **look, label=labels[2])
   axes.set(xlim=(0, 1), ylim=(len(by_type) - 0.5, -0.5))
-  axes.set_yticks(range(len(by_type)), [_drawable(kind) for kind in by_type], parse_math=False)
+  titles = [_drawable(kind) for kind in by_type]
+  axes.set_yticks(range(len(by_type)), titles, parse_math=False, fontsize=9)
   return chart
 
 
