@@ -97,7 +97,7 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   if lights := evaluation.per_lighting.get(evaluation.main_map):
     rows = [row(light, figures) for light, figures in lights.items()]
     print('\n' + markdown([f'light ({evaluation.main_map})', *metrics.TITLES.values()], rows))
-  print('F1 is at the threshold that is best for these test labels.')
+  print('F1 and mIoU are at the threshold that is best for these test labels.')
   if others:
     print(compared.explain(others))
 
