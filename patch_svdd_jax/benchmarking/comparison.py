@@ -71,6 +71,19 @@ KINDS = {
     # That of the last size: each row has its own.
     (*PLACES, 'config.data.image_size'),
   ),
+  'runtime': Kind(
+    {
+      'pixels': lambda row: size_text(tuple(row['size'])),
+      'patches': lambda row: f'{row["bank_rows"]:,}',
+    },
+    (
+      Figure('mean, ms', lambda row: 1e3 * row['mean']),
+      Figure('min, ms', lambda row: 1e3 * row['min']),
+      Figure('max, ms', lambda row: 1e3 * row['max']),
+      Figure('MiB', lambda row: row['peak_memory'] / 2**20),
+    ),
+    (*PLACES, 'config.data.image_size'),
+  ),
 }
 
 

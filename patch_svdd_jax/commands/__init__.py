@@ -21,6 +21,7 @@ COMMANDS = {
   'compare': 'put measured runs side by side, with tests on pairs of images',
   'export': 'write a detector as one file that runs without this package',
   'predict': 'say of images whether they are anomalous, and where',
+  'submit': "write and pack what MVTec AD 2's server asks for: maps of the private test images",
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
   'build-bank': 'fit and calibrate the detector of a run anew, or with other settings',
   'data': 'say what images, masks and folders are read, what is left out, and what is wrong',

@@ -2,6 +2,7 @@
 
 patch-svdd benchmark predict
 patch-svdd benchmark predict --model runs/parts --images parts/test --json speed.json
+patch-svdd benchmark runtime --model runs/parts
 patch-svdd benchmark train --devices 1 2 --batch 64 256 --json train.json
 patch-svdd benchmark compare train.json theirs.json
 """
@@ -15,16 +16,20 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from patch_svdd_jax.benchmarking import preparation, record, report, whole_detector
+from patch_svdd_jax.benchmarking import record, report, whole_detector
 from patch_svdd_jax.benchmarking.measuring import OURS, Row
 from patch_svdd_jax.benchmarking.preparation import CONFIG, FINER, Facts
-from patch_svdd_jax.benchmarking.processes import isolated
-from patch_svdd_jax.commands import benchmark_compare, benchmark_train, console, outputs
+from patch_svdd_jax.commands import (
+  benchmark_compare,
+  benchmark_runtime,
+  benchmark_train,
+  benchmarked_model,
+  console,
+  outputs,
+)
 from patch_svdd_jax.commands.console import positive
 from patch_svdd_jax.data import file_search
 from patch_svdd_jax.data.file_search import Source
-from patch_svdd_jax.errors import one_line
-from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.system import figures
 
 # Those that work have them, in processes of their own; `train` makes them as it is told.
@@ -32,6 +37,7 @@ NEEDS_DEVICES = False
 
 # What there is besides `predict`.
 OTHERS = {
+  'runtime': ("one image at a time, as for MVTec AD 2's runtime table", benchmark_runtime),
   'train': ('the train step, at several batches on several devices', benchmark_train),
   'compare': ('two machines, by what `--json` wrote on them', benchmark_compare),
 }
@@ -79,7 +85,7 @@ def add_predict(kinds: Any) -> None:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  own.add_argument('--model', type=console.path, help='folder of a run; an untrained one if none')
+  benchmarked_model.add_arguments(own)
   own.add_argument(
     '--images', nargs='+', type=console.images, metavar='PLACE', help='image files, or folders'
   )
@@ -90,13 +96,6 @@ def add_predict(kinds: Any) -> None:
     default=list(SIZES),
     metavar='PIXELS',
     help='along each side, default 128, 256 and 512',
-  )
-  own.add_argument(
-    '--normal-images',
-    type=positive,
-    default=10,
-    metavar='N',
-    help='that the memory banks without --model are of, default 10',
   )
   own.add_argument(
     '--test-images',
@@ -136,7 +135,8 @@ def run_predict(options: argparse.Namespace) -> int:
   """Measures, prints, writes."""
   outputs.check(options)
   given = file_search.find(options.images).sources if options.images else None
-  sizes = sizes_of(options.model, list(dict.fromkeys(options.sizes)))
+  squares = [(side, side) for side in dict.fromkeys(options.sizes)]
+  sizes = benchmarked_model.sizes_of(options.model, squares)
   names = whole_detector.available(list(dict.fromkeys(options.beside)))
   with tempfile.TemporaryDirectory(prefix='patch_svdd_benchmark_') as temporary:
     folder = pathlib.Path(temporary)
@@ -163,24 +163,9 @@ def run_predict(options: argparse.Namespace) -> int:
   return 0
 
 
-def sizes_of(model: pathlib.Path | None, asked: Sequence[int]) -> list[ImageSize]:
-  """Returns the sizes that are timed; a line about those that are left out."""
-  squares: list[ImageSize] = [(side, side) for side in asked]
-  if model is None:
-    return squares
-  own = isolated(preparation.read_own, model)
-  others = [size for size in squares if size != own.size]
-  if others and not own.any_size:
-    left_out = ', '.join(map(report.size_text, others))
-    text = f'has a mean image of {report.size_text(own.size)} pixels (config.train.mean=image)'
-    console.print_warnings([f'{left_out} pixels are left out: {model} {text}'])
-    others = []
-  return [own.size, *others]
-
-
 def about(model: pathlib.Path | None, given: Sequence[Source] | None) -> str:
   """Returns what is timed, in a line."""
-  detector = one_line(str(model)) if model else f'an untrained detector of the settings {CONFIG}'
+  detector = benchmarked_model.title(model)
   if given:
     return f'{detector}, on {len(given)} images of yours'
   return f'{detector}, on textures as PNG files' + (

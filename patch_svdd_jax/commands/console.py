@@ -135,6 +135,11 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     metavar='RATE',
     help='share of normal images that may raise an alarm (default 0.01)',
   )
+  add_pixel_rate_argument(parser)
+
+
+def add_pixel_rate_argument(parser: argparse.ArgumentParser) -> None:
+  """Adds --pixel-false-alarm-rate."""
   parser.add_argument(
     '--pixel-false-alarm-rate',
     type=float,

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
-  """One table of maps, and one of defect types for the main map."""
+  """One table of maps, and for the main map one of defect types and one of lights."""
 
   def row(name: str, figures: dict[str, float]) -> list[str]:
     return [name, *(console.figure(figures[metric]) for metric in metrics.TITLES)]
@@ -95,7 +95,10 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   if types := evaluation.per_defect[evaluation.main_map]:
     rows = [row(defect, figures) for defect, figures in types.items()]
     print('\n' + markdown([f'defect ({evaluation.main_map})', *metrics.TITLES.values()], rows))
-  print('F1 is at the threshold that is best for these test labels.')
+  if lights := evaluation.per_lighting.get(evaluation.main_map):
+    rows = [row(light, figures) for light, figures in lights.items()]
+    print('\n' + markdown([f'light ({evaluation.main_map})', *metrics.TITLES.values()], rows))
+  print('F1 and mIoU are at the threshold that is best for these test labels.')
   if others:
     print(compared.explain(others))
   section = threshold_table.make(evaluation.thresholds, evaluation.main_map)

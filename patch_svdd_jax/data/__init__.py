@@ -109,11 +109,14 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     test = read('test')
     decoding = time.perf_counter() - start
     reports = {name: builder.report() for name, builder in builders.items()}
+    light_of = builders[names[0]].lighting
   dataset = assemble(sources.title(config, config.category), normal, test, config, validation)
   found = report.combine(reports) if several else reports[names[0]]
+  lights = tuple(map(light_of, dataset.test.names))
   return dataclasses.replace(
     dataset,
     categories=tuple(names) if several else (),
+    lights=lights if any(lights) else (),
     report=with_vanished(found, test),
     value_range=within,
     decode_seconds=decoding / len(test) if test else None,

@@ -167,6 +167,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
     raise NotImplementedError
 
+  @staticmethod
+  def lighting(name: str) -> str:
+    """Returns the light that an image was taken in, if its name says so; '' otherwise."""
+    del name
+    return ''
+
   @property
   def qualified_name(self) -> str:
     """Returns the names of the data set and its category."""

@@ -76,6 +76,8 @@ class Dataset:
       `config.data.held_out` asks for some.
     test: normal and anomalous images; N = 0 where the category has none.
     categories: that it combines, see `categories.combine`; none where it is a single one.
+    lights: that each test image was taken in, '' of those whose name does not say it; none where no
+      name does.
     report: what its files are, and what is wrong with them; empty where there are no files.
     value_range: by which deep files were read, see `value_range`.
     decode_seconds: of a test image, to read, decode, resize and light it; several at a time. None
@@ -87,6 +89,7 @@ class Dataset:
   held_out: Split
   test: Split
   categories: tuple[str, ...] = ()
+  lights: tuple[str, ...] = ()
   report: DataReport = dataclasses.field(default_factory=DataReport)
   value_range: tuple[float, float] = (0.0, 255.0)
   decode_seconds: float | None = None

@@ -1,13 +1,22 @@
 """Light: what photographs share of it is taken away, or changed on purpose."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
+# What data sets call the light of their training images.
+REGULAR = 'regular'
 # Grey levels that standardised images have, and by how much contrast is raised at most: an image of
 # one colour has none to raise.
 MEAN, DEVIATION, LARGEST_GAIN = 128.0, 48.0, 8.0
 
 # Images that are converted at a time.
 _BLOCK = 64
+
+
+def ordered(lights: Iterable[str]) -> list[str]:
+  """Returns each light of `Dataset.lights` once, that of training first, then by name."""
+  return sorted({*lights} - {''}, key=lambda light: (light != REGULAR, light))
 
 
 def to_grey_levels(values: np.ndarray) -> np.ndarray:

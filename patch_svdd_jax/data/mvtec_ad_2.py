@@ -1,6 +1,7 @@
 """MVTec AD 2 as a TFDS builder."""
 
 import pathlib
+import re
 
 from patch_svdd_jax.data import layout
 from patch_svdd_jax.data.published import Counts, PublishedBuilder
@@ -22,7 +23,8 @@ class MvtecAd2(PublishedBuilder):
   <category>/test_public/good, test_public/bad
   <category>/test_public/ground_truth/bad/<stem>_mask.png
 
-  test_private and test_private_mixed have no labels outside of MVTec's server and are not read.
+  test_private and test_private_mixed have no labels outside of MVTec's server: no split has their
+  images, `private_splits` lists them.
   """
 
   name = 'mvtec_ad_2'
@@ -42,6 +44,12 @@ class MvtecAd2(PublishedBuilder):
     'walnuts': Counts(432, 60, 90, validation=48),
   }
   parts = ('train', 'validation', 'test_public')
+
+  @staticmethod
+  def lighting(name: str) -> str:
+    """Returns the light of an image, such as 'shift_1' of 'test_public/bad/003_shift_1.png'."""
+    found = re.search(r'/\d+_(regular|underexposed|overexposed|shift_\d+)\.[^/]*$', name)
+    return found[1] if found else ''
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
     """The masks stand among the test images."""

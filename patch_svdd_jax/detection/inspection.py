@@ -101,16 +101,26 @@ def limits(detector: Detector, rate: float, pixel_rate: float) -> Limits:
   Raises:
     UserError: a rate is none, or the detector is not calibrated.
   """
-  for name, value in (('false-alarm rate', rate), ('pixel false-alarm rate', pixel_rate)):
-    if not 0 < value < 1:
-      raise UserError(f'{name} {value:g}: give one above 0 and below 1, as 0.01')
+  _check_rate('false-alarm rate', rate)
+  pixel, pixel_warnings = pixel_limit(detector, pixel_rate)
   found = calibrated(detector)
-  image, pixel = found.threshold(rate), found.pixel_threshold(pixel_rate)
-  warnings = (
-    calibration.rate_warning(image, rate, found.images, 'images'),
-    calibration.rate_warning(pixel, pixel_rate, found.images, 'pixels'),
-  )
-  return Limits(image, pixel, tuple(text for text in warnings if text))
+  image = found.threshold(rate)
+  warning = calibration.rate_warning(image, rate, found.images, 'images')
+  return Limits(image, pixel, (*([warning] if warning else []), *pixel_warnings))
+
+
+def pixel_limit(detector: Detector, rate: float) -> tuple[Threshold, tuple[str, ...]]:
+  """Returns the limit for the pixels of maps and what to say of it; as of `limits`."""
+  _check_rate('pixel false-alarm rate', rate)
+  found = calibrated(detector)
+  pixel = found.pixel_threshold(rate)
+  warning = calibration.rate_warning(pixel, rate, found.images, 'pixels')
+  return pixel, (warning,) if warning else ()
+
+
+def _check_rate(name: str, rate: float) -> None:
+  if not 0 < rate < 1:
+    raise UserError(f'{name} {rate:g}: give one above 0 and below 1, as 0.01')
 
 
 def calibrated(detector: Detector) -> calibration.Calibration:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from patch_svdd_jax.data import Split
+from patch_svdd_jax.data import Split, lighting
 from patch_svdd_jax.data.categories import indices
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
@@ -41,6 +41,8 @@ class Evaluation:
       several categories those of its own, by map and type.
     per_category: the same for each category by itself, by map and category, where the images are of
       several.
+    per_lighting: the same for the images of each light by themselves, normal ones too, by map and
+      light, where their names say it.
     timing: seconds and speeds of the stages.
     scores: what they were computed from.
     aupimo: f64[N] by map, AUPIMO of each image; NaN where it has none, see `metrics.Measured`.
@@ -56,6 +58,7 @@ class Evaluation:
   aupimo: dict[str, np.ndarray]
   per_category: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
   stages: dict[str, float] = dataclasses.field(default_factory=dict)
+  per_lighting: dict[str, dict[str, dict[str, float]]] = dataclasses.field(default_factory=dict)
   thresholds: ThresholdTransfer | None = None
 
   @property
@@ -65,7 +68,11 @@ class Evaluation:
 
 
 def evaluate(
-  scorer: Scorer, split: Split, progress: Progress = iter, categories: Sequence[str] = ()
+  scorer: Scorer,
+  split: Split,
+  progress: Progress = iter,
+  categories: Sequence[str] = (),
+  lights: Sequence[str] = (),
 ) -> Evaluation:
   """Scores the images of a split and compares with its labels and masks, on raw scores.
 
@@ -74,10 +81,11 @@ def evaluate(
     split: the images.
     progress: wraps the iterable of batches.
     categories: of the images, see `data.categories.combine`; none where there is one.
+    lights: of each image, see `Dataset.lights`; none where they are not known.
   """
   scores = scorer.score(split.images, progress)
   start = time.perf_counter()
-  overall, per_defect, per_category, aupimo = {}, {}, {}, {}
+  overall, per_defect, per_category, per_lighting, aupimo = {}, {}, {}, {}, {}
   for name in scores.maps:
     measured = map_metrics(scores, split, name, slice(None))
     overall[name], per_defect[name], aupimo[name] = measured
@@ -88,12 +96,26 @@ def evaluate(
       }
       per_category[name] = {category: each.overall for category, each in found.items()}
       per_defect[name] = {k: v for each in found.values() for k, v in each.per_type.items()}
+    if lights:
+      found = {
+        light: map_metrics(scores, split, name, np.flatnonzero(np.array(lights) == light))
+        for light in lighting.ordered(lights)
+      }
+      per_lighting[name] = {light: each.overall for light, each in found.items()}
   seconds = time.perf_counter() - start
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):
     timing |= search_speeds(scorer, scores, split.images.shape[1:3])
-  stages = dict(scores.seconds)
-  return Evaluation(overall, per_defect, timing, scores, aupimo, per_category, stages)
+  return Evaluation(
+    overall,
+    per_defect,
+    timing,
+    scores,
+    aupimo,
+    per_category,
+    dict(scores.seconds),
+    per_lighting,
+  )
 
 
 def map_metrics(

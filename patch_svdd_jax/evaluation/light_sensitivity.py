@@ -1,14 +1,17 @@
 """How a detector takes other light: held-out normal images, made darker, brighter, flatter, harder.
 
 No label is needed: an image does not become defective by light. A detector that calls relit images
-more anomalous than the same ones as they are will raise false alarms when a lamp ages.
+more anomalous than the same ones as they are will raise false alarms when a lamp ages. Some data
+sets have normal test images in several lights, by which the same is measured.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from patch_svdd_jax.data.lighting import change, standardise
+from patch_svdd_jax.data import Split
+from patch_svdd_jax.data.lighting import REGULAR, change, ordered, standardise
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.ranking import rank_elements
@@ -36,17 +39,17 @@ class Sensitivity(NamedTuple):
   """What a change of light does to the image scores of one map.
 
   Attributes:
-    lighting: the change.
+    lighting: the change, or the name of the other light.
     auroc: how well the scores tell relit images from the same ones as they are; .5: not at all.
     ratio: the median score of the relit ones, in medians of the others.
   """
 
-  lighting: Lighting
+  lighting: Lighting | str
   auroc: float
   ratio: float
 
 
-def compare(lighting: Lighting, scores: np.ndarray, relit: np.ndarray) -> Sensitivity:
+def compare(lighting: Lighting | str, scores: np.ndarray, relit: np.ndarray) -> Sensitivity:
   """The sensitivity by the scores f32[N] of images as they are, and relit."""
   labels = np.repeat([False, True], [len(scores), len(relit)])
   auroc = metrics.auroc(rank_elements(labels, np.concatenate([scores, relit])))
@@ -76,3 +79,29 @@ def measure_sensitivity(
 
   scores = score(images)
   return [compare(each, scores, score(relight(each))) for each in LIGHTINGS]
+
+
+def measure_lights(
+  detector: Detector, test: Split, lights: Sequence[str], progress: Progress = iter
+) -> list[Sensitivity]:
+  """Returns the sensitivity to each other light of normal test images than that of training.
+
+  There is none where none of them is in that light.
+
+  Args:
+    detector: fitted.
+    test: images, of which the normal ones count.
+    lights: of each, see `Dataset.lights`.
+    progress: wraps the iterable of batches.
+  """
+  good = np.flatnonzero(~test.labels)
+  lights_of_good = np.array(lights)[good]
+  if REGULAR not in lights_of_good:
+    return []
+  found = detector.score(test.images[good], progress)
+  scores = found.images[found.main_map]
+  return [
+    compare(light, scores[lights_of_good == REGULAR], scores[lights_of_good == light])
+    for light in ordered(lights_of_good)
+    if light != REGULAR
+  ]

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.system import files
 
 _SOFTWARE = 305  # the TIFF tag
@@ -81,6 +82,11 @@ def write(folder: pathlib.Path, names: Sequence[str], maps: np.ndarray, sizes: n
     for earlier in check(folder, names):
       earlier.unlink()
   for path, each, (height, width) in zip(paths(names).values(), maps, sizes, strict=True):
-    resized = Image.fromarray(each).resize((int(width), int(height)), Image.Resampling.BILINEAR)
     with files.whole(folder / path) as unfinished:
-      resized.save(unfinished, format='TIFF', tiffinfo=tags)
+      resize(each, (height, width)).save(unfinished, format='TIFF', tiffinfo=tags)
+
+
+def resize(anomaly_map: np.ndarray, size: ImageSize) -> Image.Image:
+  """Returns a map f32[H, W] of another (height, width), bilinearly resized."""
+  height, width = map(int, size)
+  return Image.fromarray(anomaly_map).resize((width, height), Image.Resampling.BILINEAR)

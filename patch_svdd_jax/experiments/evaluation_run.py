@@ -202,7 +202,11 @@ def evaluate_run(
   if detector.calibration:
     limit = inspection.limits(detector, false_alarm_rate, pixel_false_alarm_rate)
   evaluation = evaluate(
-    detector, dataset.test, profile.around('score', progress('Scoring')), dataset.categories
+    detector,
+    dataset.test,
+    profile.around('score', progress('Scoring')),
+    dataset.categories,
+    dataset.lights,
   )
   others: dict[str, Evaluation] = {}
   gain: TrainingGain | None = None
@@ -305,4 +309,6 @@ def fit_and_evaluate(
     step=0,
     progress=progress(f'Embedding normal images, {title}'),
   )
-  return evaluate(detector, dataset.test, progress(f'Scoring, {title}'), dataset.categories)
+  return evaluate(
+    detector, dataset.test, progress(f'Scoring, {title}'), dataset.categories, dataset.lights
+  )

@@ -57,7 +57,10 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
     'maps': evaluation.maps,
     'per_defect': evaluation.per_defect,
   }
-  return found | ({'per_category': evaluation.per_category} if evaluation.per_category else {})
+  for name in ('per_category', 'per_lighting'):
+    if figures := getattr(evaluation, name):
+      found[name] = figures
+  return found
 
 
 def of_images(split: Split, evaluation: Evaluation) -> dict[str, dict[str, Any]]:

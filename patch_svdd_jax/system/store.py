@@ -114,7 +114,7 @@ class Store:
     Args:
       name: of the object.
       path: of the file.
-      size: bytes that it must have.
+      size: bytes that it had when it was listed; another number must be what it has now.
     """
 
     def get() -> None:
@@ -124,8 +124,8 @@ class Store:
         else:  # some libraries ask three times for it
           self._fs.get_file(self._place(name), str(unfinished))
         arrived = unfinished.stat().st_size
-        if size not in (None, arrived):
-          raise ConnectionError(f'{arrived} of {size} bytes arrived')
+        if size not in (None, arrived) and arrived != (now := self._size(name)):
+          raise ConnectionError(f'{arrived} of {now} bytes arrived')
 
     self._attempt('read', name, get)
 
@@ -165,6 +165,10 @@ class Store:
         self._fs.rm_file(self._place(name))
 
     self._attempt('remove', name, remove)
+
+  def _size(self, name: str) -> int | None:
+    found = self.list(name).get(name)
+    return found.size if found else None
 
   def _pipe(self, name: str, contents: bytes, mode: str) -> None:
     self._fs.pipe_file(self._place(name), contents, mode=mode)

@@ -111,7 +111,10 @@ def changed(change):
       r"config\.train\.contrast: 0\.0 and 'absent'",
     ),
     (contents('train', [train_row(2, 64, 1.0)]), r'have no devices, batch in common'),
-    (contents('sleep', []), r"b\.json is of the benchmark 'sleep': give files of train or predict"),
+    (
+      contents('sleep', []),
+      r"b\.json is of the benchmark 'sleep': give files of train or predict or runtime",
+    ),
     (changed(lambda found: found['rows'][0].pop('memory')), r"is damaged: KeyError\('memory'\)"),
     (changed(lambda found: found.update(rows=3)), r'is damaged: TypeError'),
     (changed(lambda found: found.update(config=3)), r'is damaged'),

@@ -1,17 +1,17 @@
-"""`patch-svdd benchmark predict` on a tiny model: what it prints, writes and leaves out."""
+"""`patch-svdd benchmark predict` and `runtime` on a tiny model: what they print and write."""
 
-import importlib
 import json
 import re
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from patch_svdd_jax import PatchSVDD
-from patch_svdd_jax.benchmarking import contenders, preparation, whole_detector
+from patch_svdd_jax.benchmarking import contenders, preparation, runtime, whole_detector
 from patch_svdd_jax.benchmarking.measuring import OURS
-from patch_svdd_jax.commands import main
+from patch_svdd_jax.commands import benchmarked_model, main
 from patch_svdd_jax.configs import laptop
 from tests.support.runs import tiny_config
 
@@ -68,7 +68,8 @@ class Here:
 def here(monkeypatch):
   """Does everything in this process: to start others takes seconds."""
   monkeypatch.setattr(whole_detector, 'Worker', Here)
-  for module in (whole_detector, importlib.import_module('patch_svdd_jax.commands.benchmark')):
+  monkeypatch.setattr(runtime, 'Worker', Here)
+  for module in (whole_detector, benchmarked_model):
     monkeypatch.setattr(module, 'isolated', lambda function, *arguments: function(*arguments))
 
 
@@ -133,6 +134,42 @@ def test_other_sizes_where_the_mean_is_by_channel(capsys, here, model, images, t
   with Image.open(tmp_path / 'speed.png') as picture:
     assert picture.format == 'PNG'
     assert len(np.unique(np.asarray(picture.convert('L')))) > 10
+
+
+def test_the_runtime_table(capsys, here, monkeypatch, model, tmp_path):
+  """By the seconds of each run; those that warm up are in no figure."""
+  taken = []
+
+  def once(detector, seed, real=runtime.once):
+    taken.append(real(detector, seed))
+    return taken[-1]
+
+  monkeypatch.setattr(runtime, 'once', once)
+  path = tmp_path / 'runtime.json'
+  arguments = ['--model', model, '--sizes', '40x40', '--runs', 7, '--json', path]
+  assert main(['benchmark', 'runtime', *map(str, arguments)]) == 0
+  out = capsys.readouterr().out
+  rows = json.loads(path.read_text())['rows']
+  assert [row['size'] for row in rows] == [[40, 48], [40, 40]]
+  for row, cells, times in zip(rows, table(out), (taken[:14], taken[14:]), strict=True):
+    assert (row['warm_up'], row['runs'], len(times)) == (7, 7, 14)
+    for name in ('mean', 'std', 'min', 'max'):
+      assert row[name] == pytest.approx(getattr(np, name)(times[7:]))
+      assert float(cells[f'{name}, ms']) == pytest.approx(1e3 * row[name], rel=0.01)
+    assert cells['pixels'] == '{} x {}'.format(*row['size'])
+    assert cells['runs'] == '7'
+    assert row['peak_memory'] > 2**26
+  assert '40 x 48: 7 runs after 7 to warm up, 40 x 40: 7 runs after 7 to warm up' in out
+  assert main(['benchmark', 'compare', str(path), str(path)]) == 0
+  assert {row['B / A'] for row in table(capsys.readouterr().out)} == {'1'}
+
+
+def test_runs_end_in_time(capsys, here, monkeypatch, model):
+  """After a tenth of the time to warm up, and with the fewest runs that have a deviation."""
+  monkeypatch.setattr(runtime, 'once', lambda *_: time.sleep(0.3) or 0.3)
+  arguments = ['--model', model, '--sizes', '40x48', '--seconds', 1]
+  assert main(['benchmark', 'runtime', *map(str, arguments)]) == 0
+  assert '40 x 48: 5 runs after 2 to warm up' in capsys.readouterr().out
 
 
 def test_without_a_model_textures_are_used(capsys, here, monkeypatch, tmp_path):

@@ -30,3 +30,7 @@ def test_what_is_missing_is_said(tmp_path, capsys, held_out, arguments, words):
   assert commands.main(['light', '--workdir', str(tmp_path), *arguments]) == 2
   error = capsys.readouterr().err.splitlines()[-1]
   assert words in error
+
+
+def test_named_lights_stand_as_they_are_called():
+  assert light.table([Sensitivity('shift_1', 0.75, 1.5)])[1] == [['shift_1', '0.750', '1.500']]

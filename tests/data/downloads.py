@@ -87,15 +87,18 @@ def mvtec_loco(root: pathlib.Path) -> Download:
   return made
 
 
-def mvtec_ad_2(root: pathlib.Path) -> Download:
-  made = Download(root, 'vial')
+def mvtec_ad_2(root: pathlib.Path, category='vial') -> Download:
+  """Two private images in each split; the public ones in two lights."""
+  made = Download(root, category)
   made.train = made.normal('train/good')
   made.validation = made.normal('validation/good')
-  made.good('test_public/good/000_regular.png')
-  name = '001_overexposed'
-  made.bad(f'test_public/bad/{name}.png', 'bad', f'test_public/ground_truth/bad/{name}_mask.png')
-  made.image('test_private/000_regular.png')
-  made.image('test_private_mixed/000_shift_1.png')
+  for light in ('regular', 'shift_1'):
+    made.good(f'test_public/good/000_{light}.png')
+    name = f'000_{light}'
+    made.bad(f'test_public/bad/{name}.png', 'bad', f'test_public/ground_truth/bad/{name}_mask.png')
+  for number in range(2):
+    made.image(f'test_private/{number:03}_regular.png')
+    made.image(f'test_private_mixed/{number:03}_mixed.png')
   return made
 
 

@@ -94,6 +94,18 @@ def test_metrics_of_every_map_and_defect(evaluation, split):
       assert_figures(figures, split, use, *of_map)
 
 
+def test_metrics_of_each_light_are_of_its_own_images(evaluation, detector, split):
+  lights = ['regular', 'dark', 'regular', 'dark', 'regular', 'dark', '']
+  found = evaluate(detector, split, lights=lights)
+  assert found.maps == evaluation.maps
+  assert evaluation.per_lighting == {}
+  for name, of_lights in found.per_lighting.items():
+    assert list(of_lights) == ['regular', 'dark']
+    for light, figures in of_lights.items():
+      use = np.array(lights) == light
+      assert_figures(figures, split, use, found.scores.images[name], found.scores.maps[name])
+
+
 def test_scores_are_raw(evaluation, detector, split):
   scored = detector.score(split.images)
   for name, maps in evaluation.scores.maps.items():

@@ -1,5 +1,7 @@
 """What relit images score beside the same ones as they are."""
 
+import types
+
 import ml_collections
 import numpy as np
 import pytest
@@ -48,3 +50,22 @@ def test_standardised_images_take_any_light():
   standard = lighting.standardise(IMAGES)
   for each in light_sensitivity.measure_sensitivity(MeanDetector('standardised'), standard):
     assert each.ratio == pytest.approx(1, abs=0.02)
+
+
+def test_named_lights_of_normal_test_images():
+  labels = np.arange(9) > 6
+  lights = ['regular', 'shift_1', 'regular', 'dark', 'dark', '', 'regular', 'dark', 'shift_1']
+  test = types.SimpleNamespace(images=IMAGES, labels=labels)
+  found = light_sensitivity.measure_lights(MeanDetector('kept'), test, lights)
+  means = IMAGES.mean(axis=(1, 2, 3))
+  assert [each.lighting for each in found] == ['dark', 'shift_1']
+  for each, own in zip(found, ([3, 4], [1]), strict=True):
+    scores = means[[0, 2, 6, *own]]
+    assert each.auroc == pytest.approx(roc_auc_score([0] * 3 + [1] * len(own), scores))
+    assert each.ratio == pytest.approx(np.median(means[own]) / np.median(means[[0, 2, 6]]))
+
+
+def test_without_the_light_of_training_nothing_is_compared():
+  test = types.SimpleNamespace(images=IMAGES, labels=np.arange(9) == 0)
+  lights = ['regular'] + ['dark'] * 8
+  assert light_sensitivity.measure_lights(MeanDetector('kept'), test, lights) == []

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.commands import main
+from patch_svdd_jax.data import private_splits
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.system import digests
 from patch_svdd_jax.training import train_state
@@ -266,6 +268,41 @@ def test_predict(trained, environment, tmp_path):
   for kind in ('masks', 'overlays'):
     for path in (whole / kind).iterdir():
       assert (tmp_path / 'found' / kind / path.name).read_bytes() == path.read_bytes()
+  assert len(met) >= 5, met
+
+
+def test_submit(trained, environment, tmp_path):
+  workdir = shutil.copytree(trained, tmp_path / 'run')
+  config = json.loads((workdir / configuration.FILE).read_text())
+  config['data'].update(name='mvtec_ad_2', category='vial', root=str(tmp_path / 'root'))
+  (workdir / configuration.FILE).write_text(json.dumps(config))
+  for split, kind in private_splits.SPLITS.items():
+    for index in range(40):
+      path = tmp_path / f'root/vial/{split}/{index:03}_{kind}.png'
+      programs.save(path, programs.noise(9, index))
+  code = f"""
+from patch_svdd_jax.data import private_splits
+private_splits.COUNTS = {{'vial': 40}}
+{RUN}"""
+
+  def submit(output):
+    return ['submit', '--workdir', workdir, '--output', output]
+
+  output, whole = tmp_path / 'out', tmp_path / 'whole'
+  met = kill_again_and_again(submit(output), output, environment, [output], code)
+  finish(submit(whole), environment, code)
+  found, expected = (
+    {
+      path.relative_to(place): path.read_bytes()
+      for path in place.rglob('*')
+      if path.suffix in ('.tiff', '.png', '.json')
+    }
+    for place in (output, whole)
+  )
+  assert found == expected
+  assert len(found) == 4 * 40 + 1
+  with tarfile.open(output / 'submission.tar.gz') as tar:
+    assert len(tar.getnames()) == 4 * 40
   assert len(met) >= 5, met
 
 

@@ -110,9 +110,18 @@ def test_errors_of_this_program_stay_what_they_are(some, monkeypatch):
     some.read('a')
 
 
+def test_an_object_that_grew_since_it_was_listed_is_read_as_it_is_now(some, tmp_path):
+  some.write('a', b'four')
+  [found] = some.list().values()
+  some.write('a', b'longer')
+  some.get('a', tmp_path / 'a', found.size)
+  assert (tmp_path / 'a').read_bytes() == b'longer'
+
+
 def test_a_truncated_answer_is_no_file(some, tmp_path, monkeypatch):
   monkeypatch.setattr(store, 'PATIENCE', 0.02)
   some.write('a', b'four')
+  monkeypatch.setattr(some, 'list', lambda _: {'a': store.Found(5, '')})
   with pytest.raises(UserError, match='4 of 5 bytes arrived'):
     some.get('a', tmp_path / 'a', size=5)
   assert not list(tmp_path.iterdir())

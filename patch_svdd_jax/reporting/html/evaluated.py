@@ -19,7 +19,7 @@ from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TRAINED, TrainingGain
 from patch_svdd_jax.reporting import threshold_table
 from patch_svdd_jax.reporting.compared import explain, words
-from patch_svdd_jax.reporting.html import measured_curves, pictures, run_facts
+from patch_svdd_jax.reporting.html import aupimo_section, measured_curves, pictures, run_facts
 from patch_svdd_jax.reporting.html.page import (
   ANOMALOUS,
   NORMAL,
@@ -31,8 +31,8 @@ from patch_svdd_jax.reporting.html.page import (
   Table,
 )
 
-HEADLINES = (*metrics.AUROCS, 'aupro_30')
-NOTE = 'F1 is at the threshold that is best for these test labels.'
+HEADLINES = (*metrics.AUROCS, 'aupro_30', 'aupimo')
+NOTE = 'F1 and mIoU are at the threshold that is best for these test labels.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +83,10 @@ def make(
   compared = {words(other): each for other, each in others.items()}
   measured = {name: evaluation} | compared
   by_truth = {NORMAL: scores[~labels], ANOMALOUS: scores[labels]}
+  shown = items(split, evaluation, limits, context.found)
   return Page(
     title=context.title,
-    items=items(split, evaluation, limits, context.found),
+    items=shown,
     scores={kind: members for kind, members in by_truth.items() if len(members)},
     map_name=name,
     limits=limits,
@@ -96,6 +97,7 @@ def make(
     tables=tables(evaluation, compared, f'{NOTE} {explain(others)}'.rstrip()),
     curves=measured_curves.make_charts(split, measured, name, context.threshold),
     thresholds=threshold_table.make(evaluation.thresholds, name),
+    aupimo=aupimo_section.make(split, evaluation, shown),
     training=run_facts.training_charts(context.history),
     data=context.data,
     timing=run_facts.timing(evaluation.timing, evaluation.stages),
@@ -155,6 +157,7 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation], note: str) 
   name, compared = evaluation.main_map, {'': evaluation, **others}
   of_maps = _rows({of: each.maps for of, each in compared.items()})
   of_categories = _rows({of: each.per_category.get(name, {}) for of, each in compared.items()})
+  of_lights = _rows({of: each.per_lighting.get(name, {}) for of, each in compared.items()})
   of_types = _rows({of: each.per_defect[name] for of, each in compared.items()})
   beside = "its category's" if evaluation.per_category else 'all'
   title = f'Types of defect, each against {beside} normal images ({name})'
@@ -162,6 +165,7 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation], note: str) 
     Table('maps', 'Maps', 'map', of_maps, note),
     Table('categories', f'Categories ({name})', 'category', of_categories),
     Table('defects', title, 'type of defect', of_types),
+    Table('lights', f'Lights, each among its own images ({name})', 'light', of_lights),
   ]
   return [table for table in found if table.rows]
 

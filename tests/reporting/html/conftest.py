@@ -177,6 +177,7 @@ def untold(page):
     tables=(),
     curves=(),
     thresholds=None,
+    aupimo=None,
     training=(),
     data=DataReport(),
     timing=(),
