@@ -4,16 +4,20 @@ How many normal scores are above it, and how many at least equal to it. So each 
 sorted once, and the counts are integers: a float32 count stops at 2^24.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from patch_svdd_jax.errors import UserError
 
-# Pixels that touch by an edge or a corner are one region; images of a stack are not joined.
-_EIGHT_CONNECTED = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
+# Pixels that touch by an edge or a corner are one region.
+_EIGHT_CONNECTED = np.ones((3, 3))
+# Scores that are searched for at a time.
+_BLOCK = 4096
 
 
 class Ranking(NamedTuple):
@@ -60,13 +64,26 @@ def check_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
 
 def take_pixels(masks: np.ndarray, maps: np.ndarray) -> Pixels:
   """Takes the pixels of some images apart; masks bool[N, H, W], maps f[N, H, W]."""
-  defective = masks.any((1, 2))
-  regions, _ = ndimage.label(masks[defective], _EIGHT_CONNECTED)
-  of_pixel = regions[masks[defective]]
-  normal = maps[~masks]
-  normal.sort()
-  images = np.repeat(np.arange(len(masks)), np.count_nonzero(masks, (1, 2)))
-  return Pixels(maps[masks], 1 / np.bincount(of_pixel)[of_pixel], images, normal)
+  anomalous = maps[masks]
+  weights = [_region_weights(mask) for mask in masks[masks.any((1, 2))]]
+  images = np.flatnonzero(masks) // math.prod(masks.shape[1:])
+  # The anomalous pixels become the lowest, and are cut off: to gather the others takes longer.
+  rising = maps.flatten()
+  rising[masks.ravel()] = -np.inf
+  rising.sort()
+  return Pixels(
+    anomalous, np.concatenate([np.zeros(0), *weights]), images, rising[anomalous.size :]
+  )
+
+
+def _region_weights(mask: np.ndarray) -> np.ndarray:
+  """Returns 1 / size of the region of each pixel of a mask bool[H, W] that is not all False."""
+  rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+  box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+  regions, _ = ndimage.label(box, _EIGHT_CONNECTED)
+  of_pixel = regions[box]
+  weights: np.ndarray = 1 / np.bincount(of_pixel)[of_pixel]
+  return weights
 
 
 def rank_elements(labels: np.ndarray, scores: np.ndarray) -> Ranking:
@@ -89,7 +106,17 @@ def _rank(ranked: np.ndarray, weights: np.ndarray, normals: Sequence[np.ndarray]
   count = sum(normal.size for normal in normals)
   at_most, below = np.zeros((2, ranked.size), np.int64)
   for normal in normals:
-    at_most += np.searchsorted(normal, ranked, 'right')
-    below += np.searchsorted(normal, ranked, 'left')
+    at_most += _search(normal, ranked, 'right')
+    below += _search(normal, ranked, 'left')
   found = ranked.size - np.searchsorted(ranked, ranked, 'left')
   return Ranking(ranked, weights, found, count - below, count - at_most, count)
+
+
+def _search(rising: np.ndarray, values: np.ndarray, side: Literal['left', 'right']) -> np.ndarray:
+  """Returns `np.searchsorted` of rising values; each block searches a piece that caches hold."""
+  ends = np.append(np.searchsorted(rising, values[::_BLOCK], side), rising.size)
+  places = [np.zeros(0, np.int64)]
+  for block, (start, end) in enumerate(itertools.pairwise(ends)):
+    wanted = values[block * _BLOCK : (block + 1) * _BLOCK]
+    places.append(start + np.searchsorted(rising[start:end], wanted, side))
+  return np.concatenate(places)
