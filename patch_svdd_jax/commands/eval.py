@@ -94,7 +94,7 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
   if types := evaluation.per_defect[evaluation.main_map]:
     rows = [row(defect, figures) for defect, figures in types.items()]
     print('\n' + markdown([f'defect ({evaluation.main_map})', *metrics.TITLES.values()], rows))
-  print('F1 is at the threshold that is best for these test labels.')
+  print('F1 and mIoU are at the threshold that is best for these test labels.')
   if others:
     print(compared.explain(others))
 

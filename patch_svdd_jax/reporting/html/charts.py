@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import warnings
 from typing import Any
 
 import matplotlib
@@ -72,7 +73,8 @@ class Chart:
     """Draws the chart, now complete, with its legend below: the data URI of an SVG."""
     handles, labels = self.axes.get_legend_handles_labels()
     self._figure.set_size_inches(_WIDTH, self._height + _ENTRY * len(labels))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+      warnings.filterwarnings('ignore', 'Glyph .* missing from font')  # of a type's name
       self._figure.legend(handles, labels, loc='outside lower left')
       svg = figures.encode(self._figure, 'svg')
     return f'data:image/svg+xml;base64,{base64.b64encode(svg).decode()}'

@@ -18,7 +18,7 @@ from patch_svdd_jax.evaluation import metrics
 from patch_svdd_jax.evaluation.evaluate import Evaluation
 from patch_svdd_jax.evaluation.training_gain import TRAINED, TrainingGain
 from patch_svdd_jax.reporting.compared import explain, words
-from patch_svdd_jax.reporting.html import measured_curves, pictures, run_facts
+from patch_svdd_jax.reporting.html import aupimo_section, measured_curves, pictures, run_facts
 from patch_svdd_jax.reporting.html.page import (
   ANOMALOUS,
   NORMAL,
@@ -30,8 +30,8 @@ from patch_svdd_jax.reporting.html.page import (
   Table,
 )
 
-HEADLINES = (*metrics.AUROCS, 'aupro_30')
-NOTE = 'F1 is at the threshold that is best for these test labels.'
+HEADLINES = (*metrics.AUROCS, 'aupro_30', 'aupimo')
+NOTE = 'F1 and mIoU are at the threshold that is best for these test labels.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +82,10 @@ def make(
   compared = {words(other): each for other, each in others.items()}
   measured = {name: evaluation} | compared
   by_truth = {NORMAL: scores[~labels], ANOMALOUS: scores[labels]}
+  shown = items(split, evaluation, limits, context.found)
   return Page(
     title=context.title,
-    items=items(split, evaluation, limits, context.found),
+    items=shown,
     scores={kind: members for kind, members in by_truth.items() if len(members)},
     map_name=name,
     limits=limits,
@@ -94,6 +95,7 @@ def make(
     headlines=headlines(evaluation, compared),
     tables=tables(evaluation, compared, f'{NOTE} {explain(others)}'.rstrip()),
     curves=measured_curves.make_charts(split, measured, name, context.threshold),
+    aupimo=aupimo_section.make(split, evaluation, shown),
     training=run_facts.training_charts(context.history),
     data=context.data,
     timing=run_facts.timing(evaluation.timing, evaluation.stages),

@@ -98,6 +98,32 @@ class Fact(NamedTuple):
   unit: str = ''
 
 
+class Worst(NamedTuple):
+  """An image, and the low figure that it has."""
+
+  item: Item
+  value: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distribution:
+  """How a figure is distributed over images.
+
+  Attributes:
+    chart: each image.
+    facts: mean, standard deviation and quartiles.
+    images: how many have the figure.
+    worst: those of the lowest figures, the lowest first.
+    note: what the figure is.
+  """
+
+  chart: Chart
+  facts: Sequence[Fact]
+  images: int
+  worst: Sequence[Worst]
+  note: str
+
+
 class Setting(NamedTuple):
   """A key of the config, its value, and the default where that is another."""
 
@@ -120,6 +146,7 @@ class Page:
     warnings: what a reader should know first.
     synthetic: figures on synthetic anomalies of held-out images.
     headlines, tables, curves: what was measured.
+    aupimo: of the images with a known defect.
     training: how training went.
     data: what the files are that images and masks come from.
     timing: how long scoring took.
@@ -137,6 +164,7 @@ class Page:
   headlines: Sequence[Headline] = ()
   tables: Sequence[Table] = ()
   curves: Sequence[Chart] = ()
+  aupimo: Distribution | None = None
   training: Sequence[Chart] = ()
   data: DataReport = dataclasses.field(default_factory=DataReport)
   timing: Sequence[Fact] = ()

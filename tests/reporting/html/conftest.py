@@ -176,6 +176,7 @@ def untold(page):
     headlines=(),
     tables=(),
     curves=(),
+    aupimo=None,
     training=(),
     data=DataReport(),
     timing=(),

@@ -7,7 +7,7 @@ import pytest
 
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.evaluation import metrics
-from patch_svdd_jax.reporting.html import evaluated, measured_curves
+from patch_svdd_jax.reporting.html import aupimo_section, evaluated, measured_curves
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
 
 
@@ -80,6 +80,28 @@ def test_curves_have_the_areas_that_their_legends_name(page, evaluation, other):
       assert lines['chance'].get_xydata().tolist() == [[0, 0], [1, 1]]
 
 
+def test_aupimo_is_drawn_by_type_with_its_quartiles(page, evaluation, split):
+  values = evaluation.aupimo['product'][4:9]
+  quartiles, median, points = page.aupimo.chart.axes.lines
+  assert points.get_xdata().tolist() == sorted(values.tolist())
+  assert median.get_xdata().tolist() == [np.median(values)]
+  assert quartiles.get_xdata() == pytest.approx(np.quantile(values, [0.25, 0.75]))
+  assert [label.get_text() for label in page.aupimo.chart.axes.get_yticklabels()] == ['hole']
+  assert 'The normal images have 3,072 pixels' in page.aupimo.note
+
+
+def test_a_type_of_defect_may_have_any_name():
+  values = {'$x^{': [0.5], '\udcff\n': [0.1, 0.2], 27 * '\N{CJK UNIFIED IDEOGRAPH-4E00}': [0, 1]}
+  chart = aupimo_section.draw('k8', values)
+  labels = [label.get_text() for label in chart.axes.get_yticklabels()]
+  assert labels == [
+    '$x^{',
+    '\N{REPLACEMENT CHARACTER}' * 2,
+    '…' + 19 * '\N{CJK UNIFIED IDEOGRAPH-4E00}',
+  ]
+  assert chart.uri.startswith('data:image/svg')
+
+
 def marks(chart):
   """Where the threshold is marked in a chart."""
   return [
@@ -118,5 +140,5 @@ def test_without_anomalous_images_there_is_no_curve(split, evaluation):
   )
   threshold = Threshold(0.4, 0.05, ensured=True)
   page = evaluated.make(good, of_good, {}, (0, 1), ReportContext('good', threshold=threshold))
-  assert (page.curves, page.headlines) == ([], [])
+  assert (page.curves, page.headlines, page.aupimo) == ([], [], None)
   assert [table.name for table in page.tables] == ['maps']

@@ -49,6 +49,33 @@ def test_headlines(evaluation, other, parsed):
   assert compared[0] == other.maps['product']['image_auroc']
 
 
+def test_aupimo_is_a_distribution_and_a_list_of_the_worst(evaluation, split, parsed):
+  values = evaluation.aupimo['product']
+  known = values[~np.isnan(values)]
+  facts = {
+    found['data-fact']: float(found['data-value']) for found, _ in parsed.all('td', data_fact=True)
+  }
+  assert facts == {
+    'mean': evaluation.maps['product']['aupimo'],
+    'std': pytest.approx(np.std(known)),
+    **dict(
+      zip(
+        ['first-quartile', 'median', 'third-quartile'],
+        np.quantile(known, [0.25, 0.5, 0.75]).tolist(),
+        strict=True,
+      )
+    ),
+  }
+  listed = [
+    (found['data-name'], float(found['data-value']))
+    for found, _ in parsed.all('li', data_value=True, data_name=True)
+  ]
+  named = zip(split.names, values.tolist(), strict=True)
+  assert listed == sorted(
+    (each for each in named if each[1] >= 0), key=lambda each: (each[1], each[0])
+  )
+
+
 def test_cards_have_what_is_known_of_each_image(page, parsed):
   cards = {found['data-name']: found for found, _ in parsed.all('button', class_='card')}
   scores = [float(card['data-score']) for card in cards.values()]
@@ -59,9 +86,10 @@ def test_cards_have_what_is_known_of_each_image(page, parsed):
     assert float(card['data-p-value']) == item.p_value
     known = card['data-type'], card['data-verdict'], card['data-error']
     assert known == (item.defect, item.verdict, item.error)
-  # Four pictures each, but for images without an outline; and the colour scale, twice.
+  # Four pictures each, but for images without an outline; the colour scale, twice; and two each of
+  # the five of which AUPIMO is known.
   alts = [found['alt'] for found, _ in parsed.all('img') if 'svg' not in found['src'][:20]]
-  assert len(alts) == 5 * 4 + 6 * 3 + 2
+  assert len(alts) == 5 * 4 + 6 * 3 + 2 + 5 * 2
   assert 'test/hole/9.png: ground truth' in alts
 
 
@@ -77,9 +105,10 @@ def test_verdicts_and_threshold(parsed):
 def test_charts_are_images_that_are_described(page, parsed):
   charts = [found['data-chart'] for found, _ in parsed.all('figure', class_='chart')]
   histogram = 'Image scores: images over score; normal (4); anomalous (7); threshold 0.4'
-  shown = [*page.curves, *page.training]
+  shown = [*page.curves, page.aupimo.chart, *page.training]
   assert charts == [
     *(chart.name for chart in page.curves),
+    'aupimo',
     'scores',
     *(chart.name for chart in page.training),
   ]
