@@ -267,7 +267,8 @@ def test_the_saved_bank_is_used(capsys, place, first, workdir):
   assert status == 0
   assert 'Embedding normal images' not in err
   assert not any(title in out.lower() for title in BESIDE.values())
-  assert metrics.keys() == {'main_map', 'maps', 'per_defect', 'timing', 'speed'}
+  about = {'main_map', 'maps', 'per_defect', 'aupimo', 'images', 'timing', 'speed'}
+  assert metrics.keys() == about
   for name, figures in before['maps'].items():
     assert metrics['maps'][name] == pytest.approx(figures, abs=1e-6)
 

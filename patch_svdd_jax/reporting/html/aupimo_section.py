@@ -73,7 +73,8 @@ def draw(name: str, by_type: dict[str, list[float]]) -> Chart:
     }
     axes.plot(sorted(values), heights, 'o', **look, label=labels[2])
   axes.set(xlim=(0, 1), ylim=(len(by_type) - 0.5, -0.5))
-  axes.set_yticks(range(len(by_type)), [_drawable(kind) for kind in by_type], parse_math=False)
+  titles = [_drawable(kind) for kind in by_type]
+  axes.set_yticks(range(len(by_type)), titles, parse_math=False, fontsize=9)
   return chart
 
 
