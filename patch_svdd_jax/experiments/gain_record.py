@@ -8,6 +8,7 @@ from collections.abc import Callable
 from patch_svdd_jax import data
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation import training_gain
+from patch_svdd_jax.evaluation.metrics import TITLES
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
 from patch_svdd_jax.system import distributed, files
 from patch_svdd_jax.system.batching import Progress
@@ -42,7 +43,8 @@ def measure(
 def origin(detector: Detector, dataset: data.Dataset) -> str:
   """Returns a digest of all that the figures depend on."""
   config, step, images = detector.origin
-  parts = [config.to_dict(), step, images, digest(dataset.held_out.images)]
+  # An older version has measured fewer figures.
+  parts = [config.to_dict(), step, images, digest(dataset.held_out.images), list(TITLES)]
   return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -70,6 +70,13 @@ def test_the_same_detector_is_measured_once(tmp_path, measured):
   assert len(measured) == 1
 
 
+def test_what_an_older_version_has_measured_is_measured_anew(tmp_path, measured, monkeypatch):
+  measure(tmp_path, detector(), dataset())
+  monkeypatch.setitem(gain_record.TITLES, 'another', 'another figure')
+  measure(tmp_path, detector(), dataset())
+  assert len(measured) == 2
+
+
 @pytest.mark.parametrize(
   ('other', 'data'),
   [
