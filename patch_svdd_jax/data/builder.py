@@ -195,7 +195,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     self.download_and_prepare(file_format='array_record')
 
   def report(self) -> DataReport:
-    """Returns the report on the files; an empty one where images are made, not read."""
+    """Returns the report on the files as they are now."""
+    return self.stored_report()
+
+  def stored_report(self) -> DataReport:
+    """Returns the report on what is prepared; an empty one where images are made, not read."""
     return DataReport()
 
   @property
@@ -276,11 +280,14 @@ class LayoutBuilder(Builder):
 
   def report(self) -> DataReport:
     """Returns the report on the prepared files, and on the folders as they are now."""
-    stored = DataReport.from_json(self.info.metadata[_REPORT])
-    found = self.found_now()
+    stored, found = self.stored_report(), self.found_now()
     if not found:
       return stored
     return dataclasses.replace(stored, of_folders=found.findings, form=found.form)
+
+  def stored_report(self) -> DataReport:
+    """Returns the report on the files that are prepared."""
+    return DataReport.from_json(self.info.metadata[_REPORT])
 
   def _layout_splits(self, found: layout.Layout) -> Mapping[str, Iterable[Any]]:
     self._record = Examination(found)

@@ -155,12 +155,14 @@ def _prepared(
 def _current(make: Callable[[], Builder], fingerprint: str | None) -> Builder | None:
   """Returns a builder of what is prepared of a content; None where it is not there as asked.
 
-  TFDS reads the descriptions of what is prepared here, which may be damaged.
+  The descriptions of what is prepared are read here, and may be damaged.
   """
   try:
     builder = make()
     stored = builder.info.metadata.get('fingerprint')
     whole = builder.is_prepared() and builder.has_range()
+    if whole:
+      builder.stored_report()
     return builder if whole and fingerprint in (None, stored) else None
   except (json_format.ParseError, ValueError, LookupError, TypeError, AttributeError):
     return None

@@ -220,6 +220,22 @@ def test_a_damaged_description_of_prepared_files_is_made_anew(root, tmp_path, fa
     assert len(data_sets.load(config.data).train) == 3
 
 
+def test_prepared_files_whose_report_lost_a_name_are_made_anew(root, tmp_path):
+  from patch_svdd_jax import data as data_sets
+
+  prepared = shutil.copytree(f'{root}.prepared', tmp_path / 'prepared')
+  config = configuration.override(
+    configuration.read(programs.config_for(root)), [f'--config.data.prepared={prepared}']
+  )
+  for name in (b'groups', b'sizes', b'of_files'):
+    path = next(prepared.rglob('metadata.json'))
+    before = path.read_bytes()
+    assert name in before
+    path.write_bytes(before.replace(name, name[::-1]))
+    assert len(data_sets.load(config.data).train) == 3
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize('name', ['sweep', 'baselines', 'reproduce', 'train'])
 def test_a_damaged_record_is_one_line(root, tmp_path, capsys, name):
   config = ['--config', programs.config_for(root)]
