@@ -43,11 +43,14 @@ check-wheel: $(READY)
 
 test: check suite
 
+# A crashed worker ends the run: where it is replaced, the others wait for it for ever.
+PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
+
 suite: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest $(PARALLEL)
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(PARALLEL)
 
 # Beside the environment, not in it: where JAX finds libtpu, it looks for a TPU at every start.
 $(LIBTPU): requirements-tpu$(PINS).txt | $(READY)
