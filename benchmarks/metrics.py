@@ -6,10 +6,11 @@ map, image metrics and AUPIMO of every image among them. They take turns, severa
 medians are reported. AUROC and AP must be scikit-learn's.
 
 With --aupro, AU-PRO up to a false positive rate of .3 takes turns with the loop that evaluation
-codes use for it: for each of --thresholds scores, evenly spaced from the lowest to the highest, all
-maps are binarised, and the share of every region of every mask that is found is averaged. Theirs
-are 200. It takes minutes, so that --timed-thresholds may let it run over fewer of them; the seconds
-of all follow in proportion, and the table says so.
+codes use for it (RD4AD's compute_pro, which many others have taken over): for each of --thresholds
+scores, evenly spaced from the lowest to the highest, all maps are binarised, and the share of every
+region of every mask that is found is averaged. Theirs are 200. It takes minutes, so that
+--timed-thresholds may let it run over fewer of them; the seconds of all follow in proportion, and
+the table says so.
 
   python -m benchmarks.metrics
   python -m benchmarks.metrics --aupro --rounds 3
@@ -142,18 +143,25 @@ EQUAL = {'AUROC': PEER, 'AP': 'scikit-learn AP', 'all': OURS}
 
 
 def looped_aupro(given: Maps, thresholds: np.ndarray) -> float:
-  """Returns AU-PRO by the loop over falling thresholds that evaluation codes use."""
-  masks, maps = given
+  """Returns AU-PRO by the loop over falling thresholds that evaluation codes use.
+
+  Its work is that of RD4AD's compute_pro (Deng & Li 2022), which many others have taken over: masks
+  are integers, maps are binarised in place, and regions are labelled anew for each threshold.
+  """
+  masks, maps = given.masks.astype(int), given.maps
+  called = np.zeros(maps.shape, bool)
   rates, overlaps = [0.0], [0.0]
   for threshold in thresholds:
-    called = maps >= threshold
+    called[maps < threshold] = False
+    called[maps >= threshold] = True
     found = [
-      np.mean(image[region.coords[:, 0], region.coords[:, 1]])
+      image[region.coords[:, 0], region.coords[:, 1]].sum() / region.area
       for image, mask in zip(called, masks, strict=True)
-      for region in measure.regionprops(measure.label(mask, connectivity=2))
+      for region in measure.regionprops(measure.label(mask))
     ]
     overlaps.append(float(np.mean(found)))
-    rates.append(np.count_nonzero(called & ~masks) / np.count_nonzero(~masks))
+    normal = 1 - masks
+    rates.append(float(np.logical_and(normal, called).sum() / normal.sum()))
   x = np.append(np.minimum(rates, MAX_FPR), MAX_FPR)
   y = np.interp(x, rates, overlaps)
   return float(np.trapezoid(y, x) / MAX_FPR)
