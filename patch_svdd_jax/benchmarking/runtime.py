@@ -1,4 +1,4 @@
-"""One image's seconds and the peak memory, by the procedure of MVTec AD 2's runtime table.
+"""Seconds to score one image and peak memory, by the procedure of MVTec AD 2's runtime table.
 
 MVTec's `measure_runtime_and_memory.py` gives a model images of random pixels one by one, from the
 host's memory, and waits for each anomaly map to be there again: 1,000 times on a CPU; on a GPU as
@@ -33,7 +33,7 @@ WARMING, FEWEST_WARMING = 0.1, 2
 
 
 class Limits(NamedTuple):
-  """How often an image is scored.
+  """Number of times that an image is scored.
 
   Attributes:
     runs: that are timed, and as many before them to warm up, at most.
@@ -71,7 +71,7 @@ class Runtime:
 
 
 class About(NamedTuple):
-  """What is timed: the detector's config and rows, and the device in words."""
+  """The timed detector's config and rows, and the device in words."""
 
   config: ml_collections.ConfigDict
   bank_rows: int

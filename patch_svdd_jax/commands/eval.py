@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
-  """One table of maps, and for the main map one of defect types and one of lights."""
+  """Prints a table of maps, and for the main map one of defect types and one of lights."""
 
   def row(name: str, figures: dict[str, float]) -> list[str]:
     return [name, *(console.figure(figures[metric]) for metric in metrics.TITLES)]

@@ -47,7 +47,7 @@ class AutoVi(PublishedBuilder):
   }
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """An image's masks fill a folder of its name."""
+    """Finds the masks, which fill a folder of the image's name."""
     category = self.category_folder(root)
     return layout.Layout(
       train=layout.items(category, 'train/good'), test=layout.items_with_mask_folders(category)

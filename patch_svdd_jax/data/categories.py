@@ -15,7 +15,7 @@ EVERY, MULTICLASS = 'all', 'multiclass'
 
 
 def subfolders(root: pathlib.Path) -> list[str]:
-  """The folders that are a set by themselves, each a category, in natural order.
+  """Returns the folders that are sets by themselves, each a category, in natural order.
 
   Raises:
     UserError: there is no such root.

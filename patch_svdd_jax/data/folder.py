@@ -14,7 +14,7 @@ from patch_svdd_jax.system import working_copy
 
 
 def category_place(root: str, category: str) -> pathlib.Path:
-  """The folder or list of a set, see `recognition`.
+  """Returns the folder or list of a set, see `recognition`.
 
   Raises:
     UserError: where no root is given or nothing is there.

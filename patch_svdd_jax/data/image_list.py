@@ -57,7 +57,7 @@ def _line(number: int, cells: Mapping[str, str]) -> Line:
 
 
 class Contents(NamedTuple):
-  """What a list holds.
+  """Contents of a list.
 
   Attributes:
     kind: of file, in words.
@@ -73,7 +73,7 @@ class Contents(NamedTuple):
 
 
 def is_list(place: pathlib.Path) -> bool:
-  """Whether a path is called as a list is."""
+  """Returns whether a path has the name of a list."""
   return place.suffix.lower() in SUFFIXES
 
 

@@ -48,15 +48,15 @@ class Kaputt(PublishedBuilder):
 
   @classmethod
   def present(cls, root: pathlib.Path) -> list[str]:
-    """All, where the tables are."""
+    """Returns all materials, where the tables are."""
     return list(cls.counts) if _table(root, 'train').is_file() else []
 
   def category_folder(self, root: pathlib.Path) -> pathlib.Path:
-    """That of all categories: the images of none lie apart."""
+    """Returns the root: the images of no category lie apart."""
     return root
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Only the tables tell the images' materials."""
+    """Lists the images by the tables, which alone tell their materials."""
 
     def of(split: str) -> tuple[layout.Item, ...]:
       rows = _rows(_table(root, split))

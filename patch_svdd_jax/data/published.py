@@ -90,7 +90,7 @@ class PublishedBuilder(LayoutBuilder):
 
   @classmethod
   def categories_folder(cls, root: pathlib.Path) -> pathlib.Path:
-    """The folder of the categories' folders, mostly the root itself.
+    """Returns the folder that holds the categories', mostly the root itself.
 
     Raises:
       UserError: where there is none.

@@ -65,7 +65,7 @@ class RealIad(PublishedBuilder):
 
   @classmethod
   def categories_folder(cls, root: pathlib.Path) -> pathlib.Path:
-    """That of the largest images which are there."""
+    """Returns the folder of the largest images that are there."""
     for size in _SIZES:
       if (root / size).is_dir():
         return root / size

@@ -1,4 +1,4 @@
-"""Which form a set of one's own has: it is found by what is there, without an option.
+"""Recognises which form a set of one's own has by what is there, without an option.
 
   - a file: a list of images, see `image_list`;
   - a folder with train or test inside: the layout of MVTec AD, see `layout`;
@@ -48,7 +48,7 @@ def scan(place: pathlib.Path) -> layout.Layout:
 
 
 def is_category(place: pathlib.Path) -> bool:
-  """Whether a folder beside others is a set of images by itself."""
+  """Returns whether a folder beside others is a set of images by itself."""
   if layout.normal_folders(place):
     return True
   if _splits(place.parent) or not place.is_dir():

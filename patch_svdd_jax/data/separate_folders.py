@@ -39,7 +39,7 @@ def roles(place: pathlib.Path) -> Roles:
 
 
 def has_images(folder: pathlib.Path) -> bool:
-  """Whether image files lie right in a folder."""
+  """Returns whether image files lie right in a folder."""
   try:
     return any(
       path.suffix.lower() in images.SUFFIXES and not path.name.startswith('.') and path.is_file()

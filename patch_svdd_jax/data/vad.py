@@ -38,7 +38,7 @@ class Vad(PublishedBuilder):
   without_masks = (WHOLE,)
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """All that is not good is defective."""
+    """Counts everything that is not good as defective."""
     types = layout.folders(root / 'test')
     test = [item for kind in types for item in layout.items(root, f'test/{kind}', kind)]
     return layout.Layout(layout.items(root, 'train/good'), tuple(test))

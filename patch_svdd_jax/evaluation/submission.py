@@ -37,7 +37,7 @@ SUFFIXES = {MAPS: '.tiff', THRESHOLDED: '.png'}
 
 
 class Encoding(NamedTuple):
-  """How the maps of a category become files.
+  """Conversion of a category's maps to files.
 
   Attributes:
     scale: a power of two that maps are multiplied by.

@@ -1,4 +1,4 @@
-"""What thresholds that normal images alone have set are worth on labelled test images.
+"""Measures thresholds that normal images alone have set on labelled test images.
 
 A best F1 is that of a threshold which the test labels chose; nobody who inspects parts has one.
 Two thresholds need no label, see THRESHOLDS: that of a false-alarm rate, which calibration
@@ -65,13 +65,13 @@ class Transferred(NamedTuple):
 
   @property
   def gap(self) -> float:
-    """What the threshold loses against the best for these test labels."""
+    """Returns what the threshold loses against the best for these test labels."""
     return self.best_f1 - self.f1
 
 
 @dataclasses.dataclass(frozen=True)
 class ThresholdTransfer:
-  """What thresholds from normal images give.
+  """Results of thresholds from normal images.
 
   Attributes:
     image: of image scores, by the keys of THRESHOLDS.
@@ -157,7 +157,7 @@ def three_sigma(mean: float, deviation: float) -> Threshold:
 
 
 class Quality(NamedTuple):
-  """How right the calls are."""
+  """F1, precision and recall of calls."""
 
   f1: float
   precision: float

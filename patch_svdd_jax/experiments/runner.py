@@ -28,7 +28,7 @@ AnyJob = TypeVar('AnyJob', bound='Job')
 
 
 class Rendered(NamedTuple):
-  """What an experiment has found so far, for people and for other programs.
+  """Results of an experiment so far, for people and for other programs.
 
   Attributes:
     text: tables and remarks, as Markdown.

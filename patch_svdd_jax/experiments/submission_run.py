@@ -48,7 +48,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-  """What became of a category.
+  """Outcome of a category.
 
   Attributes:
     category: its name.

@@ -1,4 +1,4 @@
-"""What a comparison of runs leaves in its folder."""
+"""Writes a comparison of runs into a folder."""
 
 import pathlib
 

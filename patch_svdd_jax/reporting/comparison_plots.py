@@ -1,4 +1,4 @@
-"""What tells runs apart, drawn: for a file, or as charts of a page."""
+"""Draws what tells runs apart: for a file, or as charts of a page."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What `eval` or `baselines` has left of a run, image by image, so that runs can be compared."""
+"""Reads what `eval` or `baselines` has measured of a run, image by image, for comparisons."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ class MeasuredImage(NamedTuple):
 
   @property
   def anomalous(self) -> bool:
-    """Whether it has a defect."""
+    """Returns whether it has a defect."""
     return self.defect != GOOD
 
 

@@ -71,17 +71,17 @@ class Comparison:
 
   @property
   def others(self) -> Sequence[int]:
-    """The numbers of all runs but the first."""
+    """Returns the numbers of all runs but the first."""
     return range(1, len(self.runs))
 
   @property
   def several(self) -> bool:
-    """Whether there are several categories."""
+    """Returns whether there are several categories."""
     return EVERY in self.figures
 
   @property
   def whole(self) -> str:
-    """The name of all categories together, or of the only one."""
+    """Returns the name of all categories together, or of the only one."""
     return EVERY if self.several else next(iter(self.figures))
 
   def difference(self, category: str, run: int, metric: str) -> float:

@@ -1,4 +1,4 @@
-"""What thresholds from normal images give, in words: for the terminal and the report."""
+"""Puts results of thresholds from normal images into words, for the terminal and the report."""
 
 import math
 from collections.abc import Sequence

@@ -108,7 +108,7 @@ class Worst(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distribution:
-  """How a figure is distributed over images.
+  """Distribution of a figure over images.
 
   Attributes:
     chart: each image.

@@ -63,7 +63,7 @@ def render(page: Page, most_items: int = gallery.MOST_ITEMS) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-  """The HTML of a template beside this file, with these values and the style of all pages."""
+  """Returns the HTML of a template beside this file, with these values and all pages' style."""
   environment = jinja2.Environment(
     loader=jinja2.FunctionLoader(read),
     autoescape=True,
