@@ -47,7 +47,7 @@ class AutoVi(PublishedBuilder):
   }
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Finds the masks, which fill a folder of the image's name."""
+    """Lists the images, whose masks fill a folder of the image's name."""
     category = self.category_folder(root)
     return layout.Layout(
       train=layout.items(category, 'train/good'), test=layout.items_with_mask_folders(category)

@@ -65,7 +65,7 @@ class Bmad(PublishedBuilder):
   without_masks = ('Chest', 'Histopathology', 'Retina_OCT2017')
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Finds the mask that has its image's name."""
+    """Lists the images, whose masks have their names."""
     category = self.category_folder(root)
     found = list(_files(category))
     marked = [each for each in found if each.is_mask and each.kind == _DEFECT]

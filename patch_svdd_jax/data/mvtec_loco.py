@@ -45,7 +45,7 @@ class MvtecLoco(PublishedBuilder):
   parts = ('train', 'validation', 'test', 'ground_truth')
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Finds the masks, which fill a folder of the image's name."""
+    """Lists the images, whose masks fill a folder of the image's name."""
     category = self.category_folder(root)
     return layout.Layout(
       train=layout.items(category, 'train/good'),
