@@ -60,7 +60,7 @@ def _rows_height(comparison: Comparison) -> float:
 
 def interval_title(comparison: Comparison) -> str:
   """Returns what the intervals are of."""
-  return f'{TITLES[INTERVAL_OF]} less that of {comparison.names[0]}, {CONFIDENCE:.0%} intervals'
+  return f'{TITLES[INTERVAL_OF]} minus that of {comparison.names[0]}, {CONFIDENCE:.0%} intervals'
 
 
 def images_title(measure: str) -> str:

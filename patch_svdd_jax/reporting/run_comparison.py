@@ -85,7 +85,7 @@ class Comparison:
     return EVERY if self.several else next(iter(self.figures))
 
   def difference(self, category: str, run: int, metric: str) -> float:
-    """Returns a figure less that of the first run."""
+    """Returns a figure minus that of the first run."""
     figures = self.figures[category]
     return figures[run][metric] - figures[0][metric]
 
