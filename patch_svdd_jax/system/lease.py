@@ -3,6 +3,8 @@
 A lease is an object `.lease/<number>.json` that its owner renews. Whoever creates the next number,
 which the store lets one alone do, has the folder from then on: nobody takes over what was renewed,
 for all see the same newest one, and an owner that finds a newer number than its own has lost it.
+One that followed another stays when it is released: an owner that stood still may yet renew its own
+with its last request when that run has ended, and must find a newer one.
 """
 
 import getpass
@@ -55,7 +57,7 @@ class Lease:
     self._url = url
     self._store = Store(f'{url}/{FOLDER}')
     self._number = 0
-    self._contents = {
+    self._contents: dict[str, Any] = {
       'owner': f'{_user()}@{socket.gethostname()}, process {os.getpid()}',
       'since': _now(),
       'run': uuid.uuid4().hex,
@@ -75,12 +77,14 @@ class Lease:
     while True:
       found = self._newest()
       if found:
-        if self._is_renewed(found):
+        is_released = found.contents.get('released')
+        if not is_released and self._is_renewed(found):
           raise UserError(
             f'{self._url} is being written by another run ({found.owner}): wait for its end, or '
             'name another folder'
           )
-        print(f'{self._url}: taken over from {found.owner}, which has ended', file=sys.stderr)
+        if not is_released:
+          print(f'{self._url}: taken over from {found.owner}, which has ended', file=sys.stderr)
       self._number = found.number + 1 if found else 1
       if self._store.create(self._name(self._number), self._encoded()):
         break
@@ -111,7 +115,11 @@ class Lease:
     """Lets others take the folder at once."""
     self._ended.set()
     self._thread.join()
-    self._store.remove(self._name(self._number))
+    if self._number > 1:
+      self._contents['released'] = True
+      self._store.write(self._name(self._number), self._encoded())
+    else:
+      self._store.remove(self._name(self._number))
 
   def _is_renewed(self, found: _Newest) -> bool:
     """Waits until a lease has become another one, or its term is over; returns which it was."""

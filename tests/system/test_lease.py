@@ -95,6 +95,27 @@ def test_an_owner_finds_out_that_another_took_over_and_is_told_to_end(url, monke
   assert told == [(os.getpid(), signal.SIGTERM)]
 
 
+def test_an_owner_whose_last_renewal_arrives_after_the_other_run_has_ended(url, monkeypatch):
+  monkeypatch.setattr(os, 'kill', lambda *_: None)
+  owner = Lease(url)
+  owner.take()
+  owner._ended.set()  # noqa: SLF001
+  owner._thread.join()  # noqa: SLF001
+  time.sleep(lease.TERM)
+  other = Lease(url)
+  foreign(url)  # as it is written by another machine, which is not renewed
+  other.take()
+  other.release()
+  Store(url).write('.lease/1.json', owner._encoded())  # noqa: SLF001
+  time.sleep(lease.RENEWAL)
+  with pytest.raises(LostError, match='was taken over by another run'):
+    owner.check()
+  third = Lease(url)
+  third.take()
+  assert Store(url).list().keys() == {'.lease/3.json'}
+  third.release()
+
+
 @pytest.mark.parametrize('after', [{}, {1: 'another'}, {1: 'another', 2: 'a third'}])
 def test_an_owner_finds_out_that_another_took_over_and_has_ended_since(url, monkeypatch, after):
   monkeypatch.setattr(os, 'kill', lambda *_: None)
