@@ -209,7 +209,7 @@ def measure_aupro(
 
 
 def check(name: str, value: float, other: str, expected: float, allowed: float) -> None:
-  """Refuses a metric that is not the other.
+  """Checks that two metrics have one value.
 
   Raises:
     UserError: names both.

@@ -115,10 +115,8 @@ def left_out(
 
 def _judge_left_out(entry: Entry, truth: str | None) -> tuple[str, str]:
   suffix = _suffix(entry)
-  if _is_hidden(entry) or entry.parts[-1].casefold() in _CLUTTER:
-    return 'hidden', ''
-  if entry.kind == 'other':
-    return 'no_file', ''
+  if kind := _kind_of_nothing(entry):
+    return kind, ''
   if entry.kind == 'folder':
     return 'linked_folder', ''
   if entry.parts[0] == truth and suffix in masks.SUFFIXES:
@@ -181,6 +179,13 @@ def _is_hidden(entry: Entry) -> bool:
   return entry.parts[-1].startswith('.')
 
 
+def _kind_of_nothing(entry: Entry) -> str | None:
+  """Returns the kind of an entry that can be no image, mask or folder of them; None of others."""
+  if _is_hidden(entry) or entry.parts[-1].casefold() in _CLUTTER:
+    return 'hidden'
+  return 'no_file' if entry.kind == 'other' else None
+
+
 def _suffix(entry: Entry) -> str:
   if entry.kind != 'file':
     return entry.kind
@@ -190,10 +195,8 @@ def _suffix(entry: Entry) -> str:
 def _judge(entry: Entry, tree: Tree, known: Collection[str]) -> tuple[str, str]:
   """Returns the kind of what is not read, and what to say of it besides."""
   suffix = _suffix(entry)
-  if _is_hidden(entry) or entry.parts[-1].casefold() in _CLUTTER:
-    return 'hidden', ''
-  if entry.kind == 'other':
-    return 'no_file', ''
+  if kind := _kind_of_nothing(entry):
+    return kind, ''
   if entry.kind == 'folder':
     return _judge_folder(entry), ''
   if tree.truth and entry.parts[0] == tree.truth:

@@ -63,7 +63,7 @@ def _splits(place: pathlib.Path) -> list[str]:
 
 
 def _check_mvtec(place: pathlib.Path, splits: Sequence[str]) -> None:
-  """Refuses normal images beside train, where those inside may be trained on."""
+  """Checks that no normal images stand beside train, which might be meant for training."""
   for name in layout.folders(place):
     if role(name) in ('normal', 'normal_test') and separate_folders.has_images(place / name):
       raise UserError(
@@ -73,7 +73,7 @@ def _check_mvtec(place: pathlib.Path, splits: Sequence[str]) -> None:
 
 
 def _check_separate(place: pathlib.Path, found: separate_folders.Roles, is_loose: bool) -> None:
-  """Refuses what is not one folder for each role, and nothing but these."""
+  """Checks that there is at most one folder for each role, and no other folder or image."""
   for each, names in found.items():
     if each and len(names) > 1:
       raise UserError(
@@ -105,7 +105,7 @@ _MEANINGS: dict[Role, str] = {
 
 
 def _check_flat(place: pathlib.Path, found: separate_folders.Roles) -> None:
-  """Refuses images that are not all that is there, or that a list beside them describes."""
+  """Checks that a flat folder holds nothing but images, and no list that may describe them."""
   if others := [name for names in found.values() for name in names]:
     raise UserError(
       f'{place}: holds images beside {", ".join(others)}; move normal images into train/good, '
@@ -119,7 +119,7 @@ def _check_flat(place: pathlib.Path, found: separate_folders.Roles) -> None:
 
 
 def _refuse_unknown(place: pathlib.Path, found: separate_folders.Roles) -> None:
-  """Refuses a folder without images right inside, where something else may have been meant."""
+  """Raises an error for a folder without images that seems to hold a set in another form."""
   others = [name for names in found.values() for name in names]
   if lists := _lists(place):
     raise UserError(f'{place}: holds no images, but {lists[0]}; give {place / lists[0]}')

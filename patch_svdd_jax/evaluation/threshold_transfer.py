@@ -119,7 +119,7 @@ def measure(
     limits: at the false-alarm rates that are asked for.
     split: the test images.
     scores: of the detector for them.
-    figures: the main map's, as of `metrics.evaluate`.
+    figures: the main map's metrics, as `metrics.evaluate` returns them.
   """
   image_scores, maps = scores.images[scores.main_map], scores.maps[scores.main_map]
 

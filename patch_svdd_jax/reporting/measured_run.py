@@ -150,7 +150,7 @@ def _number(value: float | None) -> float:
 
 
 def check_comparable(runs: Sequence[MeasuredRun]) -> None:
-  """Refuses runs of which one is named twice, or was measured on other images than the first one.
+  """Checks that no run is named twice and that all were measured on the first one's images.
 
   Raises:
     UserError: says which.

@@ -65,7 +65,7 @@ class Comparison:
 
   @property
   def title(self) -> str:
-    """Says which runs are compared."""
+    """Returns a title that names the compared runs."""
     first, *others = self.names
     return f'{", ".join(others)} against {first}'
 

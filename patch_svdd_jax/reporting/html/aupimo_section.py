@@ -84,7 +84,7 @@ def _drawable(text: str) -> str:
 
 
 def _explain(pixels: int) -> str:
-  """Says what AUPIMO is, and what so few normal pixels cannot show."""
+  """Returns what AUPIMO is, in words, and which limits too few normal pixels set."""
   low, high = (round(1 / limit) for limit in aupimo.FPR_LIMITS)
   text = (
     f"The share of an image's defect that is found at thresholds at which 1 in {low:,} to 1 in "

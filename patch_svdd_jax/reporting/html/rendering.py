@@ -26,7 +26,7 @@ TEMPLATE, STYLE, SCRIPT = 'report.html.jinja', 'report.css', 'report.js'
 
 
 def write(path: pathlib.Path, page: Page) -> None:
-  """Writes a page, as of `write_html`."""
+  """Writes a page with `write_html`."""
   write_html(path, render(page))
 
 
