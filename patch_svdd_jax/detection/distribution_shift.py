@@ -18,6 +18,9 @@ WIDENING = 3.0
 # A batch of fewer images is not compared as one, and how unlikely a difference must be by chance.
 BATCH, CHANCE = 10, 1e-4
 
+# The normal images' own drift is that of so many runs of files.
+RUNS = 5
+
 
 def limits(normal: np.ndarray) -> tuple[float, float]:
   """The range of a statistic f[n] of normal images, widened."""
@@ -46,10 +49,16 @@ def outside(normal: Statistics, found: Statistics) -> list[tuple[str, ...]]:
 
 
 def of_batch(normal: Statistics, found: Statistics) -> list[str]:
-  """What to say of N images together: a text for each statistic that is distributed otherwise.
+  """Returns a text for each statistic in which N images together are unlike the normal ones.
 
   By the two-sample Kolmogorov-Smirnov test, with a chance of CHANCE over all statistics for images
-  like the normal ones; fewer than BATCH images are not judged.
+  like the normal ones; fewer than BATCH images are not judged. The test takes images to be
+  independent, and those of few scenes, parts or hours are not: so the batch must also be at least
+  as far from the normal images as any run of them is from the others.
+
+  Args:
+    normal: f[n] each, by name, in the order of the files.
+    found: f[N] each, of names among these.
   """
   from scipy import stats  # a third of a second, which not every process needs
 
@@ -57,13 +66,26 @@ def of_batch(normal: Statistics, found: Statistics) -> list[str]:
   for name, values in found.items():
     if len(values) < BATCH:
       continue
-    p = stats.ks_2samp(values, normal[name]).pvalue
-    if p < CHANCE / len(found):
+    tested = stats.ks_2samp(values, normal[name])
+    if tested.pvalue < CHANCE / len(found) and tested.statistic >= drift(normal[name]):
       texts.append(
         f'{name} of these {len(values)} images (median {np.median(values):.4g}) is not that of the '
-        f'normal ones (median {np.median(normal[name]):.4g}): p = {p:.1g}'
+        f'normal ones (median {np.median(normal[name]):.4g}): p = {tested.pvalue:.1g}'
       )
   return texts
+
+
+def drift(normal: np.ndarray) -> float:
+  """Returns how far the normal images f[n] drift: the largest distance of a run from the others.
+
+  The distance is that of Kolmogorov and Smirnov, between a fifth of the images and the rest.
+  """
+  from scipy import stats
+
+  runs = np.array_split(normal, min(RUNS, len(normal)))
+  others = [np.concatenate(runs[:i] + runs[i + 1 :]) for i in range(len(runs))] if runs[1:] else []
+  pairs = zip(runs, others, strict=False)
+  return max((stats.ks_2samp(*pair, method='asymp').statistic for pair in pairs), default=0.0)
 
 
 def warn(texts: Sequence[str]) -> str:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from patch_svdd_jax import data
-from patch_svdd_jax.configs import mvtec
-from patch_svdd_jax.data import appearance
+from patch_svdd_jax.configs import laptop, mvtec
+from patch_svdd_jax.data import appearance, textures
 from patch_svdd_jax.detection import distribution_shift
 
 
@@ -66,6 +66,38 @@ def test_batches_like_the_normal_images_are_seldom_warned_of():
     bool(distribution_shift.of_batch(statistics(rng, 100), statistics(rng, 30))) for _ in range(500)
   ]
   assert np.mean(warned) < 0.01
+
+
+def test_normal_images_that_drift_among_themselves_excuse_others_that_do_not_more():
+  rng = np.random.default_rng(4)
+  drifting = {'brightness': np.sort(rng.normal(180, 5, 100))}
+  shuffled = {'brightness': rng.permutation(drifting['brightness'])}
+  one_lamp = {'brightness': rng.normal(184, 1, 40)}
+  assert distribution_shift.of_batch(drifting, one_lamp) == []
+  assert len(distribution_shift.of_batch(shuffled, one_lamp)) == 1
+  # What no normal image is, is said whatever their drift.
+  assert len(distribution_shift.of_batch(drifting, {'brightness': rng.normal(230, 1, 40)})) == 1
+
+
+def test_the_drift_is_that_of_the_run_that_is_farthest_from_the_others():
+  normal = np.array([1.0, 2, 1, 2, 1, 2, 3, 9, 1, 2])
+  # Of the pair (3, 9) against eight values of 1 or 2 the distribution functions differ by all.
+  assert distribution_shift.drift(normal) == 1
+  alike = np.tile([1.0, 2], 5)
+  assert distribution_shift.drift(alike) == 0
+  assert distribution_shift.drift(alike[:1]) == 0
+
+
+@pytest.mark.parametrize('category', textures.CATEGORIES)
+def test_the_middle_of_a_photograph_is_in_no_other_light_than_its_sides(category, tmp_path):
+  config = laptop.get_config(category).data
+  config.update(prepared=str(tmp_path))
+  dataset = data.load(config)
+  normal, found = (
+    dict(zip(appearance.NAMES, split.appearance.T, strict=True))
+    for split in (dataset.train, dataset.test)
+  )
+  assert distribution_shift.of_batch(normal, found) == []
 
 
 @pytest.mark.slow
