@@ -9,7 +9,6 @@ them to read: they are listed, and removed on request only.
 import contextlib
 import datetime
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -20,13 +19,12 @@ import tempfile
 from collections.abc import Collection
 from typing import IO, Any, NamedTuple
 
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import files, locks
 
 # TFDS's names of the files that describe a copy, and of the folder of one that is not finished.
 INFO, METADATA, INCOMPLETE = 'dataset_info.json', 'metadata.json', 'incomplete.'
 _PACKAGE = __name__.partition('.')[0]
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-_AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _REMOVED = '.removed_by_patch_svdd_jax_'
 _DIGITS = 16
 _ENDING = re.compile(rf'-[0-9a-f]{{{_DIGITS}}}$')
@@ -87,7 +85,7 @@ def shared(place: pathlib.Path) -> IO[str]:
   Raises:
     OSError: it cannot be made, or read.
   """
-  return _locked(place, fcntl.LOCK_SH)
+  return _locked(place, shared=True)
 
 
 def alone(place: pathlib.Path) -> IO[str]:
@@ -96,25 +94,25 @@ def alone(place: pathlib.Path) -> IO[str]:
   Raises:
     OSError: it cannot be written.
   """
-  return _locked(place, fcntl.LOCK_EX)
+  return _locked(place, shared=False)
 
 
-def _locked(place: pathlib.Path, operation: int) -> IO[str]:
+def _locked(place: pathlib.Path, shared: bool) -> IO[str]:
   while True:
     place.mkdir(parents=True, exist_ok=True)
     # Another process may remove the folder in between.
     with contextlib.suppress(FileNotFoundError):
       try:
-        return files.flocked(place / files.LOCK, operation)
+        return locks.lock(place / files.LOCK, shared=shared, waits=True)
       except OSError as error:
         if error.errno not in _READ_ONLY:
           raise
-        return _locked_read_only(place, operation, error)
+        return _locked_read_only(place, shared, error)
 
 
-def _locked_read_only(place: pathlib.Path, operation: int, reason: OSError) -> IO[str]:
+def _locked_read_only(place: pathlib.Path, shared: bool, reason: OSError) -> IO[str]:
   try:
-    return files.flocked(place / files.LOCK, operation, mode='r')
+    return locks.lock(place / files.LOCK, shared=shared, waits=True, mode='r')
   except FileNotFoundError:
     # Nobody prepares it here, or removes it: it can be read as it is.
     if _info(place):
@@ -162,7 +160,7 @@ def evict(folder: pathlib.Path, bound: float) -> list[Entry]:
 def in_use(place: pathlib.Path) -> bool:
   """Returns whether a process prepares or reads an entry."""
   try:
-    files.flocked(place / files.LOCK, _AT_ONCE, mode='r').close()
+    locks.lock(place / files.LOCK, mode='r').close()
   except BlockingIOError:
     return True
   except OSError:  # it has no lock file, or one that cannot be opened
@@ -173,7 +171,8 @@ def in_use(place: pathlib.Path) -> bool:
 def remove(place: pathlib.Path) -> bool:
   """Removes an entry unless it is in use or cannot be removed; returns whether it did."""
   try:
-    with files.flocked(place / files.LOCK, _AT_ONCE, needed=True):
+    with locks.lock(place / files.LOCK, needed=True) as lock:
+      locks.let_go_to_remove(lock)
       discard(place)
   except OSError:
     return False
@@ -191,7 +190,7 @@ def discard(place: pathlib.Path) -> None:
     OSError: it cannot be renamed.
   """
   unnamed = tempfile.mkdtemp(prefix=_REMOVED, dir=place.parent)
-  place.rename(unnamed)
+  place.rename(pathlib.Path(unnamed, place.name))
   shutil.rmtree(unnamed, ignore_errors=True)
 
 

@@ -6,7 +6,6 @@ that was stopped resumes where it was. With a list of images come those that it 
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -17,7 +16,7 @@ from collections.abc import Collection, Mapping
 
 from patch_svdd_jax.data import image_list
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import files, store, working_copy
+from patch_svdd_jax.system import files, locks, store, working_copy
 from patch_svdd_jax.system.store import Found, Store
 
 FOLDER = 'mirrors'
@@ -67,7 +66,7 @@ def _mirrored(url: str, without: frozenset[str]) -> pathlib.Path:
     base.mkdir(parents=True, exist_ok=True)
     files.write(base / _URL, url.encode())
     # Waits for another process that fetches the same.
-    with files.flocked(base / files.LOCK, fcntl.LOCK_EX):
+    with locks.lock(base / files.LOCK, waits=True):
       source = Store(parent)
       found = source.list(name)
       if not found:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,13 +16,12 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import locks
 
 # No space left, over the quota, over the largest size of a file.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Bytes of a file's name on nearly all file systems.
 LONGEST_NAME = 255
-# What a network file system may say that has no locks.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LOCK = '.lock'
 # The end of a file's name as long as it is being written.
 UNFINISHED = '.tmp'
@@ -240,6 +238,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
   try:
     yield
   finally:
+    locks.let_go_to_remove(file)
     with contextlib.suppress(OSError):
       (folder / LOCK).unlink()
     file.close()
@@ -251,42 +250,11 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 def _lock(folder: pathlib.Path) -> IO[str]:
   try:
-    return flocked(folder / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return locks.lock(folder / LOCK)
   except BlockingIOError as error:
     raise UserError(
       f'{folder} is being written by another run: wait for its end, or name another folder'
     ) from error
-
-
-def flocked(
-  path: pathlib.Path, operation: int, *, mode: str = 'a+', needed: bool = False
-) -> IO[str]:
-  """Opens a file in a folder that is there, with a lock that lasts until the file is closed.
-
-  Args:
-    path: of the file.
-    operation: of `fcntl.flock`; waits for the lock unless LOCK_NB is set.
-    mode: 'a+', which makes it where it is missing, or 'r'.
-    needed: whether to refuse a file system that has no locks.
-
-  Raises:
-    BlockingIOError: another holds it.
-    OSError: it cannot be opened or locked.
-  """
-  while True:
-    file: IO[str] = path.open(mode)
-    try:
-      fcntl.flock(file, operation)
-      # One that let go of it in between may have removed the file.
-      with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-          return file
-    except OSError as error:
-      if error.errno in NO_LOCKS and not needed:
-        return file
-      file.close()
-      raise
-    file.close()
 
 
 def check_writable(path: pathlib.Path) -> None:

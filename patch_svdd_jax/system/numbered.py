@@ -1,15 +1,12 @@
 """Numbered folders, of which the newest counts; others read it while the next one is written."""
 
-import contextlib
-import fcntl
-import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import digests
+from patch_svdd_jax.system import digests, locks
 
 # A reader whose folder has gone so many times in a row gives up.
 ATTEMPTS = 50
@@ -35,7 +32,7 @@ def remove_older(parent: pathlib.Path) -> None:
   latest = newest(parent)
   for place in parent.iterdir():
     if place.name.isdecimal() and place != latest:
-      with _locked(place, fcntl.LOCK_EX) as free:
+      with locks.of_folder(place, shared=False) as free:
         if free:
           place.rename(parent / f'{REMOVED}{place.name}')
   for place in parent.glob(f'{REMOVED}*'):
@@ -64,7 +61,7 @@ def read_newest(
     place = newest(parent)
     if place is None:
       return None
-    with _locked(place, fcntl.LOCK_SH) as stays:
+    with locks.of_folder(place, shared=True) as stays:
       if not stays:
         continue
       try:
@@ -84,27 +81,3 @@ def read_newest(
   raise UserError(
     f'{parent} is being written again and again: run the same command once that has ended'
   )
-
-
-@contextlib.contextmanager
-def _locked(place: pathlib.Path, kind: int) -> Iterator[bool]:
-  """Yields whether no one else has a lock on a folder that this one excludes.
-
-  It has none either where the folder is gone or its file system has no locks.
-  """
-  try:
-    number = os.open(place, os.O_RDONLY)
-  except OSError:
-    yield True
-    return
-  try:
-    try:
-      fcntl.flock(number, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-      yield False
-    except OSError:
-      yield True
-    else:
-      yield True
-  finally:
-    os.close(number)

@@ -11,7 +11,6 @@ one that lacks its digests is never fetched.
 import collections
 import concurrent.futures
 import contextlib
-import fcntl
 import itertools
 import logging
 import math
@@ -26,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import digests, files, store
+from patch_svdd_jax.system import digests, files, locks, store
 from patch_svdd_jax.system.batching import Bar
 from patch_svdd_jax.system.lease import FOLDER as LEASE
 from patch_svdd_jax.system.lease import Lease, LostError
@@ -199,6 +198,7 @@ class WorkingCopy:
       del _OPEN[self.base], _URLS[self.path]
 
   def _discard(self) -> None:
+    locks.let_go_to_remove(self._owner)
     shutil.rmtree(self.base, ignore_errors=True)
     self._owner.close()
 
@@ -323,21 +323,22 @@ def sweep() -> None:
   """Removes copies whose processes were killed."""
   folder = files.cache_folder() / FOLDER
   for owner in folder.glob(f'*/{_OWNER}'):
-    with contextlib.suppress(OSError), owner.open('a') as file:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(OSError), locks.lock(owner, needed=True) as file:
+      locks.let_go_to_remove(file)
       shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _new_base() -> tuple[pathlib.Path, Any]:
   sweep()
-  base = pathlib.Path(os.path.realpath(files.cache_folder())) / FOLDER / uuid.uuid4().hex
-  with files.explained(base):
-    base.mkdir(parents=True, mode=0o700)
-    # The system lets go of it when the process ends, however it does. It has the name by which
-    # `sweep` finds it once it is locked.
-    owner = files.flocked(base / files.LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    (base / files.LOCK).rename(base / _OWNER)
-  return base, owner
+  folder = pathlib.Path(os.path.realpath(files.cache_folder())) / FOLDER
+  with files.explained(folder):
+    while True:
+      base = folder / uuid.uuid4().hex
+      base.mkdir(parents=True, mode=0o700)
+      # The system lets go of it when the process ends, however it does. Another process may sweep
+      # the copy before it is locked.
+      with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        return base, locks.lock(base / _OWNER)
 
 
 def _is_whole(name: str, listed: Mapping[str, Found]) -> bool:

@@ -1,19 +1,18 @@
 """Two runs on one folder: the second is refused at once, and a run that died holds nothing."""
 
 import errno
-import fcntl
 import signal
 
 import pytest
 
 from patch_svdd_jax.commands import main
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import files, locks
 from tests.faults import programs
 
 HOLD = """
 import pathlib, sys, time
-from patch_svdd_jax.system import files
+from patch_svdd_jax.system import files, locks
 with files.locked(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(600)
@@ -66,7 +65,7 @@ def test_a_second_evaluation_is_refused(tmp_path, capsys):
 
 def test_the_lock_file_of_one_that_ended_in_between_counts_for_nothing(tmp_path, monkeypatch):
   """It was opened before its holder removed it, and locked after."""
-  real, opened = fcntl.flock, []
+  real, opened = locks.fcntl.flock, []
 
   def late(file, how):
     if not opened:
@@ -74,7 +73,7 @@ def test_the_lock_file_of_one_that_ended_in_between_counts_for_nothing(tmp_path,
     opened.append(file)
     real(file, how)
 
-  monkeypatch.setattr(fcntl, 'flock', late)
+  monkeypatch.setattr(locks.fcntl, 'flock', late)
   with files.locked(tmp_path):
     assert len(opened) == 2
     monkeypatch.undo()
@@ -82,12 +81,12 @@ def test_the_lock_file_of_one_that_ended_in_between_counts_for_nothing(tmp_path,
       pass
 
 
-@pytest.mark.parametrize('number', files.NO_LOCKS)
+@pytest.mark.parametrize('number', locks.NO_LOCKS)
 def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch, number):
   def refuse(*_):
     raise OSError(number, 'no locks')
 
-  monkeypatch.setattr(fcntl, 'flock', refuse)
+  monkeypatch.setattr(locks.fcntl, 'flock', refuse)
   with files.locked(tmp_path / 'run'), files.locked(tmp_path / 'run'):
     (tmp_path / 'run' / 'file').touch()
   assert (tmp_path / 'run' / 'file').exists()
@@ -97,7 +96,7 @@ def test_a_broken_disk_is_one_line(tmp_path, monkeypatch):
   def refuse(*_):
     raise OSError(errno.EIO, 'broken')
 
-  monkeypatch.setattr(fcntl, 'flock', refuse)
+  monkeypatch.setattr(locks.fcntl, 'flock', refuse)
   with (
     pytest.raises(UserError, match=r'cannot write .*run: Input/output'),
     files.locked(tmp_path / 'run'),
