@@ -36,6 +36,8 @@ from patch_svdd_jax.system.digests import digest
 from patch_svdd_jax.system.sharding import local_mesh, replicate
 
 FOLDER = 'model'
+# Versions that a save leaves at most where it keeps the older ones.
+KEPT = 10
 
 
 class Origin(NamedTuple):
@@ -190,10 +192,14 @@ class Detector:
       distances=found.distances.reshape(shape), indices=found.indices.reshape(shape)
     )
 
-  def save(self, workdir: pathlib.Path) -> None:
-    """Saves the detector in `workdir`/model; the one before it goes once this is whole.
+  def save(self, workdir: pathlib.Path, *, keep: bool = False) -> None:
+    """Saves the detector in `workdir`/model, as the version that counts from then on.
 
-    One that is being read meanwhile stays until the next save.
+    Args:
+      workdir: of the run.
+      keep: whether the versions before it stay, KEPT with this one, so that `undo` can go back to
+        them; otherwise they go once this is whole. One that is being read meanwhile stays until the
+        next save.
     """
     # As numpy arrays: those of jax could be loaded on as many devices only.
     arrays: dict[str, Any] = jax.device_get({'params': self.params, 'mean': self.mean})
@@ -213,7 +219,7 @@ class Detector:
       orbax_manager.save(models, number, items)
     if distributed.is_first():
       with files.explained(workdir / FOLDER):
-        numbered.remove_older(workdir / FOLDER)
+        numbered.remove_older(workdir / FOLDER, KEPT if keep else 1)
       working_copy.wake(workdir)
 
   @classmethod
@@ -285,6 +291,43 @@ def saved_origin(workdir: pathlib.Path) -> Origin | None:
     UserError: it is damaged.
   """
   return numbered.read_newest(workdir / FOLDER, _origin, _remedy(workdir))
+
+
+def versions(workdir: pathlib.Path) -> list[int]:
+  """Returns the numbers of the detectors that are saved in `workdir`; the last one counts."""
+  return [int(place.name) for place in numbered.all_of(workdir / FOLDER)]
+
+
+def undo(workdir: pathlib.Path, steps: int = 1) -> int:
+  """Removes the newest versions of the detector saved in `workdir`; the one before them counts.
+
+  Args:
+    workdir: of the run.
+    steps: how many are removed, at least 1.
+
+  Returns:
+    The number of the version that counts.
+
+  Raises:
+    UserError: there are no earlier versions or too few, or the one to go back to is damaged.
+  """
+  folder = workdir / FOLDER
+  places = numbered.all_of(folder)
+  if steps >= len(places):
+    kept = max(0, len(places) - 1)
+    raise UserError(
+      f'{folder} has {kept or "no"} earlier version{"s" * (kept != 1)} to go back to'
+      + (f': ask for at most {kept}' if kept else '')
+    )
+  before = places[-1 - steps]
+  if found := digests.damage(before):
+    raise UserError(f'{before} is damaged ({found}): {_remedy(workdir)}')
+  with files.explained(folder):
+    for _ in range(steps):
+      numbered.remove_newest(folder)
+  # A number that is used again must not meet its former files in a store.
+  working_copy.upload(workdir)
+  return int(before.name)
 
 
 def _read(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Saved | None:

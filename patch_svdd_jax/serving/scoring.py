@@ -1,7 +1,9 @@
 """A detector as a server needs it: images of any size in, one record each out."""
 
+import contextlib
 import importlib
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -38,8 +40,11 @@ class Scorer(Protocol):
   """Lists what the app asks for: `prepare` in any thread, `score` and `grow` in one."""
 
   batch_size: int
-  scale: tuple[float, float]
   value_range: tuple[float, float]
+
+  @property
+  def scale(self) -> tuple[float, float]:
+    """The map values (low, high) that colours mean."""
 
   def prepare(self, image: np.ndarray, name: str) -> Split:
     """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
@@ -54,32 +59,85 @@ class Scorer(Protocol):
     """The model, its limits, and what is remarkable, as JSON has it."""
 
 
+class _Judge(NamedTuple):
+  """Holds what changes with the detector, all at once.
+
+  Attributes:
+    detector: calibrated.
+    limit: at the false-alarm rates.
+    window: watches whether images still look like normal ones.
+  """
+
+  detector: Detector
+  limit: inspection.Limits
+  window: distribution_shift.Window
+
+  def inspect(self, split: Split, size: int) -> inspection.Inspection:
+    """Scores and judges images, padded to `size`."""
+    return inspection.inspect_padded(self.detector, split, self.limit, size)
+
+
 class DetectorScorer:
   """A calibrated detector at false-alarm rates.
 
   Attributes:
     batch_size: images that are scored at a time, at most: what is compiled for, 0 at first.
-    scale: the map values (low, high) that colours mean; the pixel threshold is their middle.
     value_range: by which deep files are read.
-    warnings: what to say of the rates.
   """
 
   def __init__(self, detector: Detector, name: str, rate: float, pixel_rate: float):
     """Raises a UserError where the detector is not calibrated, or a rate is none."""
-    self._detector, self._name = detector, name
-    self._limit = inspection.limits(detector, rate, pixel_rate)
-    self._rates = (rate, pixel_rate)
+    self._name, self._rates = name, (rate, pixel_rate)
+    self._judge = self._judge_by(detector)
     self._devices = jax.local_device_count()
-    self._window = distribution_shift.Window(inspection.calibrated(detector).statistics)
+    # Several devices that wait for each other must be given their programs in one order.
+    self._alone: contextlib.AbstractContextManager[object] = (
+      threading.Lock() if self._devices > 1 else contextlib.nullcontext()
+    )
     self._scored = 0
     self.batch_size = 0
-    self.scale = (0.0, 2 * self._limit.pixel.value)
     self.value_range = value_range.of(detector.config.data)
-    self.warnings = self._limit.warnings
+
+  def _judge_by(self, detector: Detector) -> _Judge:
+    limit = inspection.limits(detector, *self._rates)
+    window = distribution_shift.Window(inspection.calibrated(detector).statistics)
+    return _Judge(detector, limit, window)
+
+  @property
+  def detector(self) -> Detector:
+    """The one that scores at this moment."""
+    return self._judge.detector
+
+  @property
+  def scale(self) -> tuple[float, float]:
+    """The map values (low, high) that colours mean; the pixel threshold is their middle."""
+    return 0.0, 2 * self._judge.limit.pixel.value
+
+  @property
+  def warnings(self) -> tuple[str, ...]:
+    """What to say of the rates."""
+    return self._judge.limit.warnings
+
+  def replace(self, detector: Detector) -> None:
+    """Scores by another detector, of the same config.data, from the next batch on.
+
+    It is called in any thread but that of `score`, by one at a time: the one before goes on scoring
+    while what this one needs is compiled. Of several devices, requests wait meanwhile.
+
+    Raises:
+      UserError: it is not calibrated; then the one before stays.
+    """
+    judge, compiled = self._judge_by(detector), 0
+    # More may be compiled for the one before in the meantime.
+    while compiled < self.batch_size:
+      for size in [size for size in self.sizes() if compiled < size <= self.batch_size]:
+        self._compile(judge, size)
+        compiled = size
+    self._judge = judge
 
   def sizes(self) -> list[int]:
     """What batches are padded to, rising."""
-    largest = inspection.batch_size(self._detector)
+    largest = inspection.batch_size(self.detector)
     sizes = [self._devices]
     while sizes[-1] * GROWTH < largest:
       sizes.append(sizes[-1] * GROWTH)
@@ -91,46 +149,50 @@ class DetectorScorer:
     if size is None:
       importlib.import_module('scipy.stats')  # or the first comparison of light waits for it
       return False
-    height, width = self._detector.config.data.image_size
-    grey = self.prepare(np.full((height, width, 3), 128, np.uint8), 'grey')
-    self._inspect(grey, size)
+    self._compile(self._judge, size)
     self.batch_size = size
     return True
 
+  def _compile(self, judge: _Judge, size: int) -> None:
+    height, width = judge.detector.config.data.image_size
+    grey = self.prepare(np.full((height, width, 3), 128, np.uint8), 'grey')
+    with self._alone:
+      judge.inspect(grey, size)
+
   def prepare(self, image: np.ndarray, name: str) -> Split:
     """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
-    config = self._detector.config.data
+    config = self.detector.config.data
     return data.light(arrays.resized([image], config, [name]), config)
 
   def score(self, images: Sequence[Split]) -> list[Scored]:
     """Scores 1 to `batch_size` of them, and watches whether they still look like normal ones."""
     split = concatenate(images)
     size = next(size for size in self.sizes() if size >= len(split))
-    found = self._inspect(split, size)
+    judge = self._judge
+    with self._alone:
+      found = judge.inspect(split, size)
     self._scored += len(split)
-    known = self._window.texts
-    if self._window.take(found.statistics) and self._window.texts and not known:
-      logger.warning('%s', distribution_shift.warn(self._window.texts))
+    known = judge.window.texts
+    if judge.window.take(found.statistics) and judge.window.texts and not known:
+      logger.warning('%s', distribution_shift.warn(judge.window.texts))
     return [
       Scored(prediction, of_image)
       for prediction, of_image in zip(found.of_each(split), found.maps, strict=True)
     ]
 
-  def _inspect(self, split: Split, size: int) -> inspection.Inspection:
-    return inspection.inspect_padded(self._detector, split, self._limit, size)
-
   def about(self) -> dict[str, Any]:
     """The model, its limits, and what is remarkable, as JSON has it."""
+    judge = self._judge
     return {
       'model': {
         'name': self._name,
-        'step': self._detector.origin.step,
-        'images': self._detector.origin.images,
+        'step': judge.detector.origin.step,
+        'images': judge.detector.origin.images,
       },
-      'threshold': self._limit.image._asdict() | {'rate_asked': self._rates[0]},
-      'pixel_threshold': self._limit.pixel._asdict() | {'rate_asked': self._rates[1]},
-      'calibration_images': inspection.calibrated(self._detector).images,
-      'warnings': list(self.warnings),
-      'shift': list(self._window.texts),
+      'threshold': judge.limit.image._asdict() | {'rate_asked': self._rates[0]},
+      'pixel_threshold': judge.limit.pixel._asdict() | {'rate_asked': self._rates[1]},
+      'calibration_images': inspection.calibrated(judge.detector).images,
+      'warnings': list(judge.limit.warnings),
+      'shift': list(judge.window.texts),
       'scored': self._scored,
     }

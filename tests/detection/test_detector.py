@@ -20,7 +20,14 @@ import pytest
 
 from patch_svdd_jax.configs import default
 from patch_svdd_jax.detection.calibration import calibrate
-from patch_svdd_jax.detection.detector import Detector, load_identified, load_where, saved_origin
+from patch_svdd_jax.detection.detector import (
+  Detector,
+  load_identified,
+  load_where,
+  saved_origin,
+  undo,
+  versions,
+)
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.models.architecture import strides_of
@@ -344,6 +351,38 @@ def test_a_newer_detector_replaces_the_older(detector, tmp_path):
     assert Detector.load(tmp_path).origin.step == step
     assert saved_origin(tmp_path).step == step
   assert sum(folder.is_dir() for folder in (tmp_path / 'model').iterdir()) == 1
+
+
+def test_versions_that_are_kept_and_going_back(detector, tmp_path):
+  with pytest.raises(UserError, match=r'model has no earlier versions to go back to$'):
+    undo(tmp_path)
+  detector.save(tmp_path)
+  with pytest.raises(UserError, match='no earlier version'):
+    undo(tmp_path)
+  for step in (8, 9, 10):
+    remade(detector, step=step).save(tmp_path, keep=True)
+  assert versions(tmp_path) == [1, 2, 3, 4]
+  with pytest.raises(UserError, match='has 3 earlier versions to go back to: ask for at most 3'):
+    undo(tmp_path, 4)
+  assert undo(tmp_path, 2) == 2
+  assert Detector.load(tmp_path).origin.step == 8
+  remade(detector, step=11).save(tmp_path, keep=True)
+  assert versions(tmp_path) == [1, 2, 3]
+  assert Detector.load(tmp_path).origin.step == 11
+  assert undo(tmp_path) == 2
+  (tmp_path / 'model' / '1' / 'about' / 'metadata').write_text('other')
+  with pytest.raises(UserError, match=r'model/1 is damaged \(about/metadata has changed\)'):
+    undo(tmp_path)
+  assert Detector.load(tmp_path).origin.step == 8
+  detector.save(tmp_path)
+  assert versions(tmp_path) == [3]
+
+
+def test_no_more_than_some_versions_are_kept(detector, tmp_path, monkeypatch):
+  monkeypatch.setattr('patch_svdd_jax.detection.detector.KEPT', 2)
+  for step in range(1, 4):
+    remade(detector, step=step).save(tmp_path, keep=True)
+  assert versions(tmp_path) == [2, 3]
 
 
 @pytest.mark.parametrize('step', [7, 8])

@@ -11,6 +11,7 @@ from patch_svdd_jax.configs import default
 from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.calibration import calibrate
 from patch_svdd_jax.detection.inspection import Inspection
+from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.serving.scoring import DetectorScorer
 
 SIZE = (6, 7)
@@ -39,12 +40,12 @@ def padded(monkeypatch):
   return sizes
 
 
-def make_scorer(batch_size):
+def make_scorer(batch_size, brighter=0):
   config = default.get_config()
   config.data.image_size = SIZE
   config.data.light = 'kept'
   config.score.batch_size = batch_size
-  scores = np.linspace(90, 110, 19)
+  scores = np.linspace(90, 110, 19) + brighter
   maps = np.repeat(scores, 42).reshape(-1, *SIZE)
   detector = SimpleNamespace(
     config=config,
@@ -116,3 +117,29 @@ def test_other_light_is_logged_once_and_told_while_it_lasts(caplog):
     for _ in range(5):
       scorer.score(prepared(scorer, usual))
     assert scorer.about()['shift'] == []
+
+
+def test_another_detector_takes_over_once_it_is_compiled(padded, monkeypatch):
+  scorer, other = make_scorer(8), make_scorer(8, brighter=50).detector
+  for _ in range(2):
+    scorer.grow()
+  padded.clear()
+  (before,) = scorer.score(prepared(scorer, [120]))
+  seen = []
+  inspect_padded = inspection.inspect_padded
+
+  def note(detector, *arguments):
+    seen.append((detector is other, scorer.detector is other))
+    return inspect_padded(detector, *arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(inspection, 'inspect_padded', note)
+    scorer.replace(other)
+  assert padded == [scorer.sizes()[0], *scorer.sizes()[:2]]
+  assert seen == [(True, False)] * 2
+  (after,) = scorer.score(prepared(scorer, [120]))
+  assert (before.prediction.alarm, after.prediction.alarm) == (True, False)
+  assert scorer.about()['threshold']['value'] == 50 + make_scorer(8).about()['threshold']['value']
+  with pytest.raises(UserError, match='not calibrated'):
+    scorer.replace(SimpleNamespace(**vars(other) | {'calibration': None}))
+  assert scorer.detector is other
