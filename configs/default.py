@@ -106,7 +106,7 @@ RANGES = {
   ),
   'a share, above 0, at most 1': (
     lambda value: 0 < value <= 1,
-    ('score.coreset', 'baseline.nu'),
+    ('data.region_share', 'score.coreset', 'baseline.nu'),
   ),
 }
 
@@ -126,6 +126,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.value_range = ()  # (black, white) of deeper files than 8 bits; (): training images decide
   data.light = 'kept'  # 'standardised': every image to the same mean and contrast, by itself
   data.resize = 'bicubic'  # 'nearest' (the authors', with Pillow < 7), 'box', 'bilinear', 'lanczos'
+  data.region = ''  # PNG, white where parts are judged, or folder of one an image; '': everywhere
+  data.region_share = 0.5  # of a patch's pixels that lie in the region at least, for it to count
   data.normal_images = 0  # how many are trained on, spread evenly over the files; 0: all
   data.held_out = 0.0  # share of the normal images that only chooses a checkpoint; 0: the newest is
   data.contamination = 0.0  # defective test images moved among the normal ones, for each of these

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Split:
       their light was standardised.
     digests: of each image's file and those of its masks, or of its array, before it was resized:
       by them other data are told.
+    regions: bool[N, H, W], True where an image is judged; None where all of it is, in all images.
+      A region that all have in common is a broadcast view.
   """
 
   images: np.ndarray
@@ -38,31 +40,65 @@ class Split:
   sizes: np.ndarray
   appearance: np.ndarray
   digests: tuple[str, ...]
+  regions: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.names)
+
+  @property
+  def fixed_region(self) -> np.ndarray | None:
+    """Returns the region bool[H, W] that all images have in common; None where there is none."""
+    return self.regions[0] if is_fixed(self.regions) else None
 
   def take(self, indices: np.ndarray) -> 'Split':
     """Returns those images, by their numbers i[M], in that order."""
     return Split(**{name: _taken(values, indices) for name, values in vars(self).items()})
 
 
+def is_fixed(regions: np.ndarray | None) -> TypeGuard[np.ndarray]:
+  """Whether regions bool[N, H, W] are one broadcast to all images, of which there are some."""
+  return regions is not None and len(regions) > 0 and not regions.strides[0]
+
+
 def _taken(values: Any, indices: np.ndarray) -> Any:
+  if values is None:
+    return None
   if isinstance(values, tuple):
     return tuple(values[index] for index in indices)
+  if isinstance(values, np.ndarray) and is_fixed(values):
+    return np.broadcast_to(values[0], (len(indices), *values.shape[1:]))
   return values[indices]
 
 
 def concatenate(splits: Sequence[Split]) -> Split:
   """Returns the images of all, of one size, in that order."""
-  fields = {name: [getattr(split, name) for split in splits] for name in vars(splits[0])}
-  return Split(**{name: _joined(parts) for name, parts in fields.items()})
+  fields = {
+    name: _joined([getattr(split, name) for split in splits])
+    for name in vars(splits[0])
+    if name != 'regions'
+  }
+  return Split(**fields, regions=_joined_regions(splits))
 
 
 def _joined(parts: Sequence[Any]) -> Any:
   if isinstance(parts[0], tuple):
     return tuple(itertools.chain.from_iterable(parts))
   return np.concatenate(parts)
+
+
+def _joined_regions(splits: Sequence[Split]) -> np.ndarray | None:
+  """Returns the regions of all images, all of an image where its split has none."""
+  filled = [split for split in splits if len(split)] or splits[:1]
+  if all(split.regions is None for split in filled):
+    return None
+  size = filled[0].images.shape[1:3]
+  each = [
+    np.broadcast_to(True, (len(split), *size)) if split.regions is None else split.regions
+    for split in filled
+  ]
+  if all(is_fixed(regions) and np.array_equal(regions[0], each[0][0]) for regions in each):
+    return np.broadcast_to(each[0][0], (sum(map(len, each)), *size))
+  return np.concatenate(each)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

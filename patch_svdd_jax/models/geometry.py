@@ -43,6 +43,43 @@ def patch_count(image_size: ImageSize, receptive_field: int, stride: int) -> int
   return rows * columns
 
 
+def patches_inside(
+  regions: np.ndarray, receptive_field: int, stride: int, share: float
+) -> np.ndarray:
+  """Which patches of the grid lie in a region: those with at least a share of their pixels there.
+
+  Args:
+    regions: bool[..., H, W]. Where they are one broadcast to many, so is what is returned.
+    receptive_field: K, in pixels.
+    stride: S, in pixels.
+    share: of the K * K pixels, above 0.
+
+  Returns:
+    bool[..., rows, columns] of `grid_shape`.
+
+  Raises:
+    UserError: the image is smaller than a patch.
+  """
+  grid = grid_shape(regions.shape[-2:], receptive_field, stride)
+  if regions.ndim > 2:
+    if len(regions) and not regions.strides[0]:
+      one = patches_inside(regions[0], receptive_field, stride, share)
+      return np.broadcast_to(one, (len(regions), *one.shape))
+    inside = np.zeros((*regions.shape[:-2], *grid), bool)
+    for index, region in enumerate(regions):
+      inside[index] = patches_inside(region, receptive_field, stride, share)
+    return inside
+  # [i, j] is how many of the pixels above row i, left of column j are in the region.
+  sums = np.pad(regions.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
+  rows, columns = (np.arange(count)[:, None] * stride for count in grid)
+  columns = columns.T
+  below, right = rows + receptive_field, columns + receptive_field
+  counts = sums[below, right] - sums[rows, right] - sums[below, columns] + sums[rows, columns]
+  # Divided, not multiplied: 7 / 100 is the nearest number to .07, 100 * .07 is above 7.
+  counted: np.ndarray = counts / receptive_field**2 >= share
+  return counted
+
+
 def shorter_side(image_size: ImageSize) -> float:
   """The shorter side in pixels, of those that are known: 0 is a side that the images will tell."""
   return min((side for side in image_size if side), default=math.inf)

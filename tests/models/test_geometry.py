@@ -66,3 +66,48 @@ def test_coverage_weights_are_a_mean(receptive_field, room, stride):
   weights = geometry.coverage_weights(receptive_field + room, receptive_field, stride)
   assert (weights >= 0).all()
   np.testing.assert_allclose(weights.sum(axis=1, dtype=np.float64), 1, atol=1e-6)
+
+
+def region_of(kind, shape):
+  """A region of an image, bool[H, W]."""
+  rows, columns = np.ogrid[: shape[0], : shape[1]]
+  radius = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) / min(shape)
+  return {
+    'all': np.ones(shape, bool),
+    'none': np.zeros(shape, bool),
+    'stripe': np.broadcast_to(abs(rows - shape[0] // 3) < 5, shape),
+    'ring': (radius > 0.2) & (radius < 0.4),
+    'specks': np.random.default_rng(0).random(shape) < 0.5,
+  }[kind]
+
+
+@pytest.mark.parametrize('kind', ['all', 'none', 'stripe', 'ring', 'specks'])
+@pytest.mark.parametrize('share', [1e-9, 0.07, 0.5, 1.0])
+@pytest.mark.parametrize(('receptive_field', 'stride'), [(10, 1), (10, 4), (3, 5), (31, 1)])
+def test_patches_inside_have_their_share_of_pixels_in_the_region(
+  kind, share, receptive_field, stride
+):
+  region = region_of(kind, (31, 40))
+  found = geometry.patches_inside(region, receptive_field, stride, share)
+  # In whole numbers, as shares of a hundred are exact there.
+  wanted = max(1, round(share * 100)) * receptive_field**2
+  if share < 0.01:
+    wanted = 1
+  expected = [
+    [
+      100 * region[top : top + receptive_field, left : left + receptive_field].sum() >= wanted
+      for left in patches_of(40, receptive_field, stride)
+    ]
+    for top in patches_of(31, receptive_field, stride)
+  ]
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_patches_inside_of_several_regions_are_those_of_each():
+  regions = np.stack([region_of(kind, (31, 40)) for kind in ('stripe', 'ring', 'specks', 'all')])
+  found = geometry.patches_inside(regions.reshape(2, 2, 31, 40), 8, 3, 0.5)
+  for one, region in zip(found.reshape(4, *found.shape[2:]), regions, strict=True):
+    np.testing.assert_array_equal(one, geometry.patches_inside(region, 8, 3, 0.5))
+  fixed = geometry.patches_inside(np.broadcast_to(regions[1], (10**9, 31, 40)), 8, 3, 0.5)
+  assert len(fixed) == 10**9
+  np.testing.assert_array_equal(fixed[-1], found[0, 1])
