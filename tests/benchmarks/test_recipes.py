@@ -127,6 +127,7 @@ def test_all_is_measured_and_the_same_command_goes_on(place, search):
   )
 
 
+@pytest.mark.slow
 def test_every_checkpoint_is_measured_if_asked_for(place, search):
   status, _, err = search('--only', 'long', '--sets', 'tiles', '--every-checkpoint')
   assert status == 0, err

@@ -163,6 +163,7 @@ SPOILED = {
 }
 
 
+@pytest.mark.slow
 def test_a_dozen_oddities_are_one_report_and_change_no_figure(capsys, place):
   roots = write(place / 'plain'), respell(write(place / 'odd'))
   figures = []

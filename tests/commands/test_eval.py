@@ -406,6 +406,7 @@ def test_the_chosen_checkpoint_is_measured_and_with_every_checkpoint_all(capsys,
   assert not (workdir / 'eval/checkpoints.png').exists()
 
 
+@pytest.mark.slow
 def test_training_is_compared_with_none_on_synthetic_anomalies(capsys, place, tmp_path):
   config, workdir = f'{place}/tiny.py:{place}/parts', tmp_path / 'run'
   keys = ['--config.data.held_out=0.5', '--config.train.batch_size=4']

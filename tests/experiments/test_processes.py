@@ -251,6 +251,7 @@ def newest_state(workdir):
     return checkpoints.restore(train_state.init_state(configuration.load(workdir)))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(finished):
   two, one, _ = finished
   found, expected = metrics_of(two), metrics_of(one)
@@ -266,6 +267,7 @@ def test_two_processes_train_as_one(finished):
   )
 
 
+@pytest.mark.slow
 def test_only_the_first_process_prints_and_logs(finished):
   two, _, ((_, printed, shown), (_, others, silent)) = finished
   assert f'{two}: 8 steps' in printed

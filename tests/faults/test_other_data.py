@@ -199,7 +199,9 @@ def test_a_damaged_record_is_one_line(copied, capsys, text):
   assert 'data.json is damaged: put a copy in its place, or begin anew (--restart)' in line
 
 
-@pytest.mark.parametrize('change', ['added', 'replaced in place'])
+@pytest.mark.parametrize(
+  'change', [pytest.param('added', marks=pytest.mark.slow), 'replaced in place']
+)
 def test_eval_and_light_measure_a_run_on_no_other_images(copied, capsys, change):
   place, _ = copied
   arguments = ['--workdir', str(place / 'run')]
@@ -272,7 +274,7 @@ MEASURED = {
 }
 
 
-@pytest.mark.parametrize('name', ['sweep', 'baselines'])
+@pytest.mark.parametrize('name', ['sweep', pytest.param('baselines', marks=pytest.mark.slow)])
 def test_rows_of_other_data_are_not_added_to_a_table(tmp_path, capsys, name):
   config, workdir = programs.config_for(write(tmp_path / 'parts')), tmp_path / name
   first, longer = {
@@ -308,7 +310,8 @@ def maps_in(contents):
   return own + [each for value in contents.values() for each in maps_in(value)]
 
 
-@pytest.mark.parametrize('name', ['train', pytest.param('reproduce', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['train', 'reproduce'])
 def test_categories_of_other_data_are_not_added_to_a_table(tmp_path, capsys, name):
   categories.write(tmp_path / 'mvtec/screw')
   (tmp_path / 'tiny.py').write_text(categories.CONFIG)
