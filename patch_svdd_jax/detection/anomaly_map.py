@@ -99,7 +99,12 @@ def main_map(names: Collection[str]) -> str:
   return 'product' if 'product' in names else next(iter(names))
 
 
-def image_score(maps: np.ndarray) -> np.ndarray:
-  """The largest value of each map: f32[B, H, W] to f32[B]."""
+def image_score(maps: np.ndarray, regions: np.ndarray | None = None) -> np.ndarray:
+  """The largest value of each map f32[B, H, W], in its region bool[H, W]: f32[B].
+
+  That of an empty region is 0.
+  """
+  if regions is not None:
+    maps = np.where(regions.any(axis=(1, 2), keepdims=True) & ~regions, -np.inf, maps)
   scores: np.ndarray = maps.max(axis=(1, 2))
   return scores

@@ -113,7 +113,8 @@ def calibrate(
   """
   pixels = region_of_interest.pixels(maps, regions)
   # Of large images too many to be copied as float64.
-  values = np.sort(np.concatenate([each.ravel() for each in pixels]))
+  values = np.concatenate([each.ravel() for each in pixels])
+  values.sort()
   count = len(values)
   ranks = np.minimum(np.arange(1, KEPT + 1), count)  # from the highest
   ranks = np.unique(np.concatenate([ranks, np.geomspace(1, count, KEPT).astype(int)]))

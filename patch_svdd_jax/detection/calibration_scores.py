@@ -143,10 +143,9 @@ def refit(
   """
   banks = {}
   for k, bank in detector.banks.items():
-    ends = np.cumsum(counts[k])
-    of_kept = [slice(end - count, end) for end, count in zip(ends[kept], counts[k][kept], strict=True)]
+    of_images = np.split(rows[k], np.cumsum(counts[k])[:-1])
     reduced = bank_building.reduce_rows(
-      np.concatenate([rows[k][each] for each in of_kept]),
+      np.concatenate([of_images[index] for index in kept]),
       len(kept),
       detector.config,
       iter,

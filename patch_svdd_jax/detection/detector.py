@@ -262,11 +262,7 @@ class Detector:
     if counted is not None:
       places = region_of_interest.searched(counted)
       queries = queries[places]
-    found = nearest.search(
-      queries,
-      self.banks[receptive_field],
-      self.config.score.neighbours,
-    )
+    found = self._search(receptive_field, queries)
     if counted is not None:
       shape = (counted.size, self.config.score.neighbours)
       found = found._replace(
@@ -277,6 +273,10 @@ class Detector:
     return found._replace(
       distances=found.distances.reshape(shape), indices=found.indices.reshape(shape)
     )
+
+  def _search(self, receptive_field: int, queries: jax.Array) -> nearest.Neighbours:
+    """The nearest rows for each of f32[Q, D]."""
+    return nearest.search(queries, self.banks[receptive_field], self.config.score.neighbours)
 
   def _map(
     self,
@@ -292,11 +292,14 @@ class Detector:
       'receptive_field': receptive_field,
       'stride': strides_of(self.config)[receptive_field],
     }
+    found: jax.Array
     if counted is None or regions is None:
-      return anomaly_map.upsample(distances, **options)
-    if is_fixed(regions):
-      counted, regions = counted[:1], regions[:1]
-    return anomaly_map.upsample_inside(distances, counted, regions, **options)
+      found = anomaly_map.upsample(distances, **options)
+    else:
+      if is_fixed(regions):
+        counted, regions = counted[:1], regions[:1]
+      found = anomaly_map.upsample_inside(distances, counted, regions, **options)
+    return found
 
   def save(self, workdir: pathlib.Path, *, keep: bool = False) -> None:
     """Saves the detector in `workdir`/model, as the version that counts from then on.

@@ -25,15 +25,16 @@ def counted_patches(
   """
   if regions is None:
     return None
-  share = config.data.region_share
   return {
-    k: geometry.patches_inside(regions, k, stride, share) for k, stride in strides_of(config).items()
+    k: geometry.patches_inside(regions, k, stride, config.data.region_share)
+    for k, stride in strides_of(config).items()
   }
 
 
 def rows_of_images(counted: np.ndarray) -> np.ndarray:
   """Returns how many patches of each image count, i64[N], of bool[N, rows, columns]."""
-  return np.count_nonzero(counted, axis=(1, 2)).astype(np.int64)
+  rows: np.ndarray = np.count_nonzero(counted, axis=(1, 2)).astype(np.int64)
+  return rows
 
 
 def searched(counted: np.ndarray) -> np.ndarray:
@@ -48,15 +49,16 @@ def searched(counted: np.ndarray) -> np.ndarray:
   places = np.flatnonzero(counted)
   if not len(places):
     return np.zeros(1, np.int64)
-  if is_fixed(counted):
-    return places
-  quarter = 2 ** max(0, len(places).bit_length() - 3)
-  wanted = -(-len(places) // quarter) * quarter
-  return np.pad(places, (0, wanted - len(places)), mode='edge')
+  wanted = len(places)
+  if not is_fixed(counted):
+    quarter = 2 ** max(0, wanted.bit_length() - 3)
+    wanted = -(-wanted // quarter) * quarter
+  repeated: np.ndarray = np.pad(places, (0, wanted - len(places)), mode='edge')
+  return repeated
 
 
 def pixels(maps: np.ndarray, regions: np.ndarray | None) -> Sequence[np.ndarray]:
   """Returns the pixels of each of the maps f[N, H, W] that lie in its region bool[H, W]."""
   if regions is None:
-    return maps
+    return list(maps)
   return [each[region] for each, region in zip(maps, regions, strict=True)]

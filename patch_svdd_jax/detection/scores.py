@@ -107,7 +107,7 @@ def in_batches(
   for first in progress(range(0, len(images), batch)):
     taken = slice(first, first + batch)
     inside = None if regions is None else pad_regions(regions[taken], batch)
-    parts.append(score(pad_images(images[taken], batch), inside))  # noqa: PERF401
+    parts.append(score(pad_images(images[taken], batch), inside))
   return Scores.concatenate(parts).first(len(images))
 
 
