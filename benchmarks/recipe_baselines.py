@@ -27,10 +27,13 @@ class LocalContrast:
   side: int
   batch_size: int
 
-  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
-    """Scores images u8[N, H, W, 3]; the map is called 'contrast'."""
+  def score(
+    self, images: np.ndarray, progress: Progress = iter, regions: np.ndarray | None = None
+  ) -> Scores:
+    """Scores images u8[N, H, W, 3], which have no regions; the map is called 'contrast'."""
+    assert regions is None
 
-    def score_batch(part: np.ndarray) -> Scores:
+    def score_batch(part: np.ndarray, _: np.ndarray | None) -> Scores:
       seconds: dict[str, float] = {}
       with timed(seconds, 'map', len(part)):
         maps = local_contrast.standard_deviation(part, self.side)

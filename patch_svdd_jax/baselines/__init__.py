@@ -32,22 +32,30 @@ class System(Scorer, Protocol):
 
 
 def fit_random_encoder(
-  config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress
+  config: ml_collections.ConfigDict,
+  images: np.ndarray,
+  progress: Progress,
+  regions: np.ndarray | None = None,
 ) -> Detector:
   """A detector whose encoder is untrained."""
   params = encoder.init_encoder(config)
-  return Detector.fit(config, params, images, step=0, progress=progress)
+  return Detector.fit(config, params, images, step=0, progress=progress, regions=regions)
 
 
 def fit_thumbnail(
-  config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress
+  config: ml_collections.ConfigDict,
+  images: np.ndarray,
+  progress: Progress,
+  regions: np.ndarray | None = None,
 ) -> Detector:
   """A detector of whitened thumbnails, without an encoder."""
-  return fit_random_encoder(features.thumbnails_alone(config), images, progress)
+  return fit_random_encoder(features.thumbnails_alone(config), images, progress, regions)
 
 
-# Of the config and normal images u8[N, H, W, 3].
-FITTED: dict[str, Callable[[ml_collections.ConfigDict, np.ndarray, Progress], System]] = {
+# Of the config, normal images u8[N, H, W, 3], and their regions bool[N, H, W] or None.
+FITTED: dict[
+  str, Callable[[ml_collections.ConfigDict, np.ndarray, Progress, np.ndarray | None], System]
+] = {
   **{
     name: functools.partial(PixelBoundary.fit, name)
     for name in ('ocsvm_image', 'ocsvm_patch', 'svdd_image', 'svdd_patch')

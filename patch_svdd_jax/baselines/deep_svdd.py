@@ -20,7 +20,7 @@ from flax import linen as nn
 from flax import traverse_util
 from jax import lax
 
-from patch_svdd_jax.baselines import saved, scoring
+from patch_svdd_jax.baselines import patches, saved, scoring
 from patch_svdd_jax.data.images import resize_image
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.errors import UserError
@@ -235,15 +235,19 @@ class DeepSvdd:
 
   @classmethod
   def fit(
-    cls, config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress = iter
+    cls,
+    config: ml_collections.ConfigDict,
+    images: np.ndarray,
+    progress: Progress = iter,
+    regions: np.ndarray | None = None,
   ) -> 'DeepSvdd':
-    """Trains on normal images u8[N, H, W, 3].
+    """Trains on normal images u8[N, H, W, 3] in their regions bool[N, H, W], or all of them.
 
     Raises:
       UserError: the loss becomes infinite or NaN.
     """
     baseline = config.baseline
-    images = resize(images)
+    images = resize(patches.black_outside(images, regions))
     mean = mean_image.training_mean(images, 'channel')
     params = init_encoder(config.seed)
     centre = initial_centre(params, mean, images)
@@ -275,13 +279,16 @@ class DeepSvdd:
     apply = functools.partial(_squared_distances, self.params, self.centre, self.mean)
     return in_batches(apply, images)
 
-  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
-    """Scores images u8[N, H, W, 3] of any size."""
+  def score(
+    self, images: np.ndarray, progress: Progress = iter, regions: np.ndarray | None = None
+  ) -> Scores:
+    """Scores images u8[N, H, W, 3] of any size by their regions bool[N, H, W], or all of them."""
     return scoring.score_images(
       lambda part: self.squared_distances(resize(part)) - np.float32(self.radius**2),
       images,
       batch_size=EMBEDDED_TOGETHER,
       progress=progress,
+      regions=regions,
     )
 
   def save(self, workdir: pathlib.Path) -> None:

@@ -52,8 +52,9 @@ class PixelBoundary:
     config: ml_collections.ConfigDict,
     images: np.ndarray,
     progress: Progress = iter,
+    regions: np.ndarray | None = None,
   ) -> 'PixelBoundary':
-    """Fits a system to normal images u8[N, H, W, 3].
+    """Fits a system to normal images u8[N, H, W, 3] in their regions bool[N, H, W], or all of them.
 
     Raises:
       UserError: a library is not installed.
@@ -62,7 +63,7 @@ class PixelBoundary:
     baseline = config.baseline
     method, rows_of = name.split('_')
     if rows_of == 'image':
-      rows = patches.image_rows(images)
+      rows = patches.image_rows(patches.black_outside(images, regions))
     else:
       rows = patches.sample_rows(
         images,
@@ -70,14 +71,17 @@ class PixelBoundary:
         baseline.stride,
         baseline.fitted_patches,
         config.seed,
+        patches.counted_patches(config, regions),
       )
     found = pca.fit(rows, baseline.components, config.seed)
     reduced = found.reduce(rows)
     kernel = kernels.choose(baseline.kernel, baseline.gamma, reduced)
     return cls(config, name, found, METHODS[method](reduced, baseline.nu, kernel))
 
-  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
-    """Scores images u8[N, H, W, 3].
+  def score(
+    self, images: np.ndarray, progress: Progress = iter, regions: np.ndarray | None = None
+  ) -> Scores:
+    """Scores images u8[N, H, W, 3] by their regions bool[N, H, W], or all of them.
 
     Raises:
       UserError: whole images have another size than those it was fitted to.
@@ -94,6 +98,7 @@ class PixelBoundary:
         images,
         batch_size=batch_size,
         progress=progress,
+        regions=regions,
       )
     k, stride = self.config.encoder.receptive_field, self.config.baseline.stride
     return scoring.score_patches(
@@ -103,6 +108,8 @@ class PixelBoundary:
       stride=stride,
       batch_size=batch_size,
       progress=progress,
+      regions=regions,
+      share=self.config.data.region_share,
     )
 
   def _score_rows(self, rows: np.ndarray) -> np.ndarray:

@@ -51,27 +51,39 @@ class RawPatches:
 
   @classmethod
   def fit(
-    cls, config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress = iter
+    cls,
+    config: ml_collections.ConfigDict,
+    images: np.ndarray,
+    progress: Progress = iter,
+    regions: np.ndarray | None = None,
   ) -> 'RawPatches':
-    """Remembers the patches of normal images u8[N, H, W, 3].
+    """Remembers the patches of normal images u8[N, H, W, 3], those in their regions bool[N, H, W].
 
     Raises:
       UserError: images are smaller than a patch, or scikit-learn is
         not installed.
     """
     k, stride = config.encoder.receptive_field, config.baseline.stride
-    sample = patches.sample_rows(images, k, stride, config.baseline.fitted_patches, config.seed)
+    counted = patches.counted_patches(config, regions)
+    wanted, seed = config.baseline.fitted_patches, config.seed
+    sample = patches.sample_rows(images, k, stride, wanted, seed, counted)
     found = pca.fit(sample, config.baseline.components, config.seed)
     batch = config.score.batch_size
     parts = [
       embed(found, images[first : first + batch], k, stride)
       for first in progress(range(0, len(images), batch))
     ]
-    rows = np.concatenate(parts).reshape(-1, len(found.components))
+    rows = np.concatenate(parts)
+    rows = rows.reshape(-1, len(found.components)) if counted is None else rows[counted]
     return cls(config, found, bank_building.place(rows))
 
-  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
-    """Scores images u8[N, H, W, 3] of any size by the distances to the nearest normal patches."""
+  def score(
+    self, images: np.ndarray, progress: Progress = iter, regions: np.ndarray | None = None
+  ) -> Scores:
+    """Scores images u8[N, H, W, 3] of any size by the distances to the nearest normal patches.
+
+    With regions bool[N, H, W] only patches in these count.
+    """
     k, stride = self.config.encoder.receptive_field, self.config.baseline.stride
 
     def distances(part: np.ndarray) -> np.ndarray:
@@ -86,6 +98,8 @@ class RawPatches:
       stride=stride,
       batch_size=self.config.score.batch_size,
       progress=progress,
+      regions=regions,
+      share=self.config.data.region_share,
     )
 
   def save(self, workdir: pathlib.Path) -> None:

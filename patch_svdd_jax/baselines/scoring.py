@@ -1,11 +1,14 @@
 """From the scores of images or of patches to maps and image scores, batch by batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from patch_svdd_jax.baselines import patches
 from patch_svdd_jax.detection import anomaly_map
 from patch_svdd_jax.detection.scores import Scores, in_batches, timed
+from patch_svdd_jax.models import geometry
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.system.batching import Progress
 
@@ -21,6 +24,8 @@ def score_patches(
   stride: int,
   batch_size: int,
   progress: Progress,
+  regions: np.ndarray | None = None,
+  share: float = 1.0,
 ) -> Scores:
   """Scores of a patch-wise system: maps as the detector's, image scores are their maxima.
 
@@ -31,16 +36,23 @@ def score_patches(
     stride: S in pixels.
     batch_size: images at a time.
     progress: wraps the iterable of batches.
+    regions: bool[N, H, W], of these images; None: all of each counts.
+    share: of a patch's pixels that lie in the region at least, for it to count.
   """
+  options: Any = {
+    'image_size': images.shape[1:3],
+    'receptive_field': receptive_field,
+    'stride': stride,
+  }
 
-  def upsample(scores: np.ndarray) -> np.ndarray:
-    return np.asarray(
-      anomaly_map.upsample(
-        scores, image_size=images.shape[1:3], receptive_field=receptive_field, stride=stride
-      )
-    )
+  def upsample(scores: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    if inside is None:
+      return np.asarray(anomaly_map.upsample(scores, **options))
+    counted = geometry.patches_inside(inside, receptive_field, stride, share)
+    return np.asarray(anomaly_map.upsample_inside(scores, counted, inside, **options))
 
-  return _of_one_map(scale_name(receptive_field), score, upsample, images, batch_size, progress)
+  name = scale_name(receptive_field)
+  return _of_one_map(name, score, upsample, images, batch_size, progress, regions)
 
 
 def score_images(
@@ -49,39 +61,46 @@ def score_images(
   *,
   batch_size: int,
   progress: Progress,
+  regions: np.ndarray | None = None,
 ) -> Scores:
   """Scores of an image-wise system, which localises nothing: a map has its image's score all over.
+
+  Of images with regions it sees these alone, see `patches.black_outside`.
 
   Args:
     score: of images u8[B, H, W, 3] their scores f[B].
     images: u8[N, H, W, 3].
     batch_size: images at a time.
     progress: wraps the iterable of batches.
+    regions: bool[N, H, W], of these images; None: all of each counts.
   """
 
-  def fill(scores: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(scores[:, None, None], (len(scores), *images.shape[1:3]))
+  def fill(scores: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    maps = np.broadcast_to(scores[:, None, None], (len(scores), *images.shape[1:3]))
+    return maps if inside is None else np.where(inside, maps, np.float32(0))
 
-  return _of_one_map(IMAGE, score, fill, images, batch_size, progress)
+  seen = patches.black_outside(images, regions)
+  return _of_one_map(IMAGE, score, fill, seen, batch_size, progress, regions)
 
 
 def _of_one_map(
   name: str,
   score: Callable[[np.ndarray], np.ndarray],
-  to_maps: Callable[[np.ndarray], np.ndarray],
+  to_maps: Callable[[np.ndarray, np.ndarray | None], np.ndarray],
   images: np.ndarray,
   batch_size: int,
   progress: Progress,
+  regions: np.ndarray | None,
 ) -> Scores:
   """Scores with a single map; seconds of the stages 'score' and 'map'."""
 
-  def score_batch(part: np.ndarray) -> Scores:
+  def score_batch(part: np.ndarray, inside: np.ndarray | None) -> Scores:
     seconds: dict[str, float] = {}
     with timed(seconds, 'score', len(part)):
       distances = score(part).astype(np.float32)
     with timed(seconds, 'map', len(part)):
-      maps = to_maps(distances)
-    top = anomaly_map.image_score(maps)
+      maps = to_maps(distances, inside)
+    top = anomaly_map.image_score(maps, inside)
     return Scores({name: maps}, {name: top}, {name: distances}, {}, seconds)
 
-  return in_batches(score_batch, images, min(batch_size, len(images)), progress)
+  return in_batches(score_batch, images, min(batch_size, len(images)), progress, regions)

@@ -164,10 +164,9 @@ class OtherSearch(Detector):
 
   searches: Mapping[int, Search] = dataclasses.field(default_factory=dict)
 
-  def _nearest(self, receptive_field: int, grid: jax.Array) -> Neighbours:
-    queries = np.asarray(grid).reshape(-1, grid.shape[-1])
-    found = np.asarray(self.searches[receptive_field](queries), np.float32)
-    distances = jnp.asarray(found.reshape(-1, *grid.shape[2:4], self.config.score.neighbours))
+  def _search(self, receptive_field: int, queries: jax.Array) -> Neighbours:
+    found = np.asarray(self.searches[receptive_field](np.asarray(queries)), np.float32)
+    distances = jnp.asarray(found.reshape(len(queries), -1))
     # Nobody asks for the numbers of the rows.
     return Neighbours(distances, jnp.full(distances.shape, -1), jnp.float32(0))
 

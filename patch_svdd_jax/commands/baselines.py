@@ -87,9 +87,9 @@ def fit(job: Job, dataset: data.Dataset) -> baselines.System:
   """
   if job.name in baselines.TRAINED:
     return train(job.config, job.workdir, dataset, progress=console.progress)[0]
-  fit_system, images = baselines.FITTED[job.name], dataset.train.images
+  fit_system, normal = baselines.FITTED[job.name], dataset.train
   config = data.resolved(job.config, dataset)
-  system = fit_system(config, images, console.progress('Fitting'))
+  system = fit_system(config, normal.images, console.progress('Fitting'), normal.regions)
   system.save(job.workdir)
   return system
 

@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     )
   detector = Detector.load(options.workdir)
   if len(images):
-    found = light_sensitivity.measure_sensitivity(detector, images, console.progress('Scoring'))
+    found = light_sensitivity.measure_sensitivity(
+      detector, images, console.progress('Scoring'), dataset.held_out.regions
+    )
     print(markdown(*table(found)))
     print(f'{len(images)} held-out normal images; AUROC of relit against unchanged ones.')
   if dataset.lights:

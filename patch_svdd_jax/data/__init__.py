@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax.data import (
+  appearance,
   categories,
   contamination,
   held_out,
@@ -200,7 +201,12 @@ def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:
 
 
 def light(split: Split, config: ml_collections.ConfigDict) -> Split:
-  """The split in the light that `config.light` asks for."""
+  """The split in the light that `config.light` asks for; of regions, by these alone."""
+  if split.regions is not None:
+    looks = np.empty_like(split.appearance)
+    for index, (image, region) in enumerate(zip(split.images, split.regions, strict=True)):
+      looks[index] = appearance.image_statistics(image, region)
+    split = dataclasses.replace(split, appearance=looks)
   if config.light == 'kept':
     return split
-  return dataclasses.replace(split, images=lighting.standardise(split.images))
+  return dataclasses.replace(split, images=lighting.standardise(split.images, split.regions))

@@ -17,7 +17,7 @@ def grey_levels(image: np.ndarray) -> np.ndarray:
   return levels
 
 
-def image_statistics(image: np.ndarray) -> np.ndarray:
+def image_statistics(image: np.ndarray, region: np.ndarray | None = None) -> np.ndarray:
   """The statistics of an image as it was taken, before its light is standardised.
 
   - brightness: the mean, and contrast: the standard deviation of its grey levels;
@@ -27,16 +27,43 @@ def image_statistics(image: np.ndarray) -> np.ndarray:
 
   Args:
     image: u8[H, W, 3], H and W of at least 3 (of less, noise and sharpness are 0).
+    region: bool[H, W], whose pixels alone count, for noise and sharpness those whose neighbours lie
+      in it, too; of an empty one all is 0. None: all count.
 
   Returns:
     f32[4], in the order of NAMES.
   """
   grey = grey_levels(image)
+  if region is not None:
+    return _statistics_inside(grey, region)
   if min(grey.shape) < 3:
     return np.array([grey.mean(), grey.std(), 0, 0], np.float32)
   inside = (slice(1, -1), slice(1, -1))
+  mixed, laplacian = (each[inside] for each in _second_differences(grey))
+  return np.array([grey.mean(), grey.std(), _noise(mixed), laplacian.std()], np.float32)
+
+
+def _statistics_inside(grey: np.ndarray, region: np.ndarray) -> np.ndarray:
+  """Returns the statistics of a region bool[H, W]; 0 of what no pixel has."""
+  values = grey[region]
+  # Pixels whose neighbours lie in the region, too; those at the edge of the image have none.
+  within = ndimage.binary_erosion(region, np.ones((3, 3)))
+  mixed, laplacian = (each[within] for each in _second_differences(grey))
+  found = [
+    values.mean() if values.size else 0,
+    values.std() if values.size else 0,
+    _noise(mixed) if mixed.size else 0,
+    laplacian.std() if laplacian.size else 0,
+  ]
+  return np.array(found, np.float32)
+
+
+def _second_differences(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the mixed second difference and the Laplacian of grey levels f32[H, W]."""
   rows, columns = (ndimage.correlate1d(grey, _SECOND_DIFFERENCE, axis) for axis in (0, 1))
-  mixed = ndimage.correlate1d(rows, _SECOND_DIFFERENCE, 1)[inside]
-  noise = np.sqrt(np.pi / 2) / 6 * np.abs(mixed).mean()
-  sharpness = (rows + columns)[inside].std()
-  return np.array([grey.mean(), grey.std(), noise, sharpness], np.float32)
+  return ndimage.correlate1d(rows, _SECOND_DIFFERENCE, 1), rows + columns
+
+
+def _noise(mixed: np.ndarray) -> np.floating:
+  noise: np.floating = np.sqrt(np.pi / 2) / 6 * np.abs(mixed).mean()
+  return noise

@@ -25,13 +25,15 @@ def to_grey_levels(values: np.ndarray) -> np.ndarray:
   return levels
 
 
-def standardise(images: np.ndarray) -> np.ndarray:
+def standardise(images: np.ndarray, regions: np.ndarray | None = None) -> np.ndarray:
   """Every image with the same mean and the same standard deviation over its pixels and channels.
 
   Colours keep their relation: all channels of an image are changed alike.
 
   Args:
     images: u8[N, H, W, 3].
+    regions: bool[N, H, W], over whose pixels mean and deviation are; None: over all. All pixels are
+      changed.
 
   Returns:
     u8[N, H, W, 3].
@@ -39,11 +41,25 @@ def standardise(images: np.ndarray) -> np.ndarray:
   lit = np.empty_like(images)
   for first in range(0, len(images), _BLOCK):
     block = images[first : first + _BLOCK].astype(np.float32)
-    mean = block.mean(axis=(1, 2, 3), keepdims=True)
-    deviation = block.std(axis=(1, 2, 3), keepdims=True)
+    if regions is None:
+      mean, deviation = (each(axis=(1, 2, 3), keepdims=True) for each in (block.mean, block.std))
+    else:
+      mean, deviation = _light_inside(block, regions[first : first + _BLOCK])
     gain = np.minimum(DEVIATION / np.maximum(deviation, 1e-6), LARGEST_GAIN)
     lit[first : first + _BLOCK] = to_grey_levels(MEAN + gain * (block - mean))
   return lit
+
+
+def _light_inside(block: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns mean and standard deviation f32[N, 1, 1, 1] of pixels in regions that are not empty."""
+  inside = [
+    each[region] if region.any() else each for each, region in zip(block, regions, strict=True)
+  ]
+  mean, deviation = (
+    np.array([getattr(pixels, name)() for pixels in inside], np.float32).reshape(-1, 1, 1, 1)
+    for name in ('mean', 'std')
+  )
+  return mean, deviation
 
 
 def change(images: np.ndarray, shift: float, gain: float) -> np.ndarray:

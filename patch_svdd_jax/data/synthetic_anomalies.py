@@ -5,7 +5,8 @@ et al. 2021, arXiv 2104.04015), a blurred and a smeared spot, a scratch (a line,
 strip pasted elsewhere) and a stain. Such anomalies choose among detectors that are trained on
 normal images alone (SWSA, Fung et al. 2023, arXiv 2310.10461). They lie where the image has
 contrast rather than on an empty background. Each blends new content into the image, new =
-(1 - a) image + a content, where a falls smoothly from 1 to 0; the mask is a > 0.
+(1 - a) image + a content, where a falls smoothly from 1 to 0; the mask is a > 0. In images with a
+region of interest they lie there and are made of what is there.
 
 These are not the defects of the embedded textures' test images (`defects`): what chooses a detector
 must not be what it is tested on.
@@ -35,12 +36,14 @@ class Scene(NamedTuple):
     deviation: of all its values.
     coloured: whether its channels differ.
     places: f64[H * W], the cumulated probabilities of its pixels to be the place of an anomaly.
+    region: bool[H, W], in which anomalies lie; None where they lie anywhere.
   """
 
   pixels: np.ndarray
   deviation: float
   coloured: bool
   places: np.ndarray
+  region: np.ndarray | None = None
 
   @property
   def side(self) -> float:
@@ -71,8 +74,10 @@ class Change(NamedTuple):
   content: np.ndarray
 
 
-def observe(image: np.ndarray) -> Scene:
-  """Returns what anomalies need to know of an image u8[H, W, 3]."""
+def observe(image: np.ndarray, region: np.ndarray | None = None) -> Scene:
+  """Returns what anomalies need to know of an image u8[H, W, 3] and its region bool[H, W]."""
+  if region is not None:
+    return _observe_inside(image, region)
   pixels = image.astype(np.float64)
   grey = pixels.mean(axis=-1)
   size = max(1, min(grey.shape) // 8)
@@ -82,6 +87,22 @@ def observe(image: np.ndarray) -> Scene:
   places = np.cumsum(contrast + 0.25 * contrast.mean() + 1e-3)
   coloured = bool((image != image[..., :1]).any())
   return Scene(pixels, float(pixels.std()), coloured, places / places[-1])
+
+
+def _observe_inside(image: np.ndarray, region: np.ndarray) -> Scene:
+  """Returns the scene of a region that is not empty, around which all has its mean colour."""
+  inside = image[region].astype(np.float64)
+  pixels = np.where(region[..., None], image, inside.mean(axis=0))
+  grey, share = pixels.mean(axis=-1), region.astype(np.float64)
+  size = max(1, min(grey.shape) // 8)
+  # Of the pixels of the region alone.
+  covered = np.maximum(ndimage.uniform_filter(share, size), 1 / size**2)
+  mean = ndimage.uniform_filter(grey * share, size) / covered
+  squares = ndimage.uniform_filter(grey**2 * share, size) / covered
+  contrast = np.sqrt(np.maximum(squares - mean**2, 0)) * share
+  places = np.cumsum((contrast + 0.25 * contrast[region].mean() + 1e-3) * share)
+  coloured = bool((inside != inside[:, :1]).any())
+  return Scene(pixels, float(inside.std()), coloured, places / places[-1], region)
 
 
 def draw_place(rng: np.random.Generator, scene: Scene, reach: float) -> tuple[float, float]:
@@ -269,13 +290,16 @@ KINDS: dict[str, Callable[[np.random.Generator, Scene], Change]] = {
 }
 
 
-def apply(image: np.ndarray, change: Change) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the image u8[H, W, 3] with the change, and its mask bool[H, W]."""
+def apply(
+  image: np.ndarray, change: Change, region: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the image u8[H, W, 3] with the change in its region, and its mask bool[H, W]."""
   changed, mask = image.copy(), np.zeros(image.shape[:2], bool)
-  weight = change.weight[..., None]
+  blend = change.weight if region is None else change.weight * region[change.part]
+  weight = blend[..., None]
   mixed = (1 - weight) * image[change.part] + weight * change.content
   changed[change.part] = to_grey_levels(mixed)
-  mask[change.part] = change.weight > 0
+  mask[change.part] = blend > 0
   return changed, mask
 
 
@@ -296,14 +320,18 @@ def add(
   """
   least = max(LEAST_LEVELS, LEAST_DEVIATIONS * scene.deviation)
   for _ in range(_MOST_DRAWS):
-    changed, mask = apply(image, KINDS[kind](rng, scene))
+    changed, mask = apply(image, KINDS[kind](rng, scene), scene.region)
     if mask.any() and np.abs(changed[mask].astype(int) - image[mask]).mean() >= least:
       return changed, mask
   return None
 
 
 def make(
-  images: np.ndarray, *, seed: int, kinds: Sequence[str] = tuple(KINDS)
+  images: np.ndarray,
+  *,
+  seed: int,
+  kinds: Sequence[str] = tuple(KINDS),
+  regions: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
   """Makes an anomaly of every kind on every image.
 
@@ -313,6 +341,7 @@ def make(
     images: u8[N, H, W, 3], normal ones, 32 pixels or more along a side.
     seed: at least 0.
     kinds: keys of KINDS.
+    regions: bool[N, H, W], in which anomalies lie; none where they are empty. None: anywhere.
 
   Returns:
     (images u8[M, H, W, 3], masks bool[M, H, W], M kinds), by image, then by kind; M is
@@ -321,7 +350,10 @@ def make(
   numbers = {kind: number for number, kind in enumerate(KINDS)}
   found = []
   for index, image in enumerate(images):
-    scene = observe(image)
+    region = None if regions is None else regions[index]
+    if region is not None and not region.any():
+      continue
+    scene = observe(image, region)
     for kind in kinds:
       added = add(np.random.default_rng([seed, index, numbers[kind]]), kind, image, scene)
       if added is not None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax.detection import outliers
+from patch_svdd_jax.detection import outliers, region_of_interest
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, features, geometry
 from patch_svdd_jax.models.architecture import strides_of
@@ -45,8 +45,9 @@ def build(
   images: np.ndarray,
   strides: Mapping[int, int],
   progress: Progress = iter,
+  regions: np.ndarray | None = None,
 ) -> Built:
-  """Embeds all patches of normal images into the memory bank of each receptive field.
+  """Embeds the patches of normal images that count into the memory bank of each receptive field.
 
   Args:
     config: the whole config.
@@ -56,11 +57,12 @@ def build(
     strides: of each receptive field, in pixels.
     progress: wraps the iterables of batches, of what finds outliers, and of the rows that are
       chosen.
+    regions: bool[N, H, W], see `region_of_interest`; None: all patches count.
 
   Raises:
     UserError: config.score asks for what there is not.
   """
-  check_neighbours(config, len(images), images.shape[1:3])
+  check_neighbours(config, len(images), images.shape[1:3], regions)
   arch = architecture.from_config(config.encoder)
   options = {
     'batch_size': config.score.batch_size,
@@ -69,16 +71,23 @@ def build(
     'progress': progress,
   }
   if (
-    config.score.compare == 'centre'
+    regions is not None
+    or config.score.compare == 'centre'
     or config.score.outliers
     or lies_on_host(config, images.shape, strides)
   ):
-    on_host = embedding.embed_to_host(arch, params, mean, images, strides, **options)
-    reduced = {k: reduce_rows(rows, len(images), config, progress) for k, rows in on_host.items()}
+    counted = region_of_interest.counted_patches(config, regions)
+    on_host = embedding.embed_to_host(
+      arch, params, mean, images, strides, **options, counted=counted
+    )
+    counts = rows_of_images(on_host, len(images), counted)
+    reduced = {
+      k: reduce_rows(rows, len(images), config, progress, counts[k]) for k, rows in on_host.items()
+    }
     inliers = [each.inliers for each in reduced.values()]
     return Built(
       {k: place(each.rows) for k, each in reduced.items()},
-      dropped_shares(inliers) if config.score.outliers else None,
+      dropped_shares(inliers, list(counts.values())) if config.score.outliers else None,
     )
   embeddings = embedding.embed(arch, params, mean, images, strides, **options)
   banks: dict[int, Bank] = {}
@@ -124,19 +133,50 @@ def from_embeddings(embeddings: Embeddings) -> MemoryBank:
   return memory_bank.from_device_rows(rows, embeddings.images * patches)
 
 
-def check_neighbours(config: ml_collections.ConfigDict, images: int, size: tuple[int, int]) -> None:
+def rows_of_images(
+  rows: Mapping[int, np.ndarray], images: int, counted: Mapping[int, np.ndarray] | None
+) -> dict[int, np.ndarray]:
+  """Returns how many of the rows of each scale are of each image, i64[images].
+
+  Args:
+    rows: f32[N, D] of each scale, image after image.
+    images: how many there are.
+    counted: which patches are among the rows, as of `region_of_interest`; None: all are.
+  """
+  if counted is None:
+    return {k: np.full(images, len(of_scale) // images) for k, of_scale in rows.items()}
+  return {k: region_of_interest.rows_of_images(counted[k]) for k in rows}
+
+
+def check_neighbours(
+  config: ml_collections.ConfigDict,
+  images: int,
+  size: tuple[int, int],
+  regions: np.ndarray | None = None,
+) -> None:
   """Refuses to look for more neighbours than a memory bank will have rows.
 
   Args:
     config: the whole config.
     images: how many normal ones the bank is fitted to.
     size: (height, width) of all.
+    regions: bool[N, height, width] of all that there are, N >= images; None: all patches count.
 
   Raises:
     UserError: names the key and the bank.
   """
+  counted = region_of_interest.counted_patches(config, regions)
   for k, stride in strides_of(config).items():
     patches = images * geometry.patch_count(size, k, stride)
+    if counted is not None:
+      # Whichever they are, they have no fewer.
+      patches = int(np.sort(region_of_interest.rows_of_images(counted[k]))[:images].sum())
+      if not patches:
+        raise UserError(
+          f'no patch of {k} pixels has {config.data.region_share:g} of its pixels in the region of '
+          'its image: enlarge the region, lower config.data.region_share, or use smaller '
+          'config.encoder.scales'
+        )
     kept = patches - (round(config.score.outliers * patches) if images > 1 else 0)
     rows = 1 if config.score.compare == 'centre' else rows_kept(kept, config)
     if config.score.neighbours > rows:
@@ -147,20 +187,33 @@ def check_neighbours(config: ml_collections.ConfigDict, images: int, size: tuple
 
 
 class Reduced(NamedTuple):
-  """What is kept of some rows: the rows f32[M, D], and bool[N, P], which are no outliers."""
+  """What is kept of some rows: the rows f32[M, D], and of all bool[N], which are no outliers."""
 
   rows: np.ndarray
   inliers: np.ndarray
 
 
 def reduce_rows(
-  rows: np.ndarray, images: int, config: ml_collections.ConfigDict, progress: Progress
+  rows: np.ndarray,
+  images: int,
+  config: ml_collections.ConfigDict,
+  progress: Progress,
+  counts: np.ndarray | None = None,
 ) -> Reduced:
-  """The rows f32[N * P, D], on the host, of so many images that are kept."""
-  of_image = rows.reshape(images, -1, rows.shape[-1])
-  inliers = outliers.inliers(of_image, config.score.outliers, place, progress)
+  """The rows that are kept.
+
+  Args:
+    rows: f32[N, D], on the host, image after image.
+    images: how many there are.
+    config: the whole config.
+    progress: wraps the iterables of what finds outliers, and of the rows that are chosen.
+    counts: i64[images], how many rows each has; None: all have as many.
+  """
+  if counts is None:
+    counts = np.full(images, len(rows) // images)
+  inliers = outliers.inliers(rows, counts, config.score.outliers, place, progress)
   if not inliers.all():
-    rows = of_image[inliers]
+    rows = rows[inliers]
   if config.score.compare == 'centre':
     rows = rows.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
   elif config.score.coreset < 1:
@@ -172,9 +225,19 @@ def reduce_rows(
   return Reduced(rows, inliers)
 
 
-def dropped_shares(inliers: Sequence[np.ndarray]) -> np.ndarray:
-  """The share of each image's patches that are outlying, f64[N], from bool[N, P] of each scale."""
-  shares: np.ndarray = 1 - np.concatenate(inliers, axis=1).mean(axis=1)
+def dropped_shares(inliers: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> np.ndarray:
+  """The share of each image's patches that are outlying, f64[N]; 0 of one without any.
+
+  Args:
+    inliers: of each scale, bool[M] of its rows.
+    counts: of each scale, i64[N], how many rows each image has.
+  """
+  image = [np.repeat(np.arange(len(each)), each) for each in counts]
+  kept = np.bincount(
+    np.concatenate(image), np.concatenate(inliers).astype(np.float64), len(counts[0])
+  )
+  total = np.sum(counts, axis=0)
+  shares: np.ndarray = 1 - np.divide(kept, total, out=np.ones(len(total)), where=total > 0)
   return shares
 
 

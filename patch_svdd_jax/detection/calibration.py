@@ -14,10 +14,12 @@ Risk Control", theorem 1).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from patch_svdd_jax.detection import region_of_interest
 
 # Values of the pixels that are kept: the highest so many, and as many in a geometric series below.
 KEPT = 1024
@@ -44,7 +46,8 @@ class Calibration:
   Attributes:
     scores: f64[n], rising, of images.
     levels: f64[M], rising, scores of pixels; the lowest of all and the highest of all are there.
-    shares: f64[M], the share of all pixels that are at least as high as each level.
+    shares: f64[M], the share of an image's pixels that are at least as high as each level, the mean
+      over images. Only pixels of their regions count.
     statistics: f64[.] each, of normal images, by the names of `distribution_shift`.
     pixel_moments: f64[2], mean and standard deviation of the scores of all pixels; NaN where the
       detector was saved before they were kept.
@@ -95,7 +98,10 @@ class Calibration:
 
 
 def calibrate(
-  scores: np.ndarray, maps: np.ndarray, statistics: Mapping[str, np.ndarray]
+  scores: np.ndarray,
+  maps: np.ndarray,
+  statistics: Mapping[str, np.ndarray],
+  regions: np.ndarray | None = None,
 ) -> Calibration:
   """The calibration by normal images.
 
@@ -103,22 +109,39 @@ def calibrate(
     scores: f[n], image scores, n >= 1.
     maps: f[n, H, W], their maps.
     statistics: of normal images, for `distribution_shift`.
+    regions: bool[n, H, W], whose pixels alone count, some of each; None: all do.
   """
-  values = np.sort(maps, axis=None)  # of large images too many to be copied as float64
+  pixels = region_of_interest.pixels(maps, regions)
+  # Of large images too many to be copied as float64.
+  values = np.concatenate([each.ravel() for each in pixels])
+  values.sort()
   count = len(values)
   ranks = np.minimum(np.arange(1, KEPT + 1), count)  # from the highest
   ranks = np.unique(np.concatenate([ranks, np.geomspace(1, count, KEPT).astype(int)]))
   levels = np.unique(values[count - ranks])
   shares = (count - np.searchsorted(values, levels)) / count
+  if len({each.size for each in pixels}) > 1:
+    # Images are exchangeable, and not their pixels: each image weighs the same.
+    shares = np.mean([share_above(each, levels) for each in pixels], axis=0)
   scores = np.sort(np.asarray(scores, np.float64))
-  return Calibration(scores, levels.astype(np.float64), shares, statistics, moments(maps))
+  return Calibration(scores, levels.astype(np.float64), shares, statistics, moments(pixels))
 
 
-def moments(maps: np.ndarray) -> np.ndarray:
-  """Returns mean and standard deviation of all pixels of maps f[n, H, W], f64[2]."""
+def share_above(pixels: np.ndarray, levels: np.ndarray) -> np.ndarray:
+  """Returns the share of an image's pixels that is at least as high as each level, f64[M]."""
+  below = np.searchsorted(np.sort(pixels, axis=None), levels)
+  shares: np.ndarray = (pixels.size - below) / pixels.size
+  return shares
+
+
+def moments(pixels: Sequence[np.ndarray]) -> np.ndarray:
+  """Returns mean and standard deviation of the pixels of images, each f[...], f64[2].
+
+  Images with more pixels than others weigh no more.
+  """
   # Image by image: all maps of large images are too many to be copied as float64.
-  mean = np.mean([each.mean(dtype=np.float64) for each in maps])
-  variance = np.mean([np.square(each - mean).mean() for each in maps])
+  mean = np.mean([each.mean(dtype=np.float64) for each in pixels])
+  variance = np.mean([np.square(each - mean).mean() for each in pixels])
   return np.array([mean, np.sqrt(variance)])
 
 

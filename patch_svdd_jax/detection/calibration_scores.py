@@ -14,7 +14,7 @@ import numpy as np
 from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.data.layout import natural_key
-from patch_svdd_jax.detection import bank_building, calibration
+from patch_svdd_jax.detection import bank_building, calibration, region_of_interest
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.models import architecture, embedding, features
@@ -37,20 +37,23 @@ def calibrate(
     progress: wraps the iterable of batches or folds that are scored.
   """
   settings = detector.config.calibration
+  train, held_out = (counting(split, detector.config) for split in (train, held_out))
   normal = in_file_order(concatenate([train, held_out]))
   if len(normal) < 2 or not settings.images:
     return detector
   if len(held_out) >= ENOUGH:
-    chosen = held_out.images[evenly_spaced(len(held_out), settings.images)]
-    scores = detector.score(chosen, progress).of_main_map()
+    scored = held_out.take(evenly_spaced(len(held_out), settings.images))
+    scores = detector.score(scored.images, progress, scored.regions).of_main_map()
   else:
-    scores = Scores.concatenate(list(cross_fit(detector, normal.images, progress)))
+    scored = normal.take(evenly_spaced(len(normal), settings.images))
+    scores = Scores.concatenate(list(cross_fit(detector, normal, progress)))
   looks = dict(zip(appearance.NAMES, normal.appearance.T, strict=True)) | scores.norms
   statistics = {name: values.astype(np.float64) for name, values in looks.items()}
   found = calibration.calibrate(
     scores.images[scores.main_map],
     scores.maps[scores.main_map],
     statistics | {image_size.ASPECT: image_size.aspects(normal.sizes)},
+    detector.regions_of(scored.images, scored.regions),
   )
   return dataclasses.replace(detector, calibration=found)
 
@@ -69,25 +72,36 @@ def fewest_images(config: ml_collections.ConfigDict, train: int, held_out: int) 
   return min(train, count - -(-count // min(int(config.calibration.folds), count)))
 
 
+def counting(split: Split, config: ml_collections.ConfigDict) -> Split:
+  """Returns the images of which a patch counts, at any scale: the others have no score to tell."""
+  counted = region_of_interest.counted_patches(config, split.regions)
+  if not counted:
+    return split
+  counts = np.sum([region_of_interest.rows_of_images(each) for each in counted.values()], axis=0)
+  return split if counts.all() else split.take(np.flatnonzero(counts))
+
+
 def in_file_order(split: Split) -> Split:
   """The images in the natural order of their names, in which most were taken."""
   order = sorted(range(len(split)), key=lambda index: natural_key(split.names[index]))
   return split.take(np.array(order, int))
 
 
-def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Iterator[Scores]:
-  """Yields the main maps of normal images u8[N, H, W, 3], each without its fold.
+def cross_fit(detector: Detector, normal: Split, progress: Progress) -> Iterator[Scores]:
+  """Yields the main maps of normal images, each without its fold.
 
   No more images than asked for are scored.
   A fold is a run of files: images that were taken one after another are often alike, and one of
   them in the bank would make the others' scores too low. All banks are of one size and screened
   alike, for then one program searches them all.
   """
-  settings = detector.config.calibration
+  settings, images = detector.config.calibration, normal.images
+  regions = detector.regions_of(images, normal.regions)
   folds = min(settings.folds, len(images))
   numbers = np.arange(len(images))
   fold_of = numbers * folds // len(images)
   chosen = evenly_spaced(len(images), settings.images)
+  counted = region_of_interest.counted_patches(detector.config, regions)
   rows = embedding.embed_to_host(
     architecture.from_config(detector.config.encoder),
     detector.params,
@@ -97,35 +111,45 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
     batch_size=detector.config.score.batch_size,
     tile=detector.config.score.tile,
     features=features.from_config(detector.config.score),
+    counted=counted,
   )
+  counts = bank_building.rows_of_images(rows, len(images), counted)
   in_bank = len(images) - -(-len(images) // folds)
   for fold in progress(range(folds)):
     scored = chosen[fold_of[chosen] == fold]
     if not len(scored):
       continue
     kept = numbers[fold_of != fold]
-    without = refit(detector, rows, kept[evenly_spaced(len(kept), in_bank)], len(images))
+    without = refit(detector, rows, kept[evenly_spaced(len(kept), in_bank)], counts)
     count = -(-len(chosen) // folds)
-    padded = images[np.resize(scored, max(count, len(scored)))]
-    yield without.score(padded).first(len(scored)).of_main_map()
+    padded = normal.take(np.resize(scored, max(count, len(scored))))
+    found = without.score(padded.images, regions=padded.regions)
+    yield found.first(len(scored)).of_main_map()
 
 
 def refit(
-  detector: Detector, rows: Mapping[int, np.ndarray], kept: np.ndarray, count: int
+  detector: Detector,
+  rows: Mapping[int, np.ndarray],
+  kept: np.ndarray,
+  counts: Mapping[int, np.ndarray],
 ) -> Detector:
   """The detector with memory banks of some images.
 
   Args:
     detector: whose encoder and whose banks' screens are used.
-    rows: f32[count * patches, D] of each scale, the embeddings of all images.
+    rows: f32[N, D] of each scale, the embeddings of all images, one image after another.
     kept: i[M], which images.
-    count: of all images.
+    counts: of each scale, i64[images], how many of the rows each image has.
   """
   banks = {}
   for k, bank in detector.banks.items():
-    of_image = rows[k].reshape(count, -1, rows[k].shape[-1])
+    of_images = np.split(rows[k], np.cumsum(counts[k])[:-1])
     reduced = bank_building.reduce_rows(
-      of_image[kept].reshape(-1, of_image.shape[-1]), len(kept), detector.config, iter
+      np.concatenate([of_images[index] for index in kept]),
+      len(kept),
+      detector.config,
+      iter,
+      counts[k][kept],
     )
     banks[k] = bank_building.place(reduced.rows, bank.screen)
   return dataclasses.replace(detector, banks=banks)

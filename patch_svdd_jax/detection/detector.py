@@ -14,12 +14,13 @@ import orbax.checkpoint as ocp
 
 from patch_svdd_jax import configuration
 from patch_svdd_jax.data import image_size
-from patch_svdd_jax.detection import anomaly_map, bank_building, projection
+from patch_svdd_jax.data.dataset import is_fixed
+from patch_svdd_jax.detection import anomaly_map, bank_building, projection, region_of_interest
 from patch_svdd_jax.detection.bank_building import Bank
 from patch_svdd_jax.detection.calibration import Calibration
 from patch_svdd_jax.detection.scores import Scores, in_batches, timed
 from patch_svdd_jax.errors import UserError
-from patch_svdd_jax.models import architecture, embedding, features, mean_image
+from patch_svdd_jax.models import architecture, embedding, features, geometry, mean_image
 from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import memory_bank, nearest
@@ -32,7 +33,7 @@ from patch_svdd_jax.system import (
   working_copy,
 )
 from patch_svdd_jax.system.batching import Progress
-from patch_svdd_jax.system.digests import digest
+from patch_svdd_jax.system.digests import digest, digest_parts
 from patch_svdd_jax.system.sharding import local_mesh, replicate
 
 FOLDER = 'model'
@@ -46,12 +47,26 @@ class Origin(NamedTuple):
   Attributes:
     config: the whole config.
     step: training steps its encoder has taken; 0 is untrained or imported.
-    images: digest of the normal images.
+    images: digest of the normal images, see `digest_normal`.
   """
 
   config: ml_collections.ConfigDict
   step: int
   images: str
+
+
+def digest_normal(images: np.ndarray, regions: np.ndarray | None, share: float) -> str:
+  """Returns a digest that tells normal images, and what of them counts, from others.
+
+  Args:
+    images: u8[N, H, W, 3].
+    regions: bool[N, H, W], see `region_of_interest`; None: all patches count.
+    share: config.data.region_share.
+  """
+  if regions is None:
+    return digest(images)
+  bits = np.packbits(regions[:1] if is_fixed(regions) else regions)
+  return digest_parts(digest(images).encode(), bits.tobytes(), repr(float(share)).encode())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +83,8 @@ class Detector:
       `calibration_scores.calibrate`.
     dropped: f64[N], the share of each normal image's patches that are in no bank because they are
       outlying (config.score.outliers): defects, perhaps. None where none were to be dropped.
+    region: bool[H, W], the region of interest that all images have in common, see
+      `region_of_interest`; None where all of an image counts, or each image has its own.
   """
 
   origin: Origin
@@ -76,6 +93,7 @@ class Detector:
   banks: Mapping[int, Bank]
   calibration: Calibration | None = None
   dropped: np.ndarray | None = None
+  region: np.ndarray | None = None
 
   @property
   def config(self) -> ml_collections.ConfigDict:
@@ -88,6 +106,11 @@ class Detector:
     scales = self.config.encoder.scales
     return 'product' if len(scales) > 1 else scale_name(scales[0])
 
+  @property
+  def needs_regions(self) -> bool:
+    """Whether each image has to come with a region of its own."""
+    return bool(self.config.data.region) and self.region is None
+
   @classmethod
   def fit(
     cls,
@@ -97,23 +120,48 @@ class Detector:
     *,
     step: int,
     progress: Progress = iter,
+    regions: np.ndarray | None = None,
   ) -> 'Detector':
-    """Embeds all patches of the normal images u8[N, H, W, 3] into memory banks."""
+    """Embeds the patches of normal images that count into memory banks.
+
+    Args:
+      config: the whole config.
+      params: the encoder's.
+      images: u8[N, H, W, 3].
+      step: training steps that the encoder has taken.
+      progress: wraps the iterables of batches and of rows.
+      regions: bool[N, H, W], of these images, see `Split.regions`; None: all patches count.
+
+    Raises:
+      UserError: config.score asks for what there is not, or no patch counts.
+    """
     config = image_size.resolved(config, images.shape[1:3])
     params = replicate(params)
     mean = jnp.asarray(mean_image.training_mean(images, config.train.mean))
     mean = replicate(mean)
-    params = projection.fit(config, params, mean, images)
-    built = bank_building.build(config, params, mean, images, strides_of(config), progress)
-    origin = Origin(config, step, digest(images))
-    return cls(origin, params, mean, built.banks, dropped=built.dropped)
+    bank_building.check_neighbours(config, len(images), images.shape[1:3], regions)
+    params = projection.fit(config, params, mean, images, regions)
+    strides = strides_of(config)
+    built = bank_building.build(config, params, mean, images, strides, progress, regions)
+    origin = Origin(config, step, digest_normal(images, regions, config.data.region_share))
+    region = regions[0].copy() if is_fixed(regions) else None
+    return cls(origin, params, mean, built.banks, dropped=built.dropped, region=region)
 
-  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
+  def score(
+    self, images: np.ndarray, progress: Progress = iter, regions: np.ndarray | None = None
+  ) -> Scores:
     """Scores images u8[N, H, W, 3] of the size it was fitted on (any size, with a channel mean).
 
+    Args:
+      images: to be scored.
+      progress: wraps the iterable of batches.
+      regions: bool[N, H, W], of these images; None: the region that all have in common, or all.
+
     Raises:
-      UserError: the images have another size than the mean image.
+      UserError: the images have another size than the mean image or the region, or each needs a
+        region of its own.
     """
+    regions = self.regions_of(images, regions)
     size = images.shape[1:3]
     if self.mean.shape[:2] not in ((1, 1), size):
       raise UserError(
@@ -131,36 +179,62 @@ class Detector:
     devices = local_mesh().size
     batch = devices * min(self.config.score.batch_size, -(-len(images) // devices))
 
-    def score_batch(part: np.ndarray) -> Scores:
-      return self._score_batch(part.reshape(devices, -1, *part.shape[1:]), embed)
+    def score_batch(part: np.ndarray, inside: np.ndarray | None) -> Scores:
+      return self._score_batch(part.reshape(devices, -1, *part.shape[1:]), embed, inside)
 
-    return in_batches(score_batch, images, batch, progress)
+    return in_batches(score_batch, images, batch, progress, regions)
 
-  def _score_batch(self, images: np.ndarray, embed: embedding.EmbedBatch) -> Scores:
-    """Scores images u8[devices, B, H, W, 3] with the embeddings that `embed` gives."""
+  def regions_of(self, images: np.ndarray, regions: np.ndarray | None = None) -> np.ndarray | None:
+    """Returns the regions of images u8[N, H, W, 3], bool[N, H, W], or None; see `score`."""
+    if regions is None and self.region is not None:
+      regions = np.broadcast_to(self.region, (len(images), *self.region.shape))
+    if regions is None:
+      if self.needs_regions:
+        raise UserError(
+          'the detector judges a region of each image that is its own: give it with the image'
+        )
+      return None
+    if regions.shape != images.shape[:3]:
+      raise UserError(
+        f'regions {list(regions.shape)} do not fit images {list(images.shape[:3])}: use the same '
+        'config.data.image_size'
+      )
+    return regions
+
+  def _score_batch(
+    self, images: np.ndarray, embed: embedding.EmbedBatch, regions: np.ndarray | None
+  ) -> Scores:
+    """Scores images u8[devices, B, H, W, 3] with the embeddings that `embed` gives.
+
+    Their regions are bool[devices * B, H, W], or None.
+    """
     seconds: dict[str, float] = {}
     count = images.shape[0] * images.shape[1]
     with timed(seconds, 'embed', count):
       grids = jax.block_until_ready(embed(self.params, self.mean, images))
     with timed(seconds, 'search', count):
-      found = {scale_name(k): self._nearest(k, grid) for k, grid in grids.items()}
+      counted = region_of_interest.counted_patches(self.config, regions)
+      found = {
+        scale_name(k): self._nearest(k, grid, counted[k] if counted else None)
+        for k, grid in grids.items()
+      }
       jax.block_until_ready(found)
     with timed(seconds, 'map', count):
       distances = {name: each.distances.mean(axis=-1) for name, each in found.items()}
       # Through jax, `grids` comes in the order of its numbers; maps come in that of the config.
       scales = {
-        scale_name(k): anomaly_map.upsample(
-          distances[scale_name(k)],
-          image_size=images.shape[2:4],
-          receptive_field=k,
-          stride=stride,
+        scale_name(k): self._map(
+          distances[scale_name(k)], k, images.shape[2:4], counted[k] if counted else None, regions
         )
-        for k, stride in strides_of(self.config).items()
+        for k in strides_of(self.config)
       }
       joined = anomaly_map.aggregate(scales, self.config.score.scale_weights)
       maps = {name: np.asarray(each) for name, each in joined.items()}
       norms = {
-        f'embedding norm {scale_name(k)}': np.ravel(mean_norm(grid)) for k, grid in grids.items()
+        f'embedding norm {scale_name(k)}': np.ravel(
+          mean_norm_of(grid, counted[k].reshape(grid.shape[:-1])) if counted else mean_norm(grid)
+        )
+        for k, grid in grids.items()
       }
       image_scores = {name: anomaly_map.image_score(each) for name, each in maps.items()}
       on_host = {name: np.asarray(distances[name]) for name in scales}
@@ -173,24 +247,59 @@ class Detector:
       norms,
     )
 
-  def _nearest(self, receptive_field: int, grid: jax.Array) -> nearest.Neighbours:
+  def _nearest(
+    self, receptive_field: int, grid: jax.Array, counted: np.ndarray | None
+  ) -> nearest.Neighbours:
     """The nearest rows for each of f32[devices, B, rows, columns, D].
 
-    Distances and indices come back as [devices * B, rows, columns, k].
+    Distances and indices come back as [devices * B, rows, columns, k], NaN and 0 of patches that
+    do not count by bool[devices * B, rows, columns]: those are not searched for.
     """
     queries: Any = grid.reshape(-1, grid.shape[-1])
     if jax.process_count() > 1:
       # Every process has embedded the same images on its own devices.
       queries = np.asarray(queries)
-    found = nearest.search(
-      queries,
-      self.banks[receptive_field],
-      self.config.score.neighbours,
-    )
+    if counted is not None:
+      places = region_of_interest.searched(counted)
+      queries = queries[places]
+    found = self._search(receptive_field, queries)
+    if counted is not None:
+      shape = (counted.size, self.config.score.neighbours)
+      found = found._replace(
+        distances=jnp.full(shape, jnp.nan).at[places].set(found.distances),
+        indices=jnp.zeros(shape, jnp.int32).at[places].set(found.indices),
+      )
     shape = (-1, *grid.shape[2:4], self.config.score.neighbours)
     return found._replace(
       distances=found.distances.reshape(shape), indices=found.indices.reshape(shape)
     )
+
+  def _search(self, receptive_field: int, queries: jax.Array) -> nearest.Neighbours:
+    """The nearest rows for each of f32[Q, D]."""
+    return nearest.search(queries, self.banks[receptive_field], self.config.score.neighbours)
+
+  def _map(
+    self,
+    distances: jax.Array,
+    receptive_field: int,
+    size: geometry.ImageSize,
+    counted: np.ndarray | None,
+    regions: np.ndarray | None,
+  ) -> jax.Array:
+    """The map f32[B, height, width] of one scale's distances f32[B, rows, columns]."""
+    options: Any = {
+      'image_size': size,
+      'receptive_field': receptive_field,
+      'stride': strides_of(self.config)[receptive_field],
+    }
+    found: jax.Array
+    if counted is None or regions is None:
+      found = anomaly_map.upsample(distances, **options)
+    else:
+      if is_fixed(regions):
+        counted, regions = counted[:1], regions[:1]
+      found = anomaly_map.upsample_inside(distances, counted, regions, **options)
+    return found
 
   def save(self, workdir: pathlib.Path, *, keep: bool = False) -> None:
     """Saves the detector in `workdir`/model, as the version that counts from then on.
@@ -208,6 +317,8 @@ class Detector:
       arrays['calibration'] = dataclasses.asdict(self.calibration)
     if self.dropped is not None:
       arrays['dropped'] = self.dropped
+    if self.region is not None:
+      arrays['region'] = self.region
     about = self.origin._asdict() | {'config': self.config.to_dict()}
     items = {'arrays': ocp.args.StandardSave(arrays), 'about': ocp.args.JsonSave(about)}
     files.check_text(workdir.absolute())
@@ -240,6 +351,14 @@ def mean_norm(grid: jax.Array) -> jax.Array:
   return jnp.sqrt(jnp.sum(grid**2, axis=-1)).mean(axis=(2, 3))
 
 
+@jax.jit
+def mean_norm_of(grid: jax.Array, counted: jax.Array) -> jax.Array:
+  """The same of the embeddings that count, bool[devices, B, rows, columns]; 0 where none does."""
+  norms = jnp.sqrt(jnp.sum(grid**2, axis=-1))
+  total = jnp.where(counted, norms, 0.0).sum(axis=(2, 3))
+  return total / jnp.maximum(counted.sum(axis=(2, 3)), 1)
+
+
 class Saved(NamedTuple):
   """A saved detector, read from one numbered folder.
 
@@ -263,7 +382,15 @@ class Saved(NamedTuple):
     params, mean = replicate((arrays['params'], arrays['mean']))
     saved = arrays.get('calibration')
     calibrated = Calibration(**saved) if saved else None
-    return Detector(self.origin, params, mean, banks, calibrated, arrays.get('dropped'))
+    return Detector(
+      self.origin,
+      params,
+      mean,
+      banks,
+      calibrated,
+      arrays.get('dropped'),
+      arrays.get('region'),
+    )
 
 
 def load_identified(workdir: pathlib.Path) -> tuple[Detector, str]:

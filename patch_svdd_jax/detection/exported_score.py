@@ -5,13 +5,15 @@ package otherwise does on the host: it brings images to the same light, and judg
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from patch_svdd_jax.data.lighting import DEVIATION, LARGEST_GAIN, MEAN
-from patch_svdd_jax.detection import anomaly_map
+from patch_svdd_jax.detection import anomaly_map, region_of_interest
 from patch_svdd_jax.detection.calibration import Calibration
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.inspection import Limits
@@ -41,8 +43,14 @@ def make_score(
     tile: the most pixels along a side that are encoded at a time, 0 for all.
 
   Raises:
-    UserError: the memory bank has fewer rows than a score needs.
+    UserError: the memory bank has fewer rows than a score needs, or each image needs a region of
+      its own.
   """
+  if detector.needs_regions:
+    raise UserError(
+      'each image has a region of its own (config.data.region is a folder), which an exported '
+      'program does not take: give one region for all images, or use predict or serve'
+    )
   config, strides = detector.config, strides_of(detector.config)
   arch = architecture.from_config(config.encoder)
   encode = embedding.make_encode(arch, strides, tile, convolve, features.from_config(config.score))
@@ -55,21 +63,31 @@ def make_score(
         f'{detector.banks[k].size} rows'
       )
 
+  regions = None if detector.region is None else detector.region[None]
+  counted = region_of_interest.counted_patches(config, regions)
+
+  def map_of(k: int, grid: jax.Array) -> jax.Array:
+    bank = jnp.asarray(banks[k])
+    options: Any = {
+      'image_size': tuple(config.data.image_size),
+      'receptive_field': k,
+      'stride': strides[k],
+    }
+    found: jax.Array
+    if counted is None:
+      found = anomaly_map.upsample(distances(grid, bank, config.score.neighbours), **options)
+    else:
+      known = distances(grid, bank, config.score.neighbours, np.flatnonzero(counted[k]))
+      within = jnp.asarray(counted[k]), jnp.asarray(regions)
+      found = anomaly_map.upsample_inside(known, *within, **options)
+    return found
+
   def score(images: jax.Array) -> Results:
     if config.data.light == 'standardised':
-      images = standardise_light(images)
+      images = standardise_light(images, detector.region)
     grids = encode(params, mean, images)
     maps = anomaly_map.aggregate(
-      {
-        scale_name(k): anomaly_map.upsample(
-          distances(grids[k], jnp.asarray(banks[k]), config.score.neighbours),
-          image_size=tuple(config.data.image_size),
-          receptive_field=k,
-          stride=stride,
-        )
-        for k, stride in strides.items()
-      },
-      config.score.scale_weights,
+      {scale_name(k): map_of(k, grids[k]) for k in strides}, config.score.scale_weights
     )
     main = maps[detector.main_map]
     results = {'map': main, 'score': main.max(axis=(1, 2))}
@@ -80,12 +98,20 @@ def make_score(
   return score
 
 
-def distances(grids: jax.Array, bank: jax.Array, k: int) -> jax.Array:
-  """The mean distances f32[B, rows, columns] of f32[B, rows, columns, D] to the k nearest rows."""
+def distances(
+  grids: jax.Array, bank: jax.Array, k: int, places: np.ndarray | None = None
+) -> jax.Array:
+  """The mean distances f32[B, rows, columns] of f32[B, rows, columns, D] to the k nearest rows.
+
+  With `places`, i64[Q] of the patches of an image, only these are searched for; the others get 0.
+  """
 
   def of_image(grid: jax.Array) -> jax.Array:
     queries = grid.reshape(-1, grid.shape[-1])
-    return export_search.mean_distance(queries, bank, k).reshape(grid.shape[:-1])
+    if places is None:
+      return export_search.mean_distance(queries, bank, k).reshape(grid.shape[:-1])
+    found = export_search.mean_distance(queries[places], bank, k)
+    return jnp.zeros(len(queries)).at[places].set(found).reshape(grid.shape[:-1])
 
   # Image by image: the memory that is needed does not grow with the batch.
   found: jax.Array = lax.map(of_image, grids)
@@ -103,17 +129,23 @@ def judge(results: Results, calibration: Calibration, limit: Limits) -> Results:
   }
 
 
-def standardise_light(images: jax.Array) -> jax.Array:
-  """`data.lighting.standardise` in jax: u8[B, H, W, 3] to u8[B, H, W, 3].
+def standardise_light(images: jax.Array, region: np.ndarray | None = None) -> jax.Array:
+  """`data.lighting.standardise` in jax: u8[B, H, W, 3] to u8[B, H, W, 3], by a region bool[H, W].
 
   A value that lies halfway between two grey levels may become the other one.
   """
   height, width, channels = images.shape[1:]
+  # What a sum along a row is divided by, and then the sum of those.
+  of_each, of_rows = width * channels, float(height)
+  if region is not None and region.any():
+    of_rows = np.count_nonzero(region) / width
 
   def mean_of(values: jax.Array) -> jax.Array:
     """The mean of each image, f32[B, 1, 1, 1], of i32[B, H, W, 3]; sums along a row are exact."""
-    of_row = jnp.sum(values, axis=(2, 3), keepdims=True).astype(jnp.float32) / (width * channels)
-    return jnp.sum(of_row, axis=1, keepdims=True) / height
+    if region is not None and region.any():
+      values = jnp.where(region[None, :, :, None], values, 0)
+    of_row = jnp.sum(values, axis=(2, 3), keepdims=True).astype(jnp.float32) / of_each
+    return jnp.sum(of_row, axis=1, keepdims=True) / of_rows
 
   levels = images.astype(jnp.int32)
   mean = mean_of(levels)

@@ -142,7 +142,7 @@ def inspect(detector: Detector, split: Split, limit: Limits) -> Inspection:
     split: of images in the light of `data.light`.
     limit: of `limits`.
   """
-  return judge(detector, detector.score(split.images), split, limit)
+  return judge(detector, detector.score(split.images, regions=split.regions), split, limit)
 
 
 def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> Inspection:

@@ -56,19 +56,41 @@ def outlyingness(rows: np.ndarray, place: Place, progress: Progress = iter) -> n
   return found
 
 
-def inliers(rows: np.ndarray, share: float, place: Place, progress: Progress = iter) -> np.ndarray:
-  """Whether each row is kept, bool[N, P]: all but the most outlying share, rounded.
+def inliers(
+  rows: np.ndarray, counts: np.ndarray, share: float, place: Place, progress: Progress = iter
+) -> np.ndarray:
+  """Whether each row is kept, bool[M]: all but the most outlying share, rounded.
 
   Of a single image all are kept: there is nothing to compare it with.
 
   Args:
-    rows: f32[N, P, D].
-    share: of the N * P rows, 0 to below 1.
+    rows: f32[M, D], image after image.
+    counts: i64[N], how many rows each image has.
+    share: of the M rows, 0 to below 1.
     place: as of `outlyingness`, and so is what follows.
     progress: wraps the iterable of folds.
   """
-  kept = np.ones(rows.shape[:2], bool)
-  if share and len(rows) > 1:
-    far = outlyingness(rows, place, progress).ravel()
-    kept.flat[np.argsort(-far, kind='stable')[: round(share * far.size)]] = False
+  kept = np.ones(len(rows), bool)
+  counts = counts[counts > 0]
+  if share and len(counts) > 1:
+    numbers = numbers_of_images(counts)
+    far = np.empty(len(rows), np.float32)
+    # A view where all images have as many: a copy would take as much memory again.
+    alike = numbers.size == len(rows)
+    of_images = rows.reshape(*numbers.shape, -1) if alike else rows[numbers]
+    far[numbers] = outlyingness(of_images, place, progress)
+    kept[np.argsort(-far, kind='stable')[: round(share * len(rows))]] = False
   return kept
+
+
+def numbers_of_images(counts: np.ndarray) -> np.ndarray:
+  """Returns the numbers of the rows of each image, i64[N, P], P of the image that has most.
+
+  Those of an image with fewer are repeated: the nearest row is as near twice.
+
+  Args:
+    counts: i64[N], how many rows each image has, at least 1; image after image.
+  """
+  first = np.cumsum(counts) - counts
+  numbers: np.ndarray = first[:, None] + np.arange(counts.max()) % counts[:, None]
+  return numbers

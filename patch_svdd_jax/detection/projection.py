@@ -12,6 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from patch_svdd_jax.detection import region_of_interest
 from patch_svdd_jax.models import architecture, embedding, features
 from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.models.encoder import Params
@@ -35,7 +36,9 @@ class Moments:
     self.sum, self.products = np.zeros(0), np.zeros(0)
 
   def add(self, rows: np.ndarray) -> None:
-    """Adds rows f32[N, F]."""
+    """Adds rows f32[N, F]; there may be none."""
+    if not len(rows):
+      return
     if not self.count:
       # About a row of theirs hardly any digits cancel.
       self.shift = rows[0].astype(np.float64)
@@ -58,17 +61,22 @@ class Moments:
 
 
 def fit(
-  config: ml_collections.ConfigDict, params: Params, mean: jax.Array, images: np.ndarray
+  config: ml_collections.ConfigDict,
+  params: Params,
+  mean: jax.Array,
+  images: np.ndarray,
+  regions: np.ndarray | None = None,
 ) -> Params:
   """Returns the encoder's parameters with the projection that config.score asks for, or without.
 
-  It is fitted to all patches of some images, evenly spread. Every process does so alike.
+  It is fitted to all patches that count of some images, evenly spread. Every process does so alike.
 
   Args:
     config: the whole config.
     params: the encoder's, replicated; a projection among them is dropped.
     mean: f32[H, W, 3] or f32[1, 1, 3], replicated.
     images: u8[N, H, W, 3], normal images.
+    regions: bool[N, H, W], see `region_of_interest`; None: all patches count.
   """
   described = features.from_config(config.score)
   encoder = {name: value for name, value in params.items() if name != PROJECTION}
@@ -76,19 +84,23 @@ def fit(
     return encoder
   arch, strides = architecture.from_config(config.encoder), strides_of(config)
   moments = {k: Moments() for k in strides}
+  chosen = evenly_spaced(len(images), IMAGES)
+  counted = region_of_interest.counted_patches(config, regions)
+  taken = 0
   for part in embedding.embed_by_batches(
     arch,
     encoder,
     mean,
-    images[evenly_spaced(len(images), IMAGES)],
+    images[chosen],
     strides,
     batch_size=config.score.batch_size,
     tile=config.score.tile,
     features=described.raw,
   ):
     for k, of_images in part.items():
-      for rows in of_images:
-        moments[k].add(rows)
+      for number, rows in zip(chosen[taken:], of_images, strict=False):
+        moments[k].add(rows[counted[k][number].ravel()] if counted else rows)
+    taken += len(next(iter(part.values())))
   fitted = {
     scale_name(k): solve(each.mean, each.covariance, described.widths(arch), described.components)
     for k, each in moments.items()

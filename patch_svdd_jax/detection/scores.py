@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 
+from patch_svdd_jax.data.dataset import is_fixed
 from patch_svdd_jax.detection import anomaly_map
 from patch_svdd_jax.system.batching import Progress, pad_images
 
@@ -23,7 +24,8 @@ class Scores:
     maps: f32[N, H, W] each.
     images: f32[N] each, the maps' maxima.
     distances: f32[N, rows, columns] of each scale, of the patches to the nearest normal ones (their
-      mean distance where config.score.neighbours is more than one).
+      mean distance where config.score.neighbours is more than one); NaN of a patch that does not
+      count, see `region_of_interest`.
     fallback_fraction: of each scale, the share of patches that took more than k passes.
     seconds: of each stage ('embed', 'search', 'map'), an image.
     norms: f32[N] of each scale, as 'embedding norm k64': the mean L2 norm of an image's embeddings;
@@ -90,14 +92,27 @@ def timed(seconds: dict[str, float], stage: str, images: int) -> Iterator[None]:
 
 
 def in_batches(
-  score: Callable[[np.ndarray], Scores], images: np.ndarray, batch: int, progress: Progress
+  score: Callable[[np.ndarray, np.ndarray | None], Scores],
+  images: np.ndarray,
+  batch: int,
+  progress: Progress,
+  regions: np.ndarray | None = None,
 ) -> Scores:
-  """Scores images u8[N, H, W, 3], `batch` at a time.
+  """Scores images u8[N, H, W, 3] and their regions bool[N, H, W], `batch` at a time.
 
   The last batch is padded: another size would be compiled anew.
   """
   parts = []
   # No comprehension: where an error leaves it, its frame would keep the progress bar from closing.
   for first in progress(range(0, len(images), batch)):
-    parts.append(score(pad_images(images[first : first + batch], batch)))  # noqa: PERF401
+    taken = slice(first, first + batch)
+    inside = None if regions is None else pad_regions(regions[taken], batch)
+    parts.append(score(pad_images(images[taken], batch), inside))
   return Scores.concatenate(parts).first(len(images))
+
+
+def pad_regions(regions: np.ndarray, count: int) -> np.ndarray:
+  """Returns regions bool[N, H, W] with the last one repeated behind, `count` in all; N > 0."""
+  if is_fixed(regions):
+    return np.broadcast_to(regions[0], (count, *regions.shape[1:]))
+  return np.concatenate([regions, np.repeat(regions[-1:], count - len(regions), axis=0)])

@@ -3,8 +3,8 @@
 The curve of an image with a known defect (per-image overlap, PIMO) is the recall of a threshold,
 the share of the image's anomalous pixels that score at least so high, over its shared false
 positive rate (FPR), the mean over *normal images* of the share of their pixels that score at least
-so high; as images are of one size, the share of all their pixels. AUPIMO is the mean recall over
-log FPR:
+so high; where images have as many pixels, the share of all their pixels. AUPIMO is the mean recall
+over log FPR:
 
   1 / log(U / L) * integral from log L to log U of recall d(log FPR), L = 1e-5, U = 1e-4
 
@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from patch_svdd_jax.evaluation.ranking import Pixels
+
 FPR_LIMITS = (1e-5, 1e-4)
 
 
@@ -51,8 +53,30 @@ def distribution(values: np.ndarray) -> dict[str, Any]:
   }
 
 
+def false_positive_rates(good: Pixels) -> np.ndarray | None:
+  """Returns the FPR of a threshold below which n of the normal pixels lie, f64[Q + 1] by n.
+
+  Args:
+    good: pixels of the normal images.
+
+  Returns:
+    None where these have as many pixels each: the FPR then is 1 - n / Q.
+  """
+  if good.normal_images is None:
+    return None
+  pixels = np.bincount(good.normal_images)
+  # Summed from the highest score down: the lowest rates are those that matter.
+  weights = 1 / pixels[good.normal_images[::-1]] / np.count_nonzero(pixels)
+  rates: np.ndarray = np.concatenate([[0.0], np.cumsum(weights)])[::-1]
+  return rates
+
+
 def aupimo_of_images(
-  normal: np.ndarray, anomalous: np.ndarray, images: np.ndarray, count: int
+  normal: np.ndarray,
+  anomalous: np.ndarray,
+  images: np.ndarray,
+  count: int,
+  rates: np.ndarray | None = None,
 ) -> np.ndarray:
   """Returns AUPIMO of each image, f64[count] in [0, 1], NaN of one without an anomalous pixel.
 
@@ -64,24 +88,28 @@ def aupimo_of_images(
     anomalous: f[P], scores of the anomalous pixels.
     images: i[P] in 0..count-1, the image of each of them.
     count: number of images.
+    rates: of `false_positive_rates`.
   """
   if not normal.size:
     return np.full(count, np.nan)
   pixels = np.bincount(images, minlength=count)
   # An image's pixels mostly score below the normal ones within the limit, and add nothing.
-  high = anomalous >= normal[-1 - int(FPR_LIMITS[1] * normal.size)]
-  areas = np.bincount(images[high], _areas(normal, anomalous[high]), minlength=count)
+  within = int(FPR_LIMITS[1] * normal.size)
+  if rates is not None:
+    within = int(np.count_nonzero(rates <= FPR_LIMITS[1])) - 1
+  high = anomalous >= normal[max(-1 - within, -normal.size)]
+  areas = np.bincount(images[high], _areas(normal, anomalous[high], rates), minlength=count)
   found: np.ndarray = np.divide(areas, pixels, out=np.full(count, np.nan), where=pixels > 0)
   return found
 
 
-def _areas(normal: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _areas(normal: np.ndarray, scores: np.ndarray, rates: np.ndarray | None) -> np.ndarray:
   """Returns the area below the recall of each pixel alone over log FPR, as a share of all of it."""
   low, high = np.log(FPR_LIMITS)
-  above = normal.size - np.searchsorted(normal, scores, 'right')
-  at_least = normal.size - np.searchsorted(normal, scores, 'left')
+  below = np.stack([np.searchsorted(normal, scores, side) for side in ('right', 'left')])
+  above, at_least = (normal.size - below) / normal.size if rates is None else rates[below]
   with np.errstate(divide='ignore'):  # an FPR of 0
-    start, end = np.log(np.stack([above, at_least]) / normal.size)
+    start, end = np.log(np.stack([above, at_least]))
   first, last = np.clip([start, end], low, high)
   areas = high - last
   ramp = (above > 0) & (above < at_least)

@@ -14,6 +14,7 @@ import numpy as np
 
 from patch_svdd_jax.data import Split, lighting
 from patch_svdd_jax.data.categories import indices
+from patch_svdd_jax.detection import region_of_interest
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.evaluation import metrics
@@ -27,8 +28,10 @@ from patch_svdd_jax.system.batching import Progress
 class Scorer(Protocol):
   """What can be measured: a detector, or a baseline."""
 
-  def score(self, images: np.ndarray, progress: Progress = iter) -> Scores:
-    """Scores images u8[N, H, W, 3]."""
+  def score(
+    self, images: np.ndarray, progress: Progress = iter, regions: np.ndarray | None = None
+  ) -> Scores:
+    """Scores images u8[N, H, W, 3] by their regions bool[N, H, W], or all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,9 @@ def evaluate(
 ) -> Evaluation:
   """Scores the images of a split and compares with its labels and masks, on raw scores.
 
+  Where images have regions, pixels outside count nowhere. The label of an image is its own, even if
+  its defect lies outside, see `defects_outside`.
+
   Args:
     scorer: to be measured.
     split: the images.
@@ -83,7 +89,9 @@ def evaluate(
     categories: of the images, see `data.categories.combine`; none where there is one.
     lights: of each image, see `Dataset.lights`; none where they are not known.
   """
-  scores = scorer.score(split.images, progress)
+  if isinstance(scorer, Detector):
+    split = dataclasses.replace(split, regions=scorer.regions_of(split.images, split.regions))
+  scores = scorer.score(split.images, progress, split.regions)
   start = time.perf_counter()
   overall, per_defect, per_category, per_lighting, aupimo = {}, {}, {}, {}, {}
   for name in scores.maps:
@@ -105,7 +113,7 @@ def evaluate(
   seconds = time.perf_counter() - start
   timing = speeds(scores) | {'metrics_seconds': seconds}
   if isinstance(scorer, Detector):
-    timing |= search_speeds(scorer, scores, split.images.shape[1:3])
+    timing |= search_speeds(scorer, scores, split)
   return Evaluation(
     overall,
     per_defect,
@@ -136,15 +144,38 @@ def map_metrics(
     split.has_mask[chosen],
     scores.images[name][chosen],
     scores.maps[name][chosen],
+    None if split.regions is None else split.regions[chosen],
   )
 
 
-def search_flop(detector: Detector, image_size: ImageSize) -> float:
-  """Floating point operations of the distances of one image: 2 Q N D, over the scales."""
+def defects_outside(split: Split) -> list[str]:
+  """Returns the names of images whose defects, as far as masks say, all lie outside their region.
+
+  They are still called anomalous, and count as missed where their region looks normal.
+  """
+  if split.regions is None:
+    return []
+  reached = (split.masks & split.regions).any(axis=(1, 2))
+  outside = split.labels & split.has_mask & split.masks.any(axis=(1, 2)) & ~reached
+  return [split.names[index] for index in np.flatnonzero(outside)]
+
+
+def search_flop(
+  detector: Detector, image_size: ImageSize, regions: np.ndarray | None = None
+) -> float:
+  """Floating point operations of the distances of one image: 2 Q N D, over the scales.
+
+  Of images with regions bool[N, H, W] it is the mean.
+  """
+  counted = region_of_interest.counted_patches(detector.config, regions)
   return float(
     sum(
       2.0
-      * geometry.patch_count(image_size, k, stride)
+      * (
+        region_of_interest.rows_of_images(counted[k]).mean()
+        if counted
+        else geometry.patch_count(image_size, k, stride)
+      )
       * detector.banks[k].size
       * detector.banks[k].dim
       for k, stride in strides_of(detector.config).items()
@@ -161,10 +192,12 @@ def speeds(scores: Scores) -> dict[str, float]:
   }
 
 
-def search_speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> dict[str, float]:
+def search_speeds(detector: Detector, scores: Scores, split: Split) -> dict[str, float]:
   """Returns the speed of distances in GFLOP/s, the fraction that fell back, and the rows."""
   return {
-    'search_gflop_per_s': search_flop(detector, image_size) / scores.seconds['search'] / 1e9,
+    'search_gflop_per_s': search_flop(detector, split.images.shape[1:3], split.regions)
+    / scores.seconds['search']
+    / 1e9,
     'search_fallback_fraction': fallback_fraction(scores),
     'bank_rows': float(sum(bank.size for bank in detector.banks.values())),
   }
@@ -172,7 +205,9 @@ def search_speeds(detector: Detector, scores: Scores, image_size: ImageSize) -> 
 
 def fallback_fraction(scores: Scores) -> float:
   """Returns the fraction of patches of all scales whose nearest rows took more than k passes."""
-  patches = {name: distances.size for name, distances in scores.distances.items()}
+  patches = {
+    name: np.count_nonzero(~np.isnan(distances)) for name, distances in scores.distances.items()
+  }
   fell_back = sum(patches[name] * scores.fallback_fraction[name] for name in patches)
   return fell_back / sum(patches.values())
 

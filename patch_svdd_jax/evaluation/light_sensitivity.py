@@ -57,7 +57,10 @@ def compare(lighting: Lighting | str, scores: np.ndarray, relit: np.ndarray) -> 
 
 
 def measure_sensitivity(
-  detector: Detector, images: np.ndarray, progress: Progress = iter
+  detector: Detector,
+  images: np.ndarray,
+  progress: Progress = iter,
+  regions: np.ndarray | None = None,
 ) -> list[Sensitivity]:
   """The sensitivity to each of LIGHTINGS, by the detector's main map.
 
@@ -65,17 +68,18 @@ def measure_sensitivity(
     detector: fitted.
     images: u8[N, H, W, 3], normal ones that it was not fitted on, as `data.load` gives them.
     progress: wraps the iterable of batches.
+    regions: bool[N, H, W], of these images; None as of `Detector.score`.
   """
 
   def score(changed: np.ndarray) -> np.ndarray:
-    scores = detector.score(changed, progress)
+    scores = detector.score(changed, progress, regions)
     return scores.images[scores.main_map]
 
   def relight(lighting: Lighting) -> np.ndarray:
     changed = change(images, *lighting)
     # Where images are standardised, those of other light are too, as a camera's would be.
     standardised = detector.config.data.light == 'standardised'
-    return standardise(changed) if standardised else changed
+    return standardise(changed, detector.regions_of(images, regions)) if standardised else changed
 
   scores = score(images)
   return [compare(each, scores, score(relight(each))) for each in LIGHTINGS]
@@ -98,7 +102,8 @@ def measure_lights(
   lights_of_good = np.array(lights)[good]
   if REGULAR not in lights_of_good:
     return []
-  found = detector.score(test.images[good], progress)
+  regions = None if test.regions is None else test.regions[good]
+  found = detector.score(test.images[good], progress, regions)
   scores = found.images[found.main_map]
   return [
     compare(light, scores[lights_of_good == REGULAR], scores[lights_of_good == light])

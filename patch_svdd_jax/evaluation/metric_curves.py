@@ -47,7 +47,7 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray) -> Curve:
   return _found_over_false(rank_elements(labels, scores))
 
 
-def pro_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
+def pro_curve(masks: np.ndarray, maps: np.ndarray, regions: np.ndarray | None = None) -> Curve:
   """Per-region overlap (y) over the share of normal pixels called anomalous (x).
 
   From (0, 0) to (1, 1). Its area up to a limit, divided by the limit, is `metrics.aupro`, which
@@ -56,12 +56,13 @@ def pro_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
   Args:
     masks: bool[N, H, W], True where anomalous; all False for normal images, which belong here too.
     maps: f32 or f64[N, H, W], anomaly maps.
+    regions: bool[N, H, W], whose pixels alone count; None: all do.
 
   Raises:
     UserError: a score is NaN.
   """
   masks, maps = check_scores(masks, maps)
-  return _found_over_false(rank_pixels([take_pixels(masks, maps)]))
+  return _found_over_false(rank_pixels([take_pixels(masks, maps, regions)]))
 
 
 def precision_recall_curve(labels: np.ndarray, scores: np.ndarray) -> Curve:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patch_svdd_jax.evaluation.aupimo import aupimo_of_images, distribution
+from patch_svdd_jax.evaluation.aupimo import aupimo_of_images, distribution, false_positive_rates
 from patch_svdd_jax.evaluation.ranking import (
   Pixels,
   Ranking,
@@ -61,6 +61,7 @@ def evaluate(
   has_mask: np.ndarray,
   scores: np.ndarray,
   maps: np.ndarray,
+  regions: np.ndarray | None = None,
 ) -> Measured:
   """Measures one set of anomaly maps, overall and for each type of defect.
 
@@ -75,6 +76,7 @@ def evaluate(
     has_mask: bool[N], whether the mask is known (that of a normal image is).
     scores: f32 or f64[N], image scores.
     maps: f32 or f64[N, H, W], anomaly maps.
+    regions: bool[N, H, W], whose pixels alone count, normal and anomalous; None: all do.
 
   Raises:
     UserError: a score is NaN.
@@ -90,15 +92,22 @@ def evaluate(
   types = [str(name) for name in np.unique(names[labels])]
   # Pixels are gathered and sorted once for each group; a union of groups only adds up the counts.
   good, *groups = (
-    take_pixels(masks[use & has_mask], maps[use & has_mask])
+    take_pixels(
+      masks[use & has_mask],
+      maps[use & has_mask],
+      None if regions is None else regions[use & has_mask],
+    )
     for use in (~labels, *(labels & (names == name) for name in types))
   )
   aupimo = np.full(labels.shape, np.nan)
+  rates = false_positive_rates(good)
   per_type = {}
   for name, group in zip(types, groups, strict=True):
     of_type = labels & (names == name)
     measured = np.flatnonzero(of_type & has_mask)
-    aupimo[measured] = aupimo_of_images(good.normal, group.anomalous, group.images, measured.size)
+    aupimo[measured] = aupimo_of_images(
+      good.normal, group.anomalous, group.images, measured.size, rates
+    )
     use = ~labels | of_type
     per_type[name] = _measure(labels[use], scores[use], [good, group], aupimo[measured])
   return Measured(_measure(labels, scores, [good, *groups], aupimo), per_type, aupimo)

@@ -43,6 +43,7 @@ class Pixels(NamedTuple):
   weights: np.ndarray  # f64[P], 1 / size of the region of a pixel
   images: np.ndarray  # i64[P], number of a pixel's image among these, rising
   normal: np.ndarray  # f[Q], rising
+  normal_images: np.ndarray | None = None  # i64[Q], their images; None where these are whole
 
 
 def check_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,18 +63,30 @@ def check_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
   return labels, scores
 
 
-def take_pixels(masks: np.ndarray, maps: np.ndarray) -> Pixels:
-  """Takes the pixels of some images apart; masks bool[N, H, W], maps f[N, H, W]."""
+def take_pixels(masks: np.ndarray, maps: np.ndarray, regions: np.ndarray | None = None) -> Pixels:
+  """Takes the pixels of some images apart; masks bool[N, H, W], maps f[N, H, W].
+
+  Of images with regions of interest, bool[N, H, W], only pixels in these: a defect that reaches out
+  of its region ends there.
+  """
+  if regions is not None:
+    masks = masks & regions
   anomalous = maps[masks]
   weights = [_region_weights(mask) for mask in masks[masks.any((1, 2))]]
   images = np.flatnonzero(masks) // math.prod(masks.shape[1:])
-  # The anomalous pixels become the lowest, and are cut off: to gather the others takes longer.
-  rising = maps.flatten()
-  rising[masks.ravel()] = -np.inf
-  rising.sort()
-  return Pixels(
-    anomalous, np.concatenate([np.zeros(0), *weights]), images, rising[anomalous.size :]
-  )
+  normal_images = None
+  if regions is None:
+    # The anomalous pixels become the lowest, and are cut off: to gather the others takes longer.
+    rising = maps.flatten()
+    rising[masks.ravel()] = -np.inf
+    rising.sort()
+    rising = rising[anomalous.size :]
+  else:
+    normal = regions & ~masks
+    rising, normal_images = maps[normal], np.flatnonzero(normal) // math.prod(masks.shape[1:])
+    order = np.argsort(rising)
+    rising, normal_images = rising[order], normal_images[order]
+  return Pixels(anomalous, np.concatenate([np.zeros(0), *weights]), images, rising, normal_images)
 
 
 def _region_weights(mask: np.ndarray) -> np.ndarray:

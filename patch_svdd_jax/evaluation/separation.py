@@ -23,12 +23,14 @@ class Examples(NamedTuple):
     masks: bool[N + M, H, W], empty ones of the normal images.
     kinds: N + M names of `synthetic_anomalies.KINDS`, '' of normal images.
     sources: i64[N + M] in 0..N-1, which normal image each was made of.
+    regions: bool[N + M, H, W], see `Split.regions`.
   """
 
   images: np.ndarray
   masks: np.ndarray
   kinds: list[str]
   sources: np.ndarray
+  regions: np.ndarray | None = None
 
 
 class Separation(NamedTuple):
@@ -45,16 +47,28 @@ class Separation(NamedTuple):
   influences: dict[str, np.ndarray]
 
 
-def make_examples(held_out: np.ndarray) -> Examples:
-  """Makes the examples of held-out normal images u8[N, H, W, 3], always the same ones."""
-  normal = held_out[evenly_spaced(len(held_out), IMAGES)]
-  made = [synthetic_anomalies.make(image[None], seed=number) for number, image in enumerate(normal)]
+def make_examples(held_out: np.ndarray, regions: np.ndarray | None = None) -> Examples:
+  """Makes the examples of held-out normal images u8[N, H, W, 3], always the same ones.
+
+  Of images with regions bool[N, H, W] the anomalies lie there.
+  """
+  chosen = evenly_spaced(len(held_out), IMAGES)
+  normal = held_out[chosen]
+  inside = None if regions is None else regions[chosen]
+  made = [
+    synthetic_anomalies.make(
+      image[None], seed=number, regions=None if inside is None else inside[number, None]
+    )
+    for number, image in enumerate(normal)
+  ]
   counts = [len(kinds) for _, _, kinds in made]
+  sources = np.concatenate([np.arange(len(normal)), np.repeat(np.arange(len(normal)), counts)])
   return Examples(
     np.concatenate([normal, *(images for images, _, _ in made)]),
     np.concatenate([np.zeros(normal.shape[:3], bool), *(masks for _, masks, _ in made)]),
     [''] * len(normal) + [kind for _, _, kinds in made for kind in kinds],
-    np.concatenate([np.arange(len(normal)), np.repeat(np.arange(len(normal)), counts)]),
+    sources,
+    None if inside is None else inside[sources],
   )
 
 
@@ -66,21 +80,24 @@ def separate(scorer: Scorer, examples: Examples, progress: Progress = iter) -> S
     examples: see `make_examples`.
     progress: wraps the iterable of batches.
   """
-  scores = scorer.score(examples.images, progress)
+  scores = scorer.score(examples.images, progress, examples.regions)
   images, maps = scores.images[scores.main_map], scores.maps[scores.main_map]
   labels = np.array([bool(kind) for kind in examples.kinds])
   known = np.ones(len(labels), bool)
   figures, per_kind, _ = metrics.evaluate(
-    labels, examples.kinds, examples.masks, known, images, maps
+    labels, examples.kinds, examples.masks, known, images, maps, examples.regions
   )
   count = int(np.count_nonzero(~labels))
   step = max(1, min(maps.shape[1:]) // _SAMPLED)
   sampled = (slice(None), slice(None, None, step), slice(None, None, step))
   pixels = maps[sampled]
   sources = np.broadcast_to(examples.sources[:, None, None], pixels.shape)
+  inside = slice(None) if examples.regions is None else examples.regions[sampled]
   influences = {
     'image_auroc': auroc_influences(labels, images, examples.sources, count),
-    'pixel_auroc': auroc_influences(examples.masks[sampled], pixels, sources, count),
+    'pixel_auroc': auroc_influences(
+      examples.masks[sampled][inside], pixels[inside], sources[inside], count
+    ),
   }
   return Separation(figures, per_kind, influences)
 

@@ -11,7 +11,8 @@ An element is called anomalous where its score is above the threshold, as `detec
 has it; one that is equal is not. (`metrics` counts it at its threshold of the best F1. Which sets
 of elements can be called is the same by either rule, so no F1 here exceeds the best.) ClassF1 is
 the F1 of all test images; SegF1 that of all pixels of all test images whose mask is known, normal
-ones too, counted together and divided once.
+ones too, counted together and divided once. Of images with regions of interest only pixels in
+these count.
 """
 
 import dataclasses
@@ -131,8 +132,15 @@ def measure(
   def of_pixels(threshold: Threshold) -> Transferred:
     called = maps > threshold.value
     known = split.has_mask
-    quality = classify(split.masks[known], called[known])
-    return _transferred(threshold, quality, figures['pixel_f1_max'], called[~split.labels])
+    if split.regions is None:
+      truth, of_known, of_normal = split.masks[known], called[known], called[~split.labels]
+    else:
+      truth, of_known = (each[known][split.regions[known]] for each in (split.masks, called))
+      normal_ones = zip(called[~split.labels], split.regions[~split.labels], strict=True)
+      # Each image weighs the same, however large its region is.
+      of_normal = np.array([[each[region].mean()] for each, region in normal_ones if region.any()])
+    quality = classify(truth, of_known)
+    return _transferred(threshold, quality, figures['pixel_f1_max'], of_normal)
 
   image_moments = calibration.scores.mean(), calibration.scores.std()
   normal = image_scores[~split.labels]
@@ -183,7 +191,8 @@ def _transferred(
     threshold: from normal images.
     quality: of what is above it.
     best: F1 for the test labels.
-    false_alarms: bool[N] of the normal test images, or bool[N, H, W] of their pixels.
+    false_alarms: bool[N] of the normal test images, or bool[N, H, W] of their pixels, or f64[N, 1],
+      the share of each one's pixels that count.
   """
   if np.isnan(threshold.value):
     unknown = Quality(UNKNOWN, UNKNOWN, UNKNOWN)

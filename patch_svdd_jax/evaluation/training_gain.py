@@ -6,6 +6,7 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
+from patch_svdd_jax.data import Split
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation.metrics import AUROCS
 from patch_svdd_jax.evaluation.separation import (
@@ -102,16 +103,16 @@ def references(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Co
 
 def measure(
   detector: Detector,
-  normal: np.ndarray,
-  held_out: np.ndarray,
+  normal: Split,
+  held_out: Split,
   progress: Callable[[str], Progress],
 ) -> TrainingGain | None:
   """Compares a detector with its references on synthetic anomalies of held-out images.
 
   Args:
     detector: trained, fitted on `normal`.
-    normal: u8[N, H, W, 3].
-    held_out: u8[M, H, W, 3], normal ones that are neither trained on nor in a memory bank.
+    normal: images.
+    held_out: others, normal ones that are neither trained on nor in a memory bank.
     progress: makes what wraps the batches of a task with this title.
 
   Returns:
@@ -119,14 +120,16 @@ def measure(
   """
   if len(held_out) < 2:
     return None
-  examples = make_examples(held_out)
+  examples = make_examples(held_out.images, detector.regions_of(held_out.images, held_out.regions))
   if not any(examples.kinds):
     return None
-  few = normal[evenly_spaced(len(normal), FITTED)]
+  few = normal.take(evenly_spaced(len(normal), FITTED))
 
   def fit(name: str, config: ml_collections.ConfigDict, params: encoder.Params) -> Detector:
     title = f'Embedding normal images, {name}'
-    return Detector.fit(config, params, few, step=0, progress=progress(title))
+    return Detector.fit(
+      config, params, few.images, step=0, progress=progress(title), regions=few.regions
+    )
 
   def score(name: str, system: Detector) -> Separation:
     return separate(system, examples, progress(f'Scoring synthetic anomalies, {name}'))

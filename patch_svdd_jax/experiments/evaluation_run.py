@@ -13,7 +13,13 @@ import numpy as np
 from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import duplicates, report
 from patch_svdd_jax.detection import distribution_shift, inspection
-from patch_svdd_jax.detection.detector import Detector, Origin, load_where, saved_origin
+from patch_svdd_jax.detection.detector import (
+  Detector,
+  Origin,
+  digest_normal,
+  load_where,
+  saved_origin,
+)
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import threshold_transfer
@@ -25,7 +31,6 @@ from patch_svdd_jax.reporting import checkpoint_table, compared, evaluation_file
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
 from patch_svdd_jax.system import distributed, profiling
 from patch_svdd_jax.system.batching import Progress
-from patch_svdd_jax.system.digests import digest
 from patch_svdd_jax.system.profiling import Profile
 from patch_svdd_jax.training import monitoring
 from patch_svdd_jax.training.checkpoints import Checkpoints
@@ -105,7 +110,12 @@ def other_data(workdir: pathlib.Path, dataset: data.Dataset) -> str | None:
   found = data_record.contents(dataset, data_record.TRAINING)
   changed = data_record.difference(data_record.read(workdir).get(data_record.RUN), found)
   origin = saved_origin(workdir) if changed else None
-  return None if origin and origin.images == digest(dataset.train.images) else changed
+  return None if origin and is_fitted_on(origin, origin.config, dataset.train) else changed
+
+
+def is_fitted_on(origin: Origin, config: ml_collections.ConfigDict, normal: data.Split) -> bool:
+  """Whether a detector has been fitted on what counts of these normal images by a config."""
+  return origin.images == digest_normal(normal.images, normal.regions, config.data.region_share)
 
 
 def check_data(workdir: pathlib.Path, dataset: data.Dataset) -> None:
@@ -128,13 +138,15 @@ def get_detector(
   progress: Callable[[str], Progress],
 ) -> Detector:
   """The chosen checkpoint's detector; fitted anew where the saved one has another origin."""
-  normal = dataset.train.images
+  normal = dataset.train
   with Checkpoints(workdir) as checkpoints:
     step = checkpoints.chosen
 
     def fits(saved: Origin) -> bool:
-      return (saved.step, saved.images) == (step, digest(normal)) and not (
-        configuration.differences(saved.config, config, ['encoder', 'score'])
+      return (
+        saved.step == step
+        and is_fitted_on(saved, config, normal)
+        and not configuration.differences(saved.config, config, ['encoder', 'score'])
       )
 
     if detector := load_where(workdir, fits):
@@ -143,9 +155,10 @@ def get_detector(
   return Detector.fit(
     config,
     params,
-    normal,
+    normal.images,
     step=step or 0,
     progress=progress('Embedding normal images'),
+    regions=normal.regions,
   )
 
 
@@ -308,6 +321,7 @@ def fit_and_evaluate(
     dataset.train.images,
     step=0,
     progress=progress(f'Embedding normal images, {title}'),
+    regions=dataset.train.regions,
   )
   return evaluate(
     detector, dataset.test, progress(f'Scoring, {title}'), dataset.categories, dataset.lights

@@ -6,13 +6,12 @@ import pathlib
 from collections.abc import Callable
 
 from patch_svdd_jax import data
-from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection.detector import Detector, digest_normal
 from patch_svdd_jax.evaluation import training_gain
 from patch_svdd_jax.evaluation.metrics import TITLES
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
 from patch_svdd_jax.system import distributed, files
 from patch_svdd_jax.system.batching import Progress
-from patch_svdd_jax.system.digests import digest
 
 FILE = 'training_gain.json'
 
@@ -34,7 +33,7 @@ def measure(
   measured_of = origin(detector, dataset)
   if saved := read(workdir, measured_of):
     return saved
-  gain = training_gain.measure(detector, dataset.train.images, dataset.held_out.images, progress)
+  gain = training_gain.measure(detector, dataset.train, dataset.held_out, progress)
   if gain and distributed.is_first():
     files.write_json(workdir / FILE, {'of': measured_of, **gain._asdict()})
   return gain
@@ -44,7 +43,9 @@ def origin(detector: Detector, dataset: data.Dataset) -> str:
   """Returns a digest of all that the figures depend on."""
   config, step, images = detector.origin
   # An older version has measured fewer figures.
-  parts = [config.to_dict(), step, images, digest(dataset.held_out.images), list(TITLES)]
+  held_out = dataset.held_out
+  others = digest_normal(held_out.images, held_out.regions, config.data.region_share)
+  parts = [config.to_dict(), step, images, others, list(TITLES)]
   return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

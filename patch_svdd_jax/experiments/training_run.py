@@ -181,7 +181,7 @@ def check_neighbours(
   if calibrated:
     images = calibration_scores.fewest_images(config, count, len(dataset.held_out))
   height, width = dataset.train.images.shape[1:3]
-  bank_building.check_neighbours(config, images, (height, width))
+  bank_building.check_neighbours(config, images, (height, width), dataset.train.regions)
 
 
 def train_encoder(
@@ -255,7 +255,12 @@ def fit_detector(
   config = data.resolved(config, dataset)
   check_neighbours(config, dataset, calibrated)
   detector = Detector.fit(
-    config, params, dataset.train.images, step=step, progress=progress('Embedding')
+    config,
+    params,
+    dataset.train.images,
+    step=step,
+    progress=progress('Embedding'),
+    regions=dataset.train.regions,
   )
   if calibrated:
     detector = calibration_scores.calibrate(

@@ -197,13 +197,19 @@ def embed_to_host(
   tile: int = 0,
   features: Features = EMBEDDING,
   progress: Progress = iter,
+  counted: Mapping[int, np.ndarray] | None = None,
 ) -> dict[int, np.ndarray]:
-  """The same for embeddings that do not fit on the devices: rows f32[N, D] of each scale."""
+  """The same for embeddings that do not fit on the devices: rows f32[N, D] of each scale.
+
+  With `counted`, bool[images, rows, columns] of each scale, only these patches are there.
+  """
   dim = features.dim(architecture)
   rows = {}
   for k, stride in strides.items():
     patches = geometry.patch_count(images.shape[1:3], k, stride)
-    rows[k] = np.empty((len(images), patches, dim), np.float32)
+    count = np.count_nonzero(counted[k]) if counted else len(images) * patches
+    rows[k] = np.empty((count, dim), np.float32)
+  filled = dict.fromkeys(rows, 0)
   first = 0
   for part in embed_by_batches(
     architecture,
@@ -217,9 +223,13 @@ def embed_to_host(
     progress=progress,
   ):
     for k, embedded in part.items():
-      rows[k][first : first + len(embedded)] = embedded
+      taken = embedded.reshape(-1, dim)
+      if counted:
+        taken = taken[counted[k][first : first + len(embedded)].ravel()]
+      rows[k][filled[k] : filled[k] + len(taken)] = taken
+      filled[k] += len(taken)
     first += len(embedded)
-  return {k: value.reshape(-1, dim) for k, value in rows.items()}
+  return rows
 
 
 def embed_by_batches(

@@ -120,7 +120,8 @@ def test_outliers_are_dropped_from_the_bank_without_the_fold(detector):
   config.score.outliers = 0.2
   dropping = Detector.fit(config, detector.params, TRAIN.images, step=0)
   rows = {k: memory_bank.to_rows(bank) for k, bank in detector.banks.items()}
-  found = calibration_scores.refit(dropping, rows, np.arange(9), 9)
+  counts = {k: np.full(9, len(of_scale) // 9) for k, of_scale in rows.items()}
+  found = calibration_scores.refit(dropping, rows, np.arange(9), counts)
   for k, bank in dropping.banks.items():
     assert bank.size == len(rows[k]) - round(0.2 * len(rows[k]))
     np.testing.assert_array_equal(memory_bank.to_rows(found.banks[k]), memory_bank.to_rows(bank))

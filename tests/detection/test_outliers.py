@@ -54,18 +54,41 @@ def test_patches_of_the_image_and_of_its_neighbours_do_not_count(rows):
   assert np.sort(found.ravel())[-6] < 10
 
 
+def inliers(rows, share):
+  """Of images that all have as many rows, f32[N, P, D], bool[N, P]."""
+  count, patches, dim = rows.shape
+  counts = np.full(count, patches)
+  found = outliers.inliers(rows.reshape(-1, dim), counts, share, bank_building.place)
+  return found.reshape(count, patches)
+
+
 def test_the_farthest_are_dropped(rows):
-  kept = outliers.inliers(rows, 3 / (IMAGES * PATCHES), bank_building.place)
+  kept = inliers(rows, 3 / (IMAGES * PATCHES))
   assert np.argwhere(~kept).tolist() == [[7, 2], [7, 3], [15, 5]]
 
 
 @pytest.mark.parametrize(('share', 'count'), [(0.0, 0), (0.1, 14), (0.5, 69)])
 def test_how_many_are_dropped(rows, share, count):
-  assert (~outliers.inliers(rows, share, bank_building.place)).sum() == count
+  assert (~inliers(rows, share)).sum() == count
 
 
 def test_a_single_image_has_nothing_to_be_compared_with(rows):
-  assert outliers.inliers(rows[:1], 0.5, bank_building.place).all()
+  assert inliers(rows[:1], 0.5).all()
+
+
+def test_images_of_more_and_of_fewer_rows(rows):
+  """As if the last rows of an image were not there, in its own bank and in those of others."""
+  counts = np.array([PATCHES - image % 3 for image in range(IMAGES)])
+  counts[3] = 0
+  there = np.arange(PATCHES) < counts[:, None]
+  found = outliers.inliers(rows[there], counts, 0.1, bank_building.place)
+  # Beyond all others' reach: what is not there is nobody's nearest.
+  seen = counts > 0
+  far = np.where(there[..., None], rows, 1e3 + 10 * np.arange(IMAGES)[:, None, None])[seen]
+  outlying = outliers.outlyingness(far.astype(np.float32), bank_building.place)[there[seen]]
+  dropped = round(0.1 * len(outlying))
+  assert (~found).sum() == dropped
+  assert outlying[~found].min() >= np.sort(outlying)[-dropped]
 
 
 def test_what_is_dropped_does_not_reach_the_coreset_and_is_told_by_image(rows):
@@ -77,6 +100,7 @@ def test_what_is_dropped_does_not_reach_the_coreset_and_is_told_by_image(rows):
   expected = np.zeros(IMAGES)
   expected[[7, 15]] = 2 / 6, 1 / 6
   # Of two scales, of which the other one drops nothing.
-  both = [reduced.inliers, np.ones((IMAGES, 2 * PATCHES), bool)]
-  np.testing.assert_allclose(bank_building.dropped_shares(both), expected / 3)
+  both = [reduced.inliers, np.ones(IMAGES * 2 * PATCHES, bool)]
+  counts = [np.full(IMAGES, PATCHES), np.full(IMAGES, 2 * PATCHES)]
+  np.testing.assert_allclose(bank_building.dropped_shares(both, counts), expected / 3)
   assert memory_bank.to_rows(bank_building.place(reduced.rows)).shape == (68, DIM)

@@ -21,7 +21,12 @@ class MeanDetector:
   def __init__(self, light):
     self.config = ml_collections.ConfigDict({'data': {'light': light}})
 
-  def score(self, images, _):
+  def regions_of(self, images, regions):
+    assert regions is None
+    return regions
+
+  def score(self, images, _, regions):
+    assert regions is None
     means = images.mean(axis=(1, 2, 3))
     return Scores({}, {'k32': -means, 'product': means}, {}, {}, {})
 
@@ -55,7 +60,7 @@ def test_standardised_images_take_any_light():
 def test_named_lights_of_normal_test_images():
   labels = np.arange(9) > 6
   lights = ['regular', 'shift_1', 'regular', 'dark', 'dark', '', 'regular', 'dark', 'shift_1']
-  test = types.SimpleNamespace(images=IMAGES, labels=labels)
+  test = types.SimpleNamespace(images=IMAGES, labels=labels, regions=None)
   found = light_sensitivity.measure_lights(MeanDetector('kept'), test, lights)
   means = IMAGES.mean(axis=(1, 2, 3))
   assert [each.lighting for each in found] == ['dark', 'shift_1']

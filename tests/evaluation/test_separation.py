@@ -27,7 +27,7 @@ class DifferenceScorer:
   def __init__(self, normal, examples, noise):
     self.originals, self.noise = normal[examples.sources], noise
 
-  def score(self, images, progress=iter):
+  def score(self, images, progress=iter, regions=None):
     rng = np.random.default_rng(1)
     list(progress(range(1)))
     maps = np.abs(images.astype(float) - self.originals).mean(axis=-1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from patch_svdd_jax.data import synthetic_anomalies
+from patch_svdd_jax.data import arrays, synthetic_anomalies
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.evaluation import training_gain
 from patch_svdd_jax.evaluation.metrics import TITLES
@@ -84,10 +84,11 @@ def test_the_best_reference_comes_first():
 
 
 def textures(seed, count):
+  """A split of such images."""
   rng = np.random.default_rng(seed)
   images = rng.normal(128, 20, (count, 40, 48, 1)) + np.zeros(3)
   images[:, ::8] = 220
-  return images.astype(np.uint8)
+  return arrays.resized(images.astype(np.uint8), tiny_config().data, arrays.numbered(count))
 
 
 def test_measures_the_detector_and_what_needs_no_training(monkeypatch):
@@ -95,7 +96,7 @@ def test_measures_the_detector_and_what_needs_no_training(monkeypatch):
   config = tiny_config()
   normal, held_out = textures(0, 6), textures(1, 3)
   params = encoder.init_encoder(config)
-  detector = Detector.fit(config, params, normal, step=0)
+  detector = Detector.fit(config, params, normal.images, step=0)
   titles = []
 
   def progress(title):
@@ -116,12 +117,12 @@ def test_measures_the_detector_and_what_needs_no_training(monkeypatch):
 @pytest.mark.parametrize('count', [0, 1])
 def test_nothing_is_told_by_less_than_two_held_out_images(count):
   config = tiny_config()
-  detector = Detector.fit(config, encoder.init_encoder(config), textures(0, 2), step=0)
+  detector = Detector.fit(config, encoder.init_encoder(config), textures(0, 2).images, step=0)
   assert measure(detector, textures(0, 2), textures(1, count), lambda _: iter) is None
 
 
 def test_nothing_is_told_where_no_anomaly_can_be_seen(monkeypatch):
   config = tiny_config()
-  detector = Detector.fit(config, encoder.init_encoder(config), textures(0, 2), step=0)
+  detector = Detector.fit(config, encoder.init_encoder(config), textures(0, 2).images, step=0)
   monkeypatch.setattr(synthetic_anomalies, 'LEAST_LEVELS', 256)
   assert measure(detector, textures(0, 2), textures(1, 2), lambda _: iter) is None

@@ -67,12 +67,16 @@ def make_charts(
   """
   labels, known = split.labels, split.has_mask
   masks = split.masks[known]
+  regions = None if split.regions is None else split.regions[known]
+  inside = slice(None) if regions is None else regions
   # By the metric that is its area.
   curves: dict[str, Callable[[Scores], Curve]] = {
     'image_auroc': lambda scores: roc_curve(labels, scores.images[name]),
     'image_ap': lambda scores: precision_recall_curve(labels, scores.images[name]),
-    'pixel_auroc': lambda scores: roc_curve(masks, scores.maps[name][known]),
-    'aupro_30': lambda scores: up_to(pro_curve(masks, scores.maps[name][known]), PRO_LIMIT),
+    'pixel_auroc': lambda scores: roc_curve(masks[inside], scores.maps[name][known][inside]),
+    'aupro_30': lambda scores: up_to(
+      pro_curve(masks, scores.maps[name][known], regions), PRO_LIMIT
+    ),
   }
   marks: dict[str, tuple[float, float]] = {}
   if threshold and labels.any() and not labels.all():
