@@ -1,5 +1,6 @@
 """Results as they come, in a file that only grows; whoever sends them on reads them there."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -62,7 +63,10 @@ class Journal:
       if (folder / UNFINISHED).exists():
         raise UserError(_others(folder / UNFINISHED))
       self._file = self.path.open('ab+')
-      self._resume()
+      with contextlib.ExitStack() as failed:
+        failed.callback(self._file.close)
+        self._resume()
+        failed.pop_all()
     self._assigned = self.number
 
   def _resume(self) -> None:

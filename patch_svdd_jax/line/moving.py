@@ -58,21 +58,21 @@ def move(
     OSError: the disk is full, or the folder cannot be written.
   """
   target.parent.mkdir(parents=True, exist_ok=True)
-  for place in (target, target.with_name(marked(target, number))):
-    if state_of(path) != state:
-      return False
+  place = target
+  while state_of(path) == state:
     if not _is_there(path, place, digest):
       try:
         _place(path, place)
       except FileExistsError:
+        place = place.with_name(marked(place, number))
         continue
-    if state_of(path) != state:  # another came just now, and may be what lies at the target
-      with contextlib.suppress(OSError):
-        if path.samefile(place):
-          place.unlink()
-      return False
-    path.unlink()
-    return True
+    if state_of(path) == state:
+      path.unlink()
+      return True
+    # Another came just now, and may be what lies at the target.
+    with contextlib.suppress(OSError):
+      if path.samefile(place):
+        place.unlink()
   return False
 
 

@@ -75,9 +75,10 @@ class Mqtt:
       self._connected.set()
 
   def _on_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
-    self._connected.clear()
-    if str(reason) != 'Success':
-      self._why = str(reason)
+    # After a connection that was refused there is another reason.
+    if self._connected.is_set():
+      self._connected.clear()
+      self._why = f'the connection was lost: {reason}'
 
   def _on_publish(self, *_: Any) -> None:
     self._acknowledged.set()
