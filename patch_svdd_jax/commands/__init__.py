@@ -22,6 +22,7 @@ COMMANDS = {
   'export': 'write a detector as one file that runs without this package',
   'predict': 'say of images whether they are anomalous, and where',
   'submit': "write and pack what MVTec AD 2's server asks for: maps of the private test images",
+  'watch': 'score images as they arrive in a folder or from a camera, and send results on',
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
   'build-bank': 'fit and calibrate the detector of a run anew, or with other settings',
   'data': 'say what images, masks and folders are read, what is left out, and what is wrong',

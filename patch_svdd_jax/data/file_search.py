@@ -1,9 +1,10 @@
 """Which image files lie below folders, and what else, so that nothing is left out silently."""
 
 import collections
+import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from patch_svdd_jax.data import images
@@ -79,6 +80,24 @@ def find(places: Sequence[pathlib.Path]) -> Found:
   return Found(sorted(sources, key=lambda source: natural_key(source.name)), passed_over)
 
 
+def below(folder: pathlib.Path, without: Iterable[pathlib.Path] = ()) -> list[Source]:
+  """Returns the images below one folder as `find` does, named by their paths below it.
+
+  Args:
+    folder: where to look.
+    without: folders that are passed over, if they are there.
+
+  Raises:
+    UserError: the folder, or one below it, cannot be read; it may have gone meanwhile.
+  """
+  search, root = _Search(), _absolute(folder)
+  for each in without:
+    search.pass_over(each)
+  search.walk([root])
+  sources = [Source(path.relative_to(root).as_posix(), path) for path in search.images.values()]
+  return sorted(sources, key=lambda source: natural_key(source.name))
+
+
 def _absolute(folder: pathlib.Path) -> pathlib.Path:
   # What lies above a link is known to the file system alone.
   return folder.resolve() if '..' in folder.parts else folder.absolute()
@@ -101,6 +120,12 @@ class _Search:
   def add(self, path: pathlib.Path, real_folder: str) -> None:
     """Takes an image, if it is not there yet under another spelling."""
     self.images.setdefault((real_folder, path.name), path)
+
+  def pass_over(self, folder: pathlib.Path) -> None:
+    """Leaves out a folder, wherever it is met."""
+    with contextlib.suppress(OSError):
+      state = folder.stat()
+      self._walked.add((state.st_dev, state.st_ino))
 
   def walk(self, folders: Sequence[pathlib.Path]) -> None:
     """Takes the images below folders; links come last, so that a file has its own path as name."""

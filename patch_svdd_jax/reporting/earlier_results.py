@@ -17,6 +17,7 @@ from patch_svdd_jax.data.file_search import Source
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.reporting import overlays
 from patch_svdd_jax.reporting.prediction_lines import (
+  EVENT,
   LINES,
   PAGE,
   TABLE,
@@ -93,11 +94,11 @@ def look(folder: pathlib.Path) -> Earlier:
 
 
 def _finished(path: pathlib.Path) -> set[str]:
-  names = set()
+  names = set[str]()
   with path.open('rb') as file:
     for line in file:
       found = parse(line)
-      if found is None:
+      if found is None or (not names and EVENT in json.loads(line)):
         raise UserError(_someone_elses(path))
       names.add(found.name)
   return names

@@ -8,6 +8,8 @@ from patch_svdd_jax.detection.prediction import Prediction
 # What a finished run has written, and the lines of one that is unfinished.
 LINES, TABLE, PAGE = 'results.jsonl', 'results.csv', 'report.html'
 UNFINISHED = f'{LINES}.partial'
+# What lines of `watch` have besides, which are never written anew: the id of each.
+EVENT = 'id'
 
 
 class Failure(NamedTuple):

@@ -52,11 +52,32 @@ def write(
     UserError: the disk is full, or the folder cannot be written.
   """
   for index, name in enumerate(split.names):
-    if not is_drawn(found.alarms[index], which):
-      continue
-    mask, (height, width) = found.maps[index] > threshold, split.sizes[index]
-    full = images.resize_mask(mask, (int(height), int(width)))
-    files.write(folder / MASKS / paths[name], images.encode_png(full))
-    overlays.write_overlay(
-      folder / OVERLAYS / paths[name], split.images[index], mask, found.maps[index], limits
-    )
+    if is_drawn(found.alarms[index], which):
+      size = (int(split.sizes[index, 0]), int(split.sizes[index, 1]))
+      image, anomaly_map = split.images[index], found.maps[index]
+      write_one(folder, paths[name], image, size, anomaly_map, threshold, limits)
+
+
+def write_one(
+  folder: pathlib.Path,
+  path: pathlib.PurePosixPath,
+  image: np.ndarray,
+  size: tuple[int, int],
+  anomaly_map: np.ndarray,
+  threshold: float,
+  limits: tuple[float, float],
+) -> None:
+  """Writes the pictures of one image u8[H, W, 3] with a map f32[H, W]; otherwise as `write`.
+
+  Args:
+    folder: of the results.
+    path: of the pictures below MASKS and OVERLAYS.
+    image: as it was scored.
+    size: (height, width) of the file, which is the mask's.
+    anomaly_map: of the image.
+    threshold: for pixels.
+    limits: of `colour_limits`.
+  """
+  mask = anomaly_map > threshold
+  files.write(folder / MASKS / path, images.encode_png(images.resize_mask(mask, size)))
+  overlays.write_overlay(folder / OVERLAYS / path, image, mask, anomaly_map, limits)

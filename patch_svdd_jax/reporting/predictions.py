@@ -152,14 +152,7 @@ class Predictions:
   def finish(self) -> None:
     """Writes the table, and gives the lines their name."""
     with files.explained(self.folder):
-      with (
-        files.whole(self.folder / TABLE) as table,
-        # A name on disk need not be UTF-8; as in the lines, it is escaped.
-        table.open('w', newline='', encoding='utf-8', errors='backslashreplace') as sheet,
-      ):
-        writer = csv.DictWriter(sheet, COLUMNS, extrasaction='ignore')
-        writer.writeheader()
-        writer.writerows(map(row, self.read()))
+      write_table(self.folder / TABLE, self.read())
       with files.whole(self.folder / LINES) as lines, lines.open('wb') as file:
         file.writelines(_encoded(line.to_json()) for line in self.read())
       self._unfinished.unlink()
@@ -167,6 +160,18 @@ class Predictions:
 
 def _encoded(record: Mapping[str, Any]) -> bytes:
   return json.dumps(record).encode() + b'\n'
+
+
+def write_table(path: pathlib.Path, lines: Iterable[Line]) -> None:
+  """Writes the table of lines, which appears whole or not at all."""
+  with (
+    files.whole(path) as table,
+    # A name on disk need not be UTF-8; as in the lines, it is escaped.
+    table.open('w', newline='', encoding='utf-8', errors='backslashreplace') as sheet,
+  ):
+    writer = csv.DictWriter(sheet, COLUMNS, extrasaction='ignore')
+    writer.writeheader()
+    writer.writerows(map(row, lines))
 
 
 def row(line: Line) -> dict[str, Any]:

@@ -38,14 +38,18 @@ class HighestScores:
   def take(self, split: Split, found: Inspection) -> None:
     """Takes some images and what was found in them."""
     for index, name in enumerate(split.names):
-      entry = float(found.scores[index]), name
-      if len(self._heap) < self._most:
-        heapq.heappush(self._heap, entry)
-      elif entry > self._heap[0]:
-        del self.views[heapq.heapreplace(self._heap, entry)[1]]
-      else:
-        continue
-      self.views[name] = pictures.views(split.images[index], None, found.maps[index], self.limits)
+      self.take_one(name, float(found.scores[index]), split.images[index], found.maps[index])
+
+  def take_one(self, name: str, score: float, image: np.ndarray, anomaly_map: np.ndarray) -> None:
+    """Takes an image u8[H, W, 3] with its map f32[H, W]; no other has its name."""
+    entry = score, name
+    if len(self._heap) < self._most:
+      heapq.heappush(self._heap, entry)
+    elif entry > self._heap[0]:
+      del self.views[heapq.heapreplace(self._heap, entry)[1]]
+    else:
+      return
+    self.views[name] = pictures.views(image, None, anomaly_map, self.limits)
 
 
 def shown(lines: Iterable[Line], most: int = gallery.MOST_ITEMS) -> list[Prediction]:
