@@ -1,6 +1,5 @@
 """The process of a command: whatever ends it, from here on, ends it in one line."""
 
-import errno
 import os
 import sys
 
@@ -25,7 +24,7 @@ def main(*command: str) -> None:
     status = left.code if isinstance(left.code, int) else 1
   if lost := streams.lost_output():
     status = status or 1
-    if lost.errno != errno.EPIPE:  # whose reader has seen enough
+    if lost.errno != streams.LEFT:  # whose reader has seen enough
       print(f'error: standard output was lost: {lost.strerror}', file=sys.stderr)
       sys.stderr.flush()
   if signals.raised():

@@ -116,7 +116,7 @@ def _locked_read_only(place: pathlib.Path, shared: bool, reason: OSError) -> IO[
   except FileNotFoundError:
     # Nobody prepares it here, or removes it: it can be read as it is.
     if _info(place):
-      return pathlib.Path(os.devnull).open()
+      return pathlib.Path(os.devnull).open(encoding='utf-8')
     raise reason from None
 
 

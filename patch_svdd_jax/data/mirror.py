@@ -55,7 +55,7 @@ def below(root: str, category: str) -> pathlib.Path:
 def listed() -> dict[pathlib.Path, str]:
   """Returns the folders of all mirrors of this user, and the URLs."""
   found = (files.cache_folder() / FOLDER).glob(f'*/{_URL}')
-  return {place.parent: place.read_text() for place in found}
+  return {place.parent: place.read_text('utf-8') for place in found}
 
 
 @functools.cache
@@ -104,7 +104,7 @@ def _fetch(
   before = _noted(base)
   wanted = {each: found for each, found in listed.items() if not each.startswith(left_out or '\0')}
   new = [each for each, found in wanted.items() if before.get(each) != found.identity]
-  with (base / _FETCHED).open('a') as notes:
+  with (base / _FETCHED).open('a', encoding='utf-8') as notes:
 
     def get(each: str) -> None:
       source.get(each, base / each, wanted[each].size)
@@ -121,7 +121,7 @@ def _fetch(
 def _noted(base: pathlib.Path) -> dict[str, str]:
   """Returns what has been fetched, and is there still."""
   found: dict[str, str] = {}
-  with contextlib.suppress(FileNotFoundError), (base / _FETCHED).open() as notes:
+  with contextlib.suppress(FileNotFoundError), (base / _FETCHED).open(encoding='utf-8') as notes:
     for line in notes:
       with contextlib.suppress(ValueError):  # cut off when a process was killed
         name, identity = json.loads(line)

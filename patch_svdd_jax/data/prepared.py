@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import functools
+import importlib.util
 import os
 import pathlib
 import threading
@@ -50,6 +51,7 @@ def prepare(
   Raises:
     UserError: where the source is at fault or the prepared files cannot be written.
   """
+  check_format()
   source = make(folder / _NOWHERE)
   if shared and not source.is_given():
     fetch_all(shared, folder, source.qualified_name)
@@ -177,6 +179,20 @@ def _write(make: Callable[[], Builder], entry: pathlib.Path, fingerprint: str) -
     with contextlib.suppress(OSError):
       entries.discard(entry)
     raise
+
+
+def check_format() -> None:
+  """Refuses to prepare or read images where the library of the files' format is missing.
+
+  Raises:
+    UserError: says so.
+  """
+  if importlib.util.find_spec('array_record') is None:
+    raise UserError(
+      'array_record is missing, which prepared images are kept by, and which has no release for '
+      'Windows: run this command under WSL 2, Linux or macOS; predict, watch, serve and export '
+      'work without, as does PatchSVDD.fit on arrays'
+    )
 
 
 def read_sizes(builder: Builder, split: str) -> np.ndarray:

@@ -68,7 +68,7 @@ class Visa(PublishedBuilder):
 
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:
   try:
-    with path.open(newline='') as file:
+    with path.open(newline='', encoding='utf-8') as file:
       rows = list(csv.DictReader(file))
   except OSError as error:
     raise UserError(

@@ -1,10 +1,6 @@
 """How good a detector is on labelled test images, and how fast."""
 
 import dataclasses
-import pathlib
-import re
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -22,6 +18,7 @@ from patch_svdd_jax.evaluation.threshold_transfer import ThresholdTransfer
 from patch_svdd_jax.models import geometry
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.geometry import ImageSize
+from patch_svdd_jax.system import process_memory
 from patch_svdd_jax.system.batching import Progress
 
 
@@ -217,11 +214,4 @@ def peak_memory() -> int:
   statistics: list[Any] = [device.memory_stats() for device in jax.local_devices()]
   if all(statistics):
     return int(max(each['peak_bytes_in_use'] for each in statistics))
-  if sys.platform == 'linux':
-    # Not `getrusage`, by which a process that another one starts begins with what that one held.
-    status = pathlib.Path('/proc/self/status').read_text()
-    if found := re.search(r'^VmHWM:\s+(\d+) kB', status, re.MULTILINE):
-      return int(found[1]) * 1024
-  # In KiB, but on macOS in bytes.
-  unit = 1 if sys.platform == 'darwin' else 1024
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  return process_memory.peak()

@@ -15,6 +15,7 @@ from PIL import Image, TiffImagePlugin
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.system import files
+from patch_svdd_jax.system.names import portable
 
 _SOFTWARE = 305  # the TIFF tag
 _OURS = 'patch_svdd_jax'
@@ -26,7 +27,7 @@ def paths(names: Sequence[str]) -> dict[str, pathlib.PurePosixPath]:
   Raises:
     UserError: two images have one name but for the suffix, or the case of letters.
   """
-  found = {name: pathlib.PurePosixPath(name).with_suffix('.tiff') for name in names}
+  found = {name: portable(pathlib.PurePosixPath(name).with_suffix('.tiff')) for name in names}
   owner: dict[str, str] = {}
   for name, path in found.items():
     other = owner.setdefault(files.ignoring_case(path), name)

@@ -62,7 +62,9 @@ def read(workdir: pathlib.Path) -> Run:
     raise UserError(f'{workdir}: no step was recorded in {monitoring.METRICS}: train there first')
   names = [name for name in calls[0] if name.startswith('position_accuracy/')]
   evaluated = workdir / 'eval' / 'metrics.json'
-  rows = json.loads(evaluated.read_text()).get('checkpoints', []) if evaluated.exists() else []
+  rows = (
+    json.loads(evaluated.read_text('utf-8')).get('checkpoints', []) if evaluated.exists() else []
+  )
   return Run(
     config,
     np.array([line['step'] for line in calls]),

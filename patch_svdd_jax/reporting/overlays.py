@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from patch_svdd_jax.data import Split, images
 from patch_svdd_jax.system import figures, files
+from patch_svdd_jax.system.names import portable
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -240,9 +241,9 @@ def _outline(mask: np.ndarray, width: int) -> np.ndarray:
 def picture_paths(names: Iterable[str]) -> dict[str, pathlib.PurePosixPath]:
   """Returns where the picture of each image lies, by the image's name; no two share a file.
 
-  It has the image's own path: test/hole/003.png, or 003.jpg.png for 003.jpg. Where two would be one
-  (a.jpg and a.jpg.png; A.png and a.png on a file system that ignores case), or a picture has the
-  path of a folder, a digest of the image's name is part of it.
+  It has the image's own path, as far as that is portable: test/hole/003.png, or 003.jpg.png for
+  003.jpg. Where two would be one (a.jpg and a.jpg.png; A.png and a.png on a file system that
+  ignores case), or a picture has the path of a folder, a digest of the image's name is part of it.
   """
   own = {name: _own_path(name) for name in names}
   taken = collections.Counter(map(files.ignoring_case, own.values()))
@@ -263,9 +264,13 @@ def _own_path(name: str) -> pathlib.PurePosixPath:
   path = pathlib.PurePosixPath(name)
   if path.is_absolute() or '..' in path.parts:
     raise ValueError(f'the image name {name!r} leads out of the folder of pictures')
+  path = portable(path)
   return path if path.suffix == '.png' else path.with_name(files.fitting(path.name, '.png'))
 
 
 def _marked_path(name: str) -> pathlib.PurePosixPath:
-  path, digest = pathlib.PurePosixPath(name), hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+  path, digest = (
+    portable(pathlib.PurePosixPath(name)),
+    hashlib.sha256(os.fsencode(name)).hexdigest()[:16],
+  )
   return path.with_name(files.fitting(f'{path.name}~{digest}', '.png'))

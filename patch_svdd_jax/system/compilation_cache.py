@@ -157,13 +157,20 @@ def _allowed() -> pathlib.Path | None:
     if values['jax_compilation_cache_dir'] not in (None, '', str(folder)):
       return None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    others = stat.S_IWGRP | stat.S_IWOTH
-    alone = stat.S_ISDIR(found.st_mode) and not found.st_mode & others
-    owners = {found.st_uid, folder.parent.stat().st_uid}
+    return folder if _is_own(folder) else None
   except (OSError, UserError):
     return None
-  return folder if alone and owners == {os.geteuid()} else None
+
+
+def _is_own(folder: pathlib.Path) -> bool:
+  """Returns whether nobody but this user, and the system's own, may write to a folder."""
+  if not hasattr(os, 'geteuid'):
+    # Windows has no bits for it; what is below a user's home is that user's.
+    return folder.resolve().is_relative_to(pathlib.Path.home().resolve())
+  found = folder.lstat()
+  others = stat.S_IWGRP | stat.S_IWOTH
+  alone = stat.S_ISDIR(found.st_mode) and not found.st_mode & others
+  return alone and {found.st_uid, folder.parent.stat().st_uid} == {os.geteuid()}
 
 
 def kept(folder: pathlib.Path) -> dict[pathlib.Path, os.stat_result]:

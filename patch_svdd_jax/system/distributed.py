@@ -38,7 +38,7 @@ _UNREACHABLE = re.compile('gloo|nccl|unavailable|deadline_exceeded|coordination'
 class ProcessLostError(UserError):
   """Another process has ended, or cannot be reached; what was asked for may well succeed again."""
 
-  status = os.EX_TEMPFAIL
+  status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def is_first() -> bool:
@@ -167,5 +167,6 @@ def _variable(name: str) -> int | None:
 def _quiet() -> Iterator[None]:
   """Neither prints nor shows progress; errors are still heard."""
   Bar.hidden = True
-  with pathlib.Path(os.devnull).open('w') as nowhere, contextlib.redirect_stdout(nowhere):
+  nowhere = pathlib.Path(os.devnull)
+  with nowhere.open('w', encoding='utf-8') as file, contextlib.redirect_stdout(file):
     yield

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Bytes of a file's name on nearly all file systems.
 LONGEST_NAME = 255
 LOCK = '.lock'
+# Characters of a path that Windows takes unless its setting LongPathsEnabled is on.
+LONGEST_PATH = 259
 # The end of a file's name as long as it is being written.
 UNFINISHED = '.tmp'
 # Seconds for which a save that has failed waits for each of its writers, which may wait for others.
@@ -44,9 +47,20 @@ def explained(place: pathlib.Path) -> Iterator[None]:
       raise
     if number in FULL:
       raise UserError(no_space(place)) from error
-    in_the_way = number in (errno.EEXIST, errno.ENOTDIR)
-    reason = 'a file has the name of a folder' if in_the_way else os.strerror(number)
-    raise UserError(f'cannot write {place}: {reason}') from error
+    raise UserError(f'cannot write {place}: {_reason(number, place)}') from error
+
+
+def _reason(number: int, place: pathlib.Path) -> str:
+  if number in (errno.EEXIST, errno.ENOTDIR):
+    return 'a file has the name of a folder'
+  length = len(str(place.absolute()))
+  if sys.platform == 'win32' and length > LONGEST_PATH:
+    # All that Windows itself says is that there is no such file.
+    return (
+      f'its path has {length} characters, and Windows takes {LONGEST_PATH}: choose a shorter '
+      'folder, or turn on LongPathsEnabled'
+    )
+  return os.strerror(number)
 
 
 @contextlib.contextmanager

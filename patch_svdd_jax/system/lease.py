@@ -12,7 +12,6 @@ import json
 import math
 import os
 import pathlib
-import signal
 import socket
 import sys
 import threading
@@ -21,15 +20,16 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import psutil
+
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.system import signals
 from patch_svdd_jax.system.batching import Bar
 from patch_svdd_jax.system.store import Store
 
 FOLDER = '.lease'
 # Seconds: an owner renews so often, and one that has not for so long may be taken over from.
 RENEWAL, TERM = 15.0, 60.0
-# On Linux it goes on while the machine stands still.
-_CLOCK = getattr(time, 'CLOCK_BOOTTIME', time.CLOCK_MONOTONIC)
 
 
 class LostError(UserError):
@@ -99,7 +99,7 @@ class Lease:
     Raises:
       LostError: one has.
     """
-    now = time.clock_gettime(_CLOCK)
+    now = _seconds()
     if now - self._checked < RENEWAL / 2:
       return
     # Others that took over may have ended since, and their numbers may be given once more.
@@ -139,7 +139,7 @@ class Lease:
         self._store.write(self._name(self._number), self._encoded())
       except LostError:
         # As if it were preempted: what it has is saved, here, and it ends.
-        os.kill(os.getpid(), signal.SIGTERM)
+        signals.terminate()
         return
       except UserError:
         continue  # the store is away; once it is back, check says whether another run came first
@@ -175,17 +175,27 @@ def _now() -> str:
   return datetime.now(UTC).isoformat(timespec='microseconds')
 
 
+def _seconds() -> float:
+  """Returns the time of a clock that nobody sets, and that goes on while the machine stands still.
+
+  On Windows and macOS it may stand still, too.
+  """
+  if sys.platform == 'linux':
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+  return time.monotonic()
+
+
 def _user() -> str:
   try:
     return getpass.getuser()
-  except (OSError, KeyError):  # a number without a name
-    return str(os.getuid())
+  except (OSError, KeyError, ImportError):  # a number without a name, or no variable has it
+    return str(psutil.Process().username())
 
 
 def _machine() -> str:
   """Returns what tells this machine's numbers of processes from those of others, if anything."""
   try:
-    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()
     return f'{boot} {pathlib.Path("/proc/self/ns/pid").readlink()}'
   except OSError:
     return ''
@@ -196,9 +206,6 @@ def _has_ended(contents: dict[str, Any]) -> bool:
   if not contents.get('machine') or contents['machine'] != _machine():
     return False
   try:
-    os.kill(int(contents['process']), 0)
-  except ProcessLookupError:
-    return True
-  except (OSError, KeyError, TypeError, ValueError):
+    return not psutil.pid_exists(int(contents['process']))
+  except (KeyError, TypeError, ValueError):
     return False
-  return False

@@ -9,7 +9,7 @@ CPUINFO = pathlib.Path('/proc/cpuinfo')
 def first_lines() -> list[str]:
   """Returns what is said of the first one, line by line as `name : value`."""
   try:
-    return CPUINFO.read_text().partition('\n\n')[0].splitlines()
+    return CPUINFO.read_text(encoding='utf-8').partition('\n\n')[0].splitlines()
   except OSError:
     return []
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -28,12 +29,14 @@ class _Watch:
     caught: the first signal, 0 before.
     raised: the one that was raised in the main thread, 0 before.
     taken: whether signals are this module's.
+    writer: gets the signals from Python.
   """
 
   patience: float | None = 0.0
   caught = raised = 0
   taken = False
   said = threading.Lock()
+  writer: socket.socket
 
 
 def take() -> None:
@@ -42,9 +45,10 @@ def take() -> None:
   for number in SIGNALS:
     if signal.getsignal(number) is not signal.SIG_IGN:
       signal.signal(number, _handle)
-  reader, writer = os.pipe()
-  os.set_blocking(writer, False)
-  signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+  # Of Windows, `select` knows sockets alone.
+  reader, _Watch.writer = socket.socketpair()
+  _Watch.writer.setblocking(False)
+  signal.set_wakeup_fd(_Watch.writer.fileno(), warn_on_full_buffer=False)
   threading.Thread(target=_watch, args=(reader,), daemon=True).start()
 
 
@@ -70,6 +74,14 @@ def heed(number: int) -> bool:
   """
   _Watch.caught = _Watch.caught or number
   return _Watch.taken
+
+
+def terminate() -> None:
+  """Sends this process SIGTERM; on Windows the system would end it at once."""
+  if sys.platform == 'win32':
+    signal.raise_signal(signal.SIGTERM)
+  else:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def status(error: KeyboardInterrupt) -> int:
@@ -108,9 +120,9 @@ def _handle(number: int, _: object) -> None:
   raise KeyboardInterrupt(number)
 
 
-def _watch(reader: int) -> None:
+def _watch(reader: socket.socket) -> None:
   number = 0
   while number not in SIGNALS:
-    number = os.read(reader, 1)[0]
+    number = reader.recv(1)[0]
   select.select([reader], [], [], _Watch.patience)
   end(number)

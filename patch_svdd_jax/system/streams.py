@@ -9,6 +9,9 @@ import os
 import select
 import sys
 
+# What a pipe says whose reader has left it.
+LEFT = errno.EINVAL if sys.platform == 'win32' else errno.EPIPE
+
 
 class LossyFile(io.RawIOBase):
   """A file descriptor that drops what cannot be written, and remembers why.
@@ -56,13 +59,22 @@ def take(closed: set[int]) -> None:
     if descriptor in closed:
       file.failure = OSError(errno.EBADF, os.strerror(errno.EBADF))
     before = getattr(sys, name)
+    if sys.platform == 'win32' and before and before.isatty():
+      continue  # its console takes text, and is left by nobody
     stream = io.TextIOWrapper(
       io.BufferedWriter(file),  # type: ignore[type-var]
       encoding=before.encoding if before else None,
-      errors=before.errors if before else 'backslashreplace',
+      errors=_errors(before),
       line_buffering=descriptor == 2 or file.isatty(),
     )
     setattr(sys, name, stream)
+
+
+def _errors(before: io.TextIOWrapper | None) -> str:
+  if before and before.errors and sys.platform != 'win32':
+    return before.errors
+  # What is no console gets the code page of Windows, which lacks most characters.
+  return 'backslashreplace'
 
 
 def reserve() -> set[int]:

@@ -30,7 +30,7 @@ def whole_lines(path: pathlib.Path) -> list[tuple[str, dict[str, float]]]:
   disk. Neither is worth refusing to train.
   """
   found = []
-  for line in path.read_text(errors='replace').split('\n')[:-1]:
+  for line in path.read_text(encoding='utf-8', errors='replace').split('\n')[:-1]:
     with contextlib.suppress(ValueError):
       values = json.loads(line)
       if isinstance(values, dict) and 'step' in values:
@@ -52,7 +52,7 @@ class MetricsFiles:
     self.step = first_step
     with files.explained(workdir):
       keep_until(workdir / METRICS, first_step)
-      self._lines = (workdir / METRICS).open('a')
+      self._lines = (workdir / METRICS).open('a', encoding='utf-8', newline='\n')
       (workdir / EVENTS).mkdir(exist_ok=True)
       self._events = EventFile(workdir / EVENTS, first_step)
     self._pairs_per_step = pairs_per_step
