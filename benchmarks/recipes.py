@@ -112,9 +112,14 @@ def obtain(run: Run, dataset: data.Dataset) -> Encoder:
   normal = dataset.train.images
   config = image_size.resolved(run.training, normal.shape[1:3])
   params = train_state.init_state(config).params
-  mean = mean_image.training_mean(normal, config.train.mean)
+  mean = mean_image.training_mean(normal, config.train.mean, dataset.train.regions)
   validate = validation.make_validation(
-    config, strides_of(config), normal, dataset.held_out.images, mean
+    config,
+    strides_of(config),
+    normal,
+    dataset.held_out.images,
+    mean,
+    data.regions_of(dataset.train, dataset.held_out),
   )
   return Encoder(params['encoder'], 0, validate(params))
 

@@ -45,6 +45,7 @@ class PatchSVDD:
     images: Iterable[np.ndarray] | np.ndarray,
     config: ml_collections.ConfigDict | str = 'folder',
     *,
+    region: np.ndarray | Iterable[np.ndarray] | None = None,
     workdir: str | pathlib.Path | None = None,
     restart: bool = False,
   ) -> 'PatchSVDD':
@@ -53,7 +54,9 @@ class PatchSVDD:
     Args:
       images: u8[N, h, w, 3] in RGB order, or an iterable of u8[h, w, 3] or u8[h, w] of any sizes.
       config: a config, or the name of one as `--config` takes it, as 'folder' or 'laptop'; of
-        config.data the name, category and root do not count.
+        config.data the name, category, root and region do not count.
+      region: of interest, where images are judged: bool[h, w], for all images, or one for each, of
+        the same aspect ratio; None for all of the images.
       workdir: where checkpoints and metrics are kept, and the same call goes on from; None keeps
         nothing.
       restart: whether what a run has left in the workdir is removed first, and training begins
@@ -69,9 +72,10 @@ class PatchSVDD:
     if not isinstance(config, ml_collections.ConfigDict):
       raise UserError(f'config is of type {type(config).__name__}: give a ConfigDict, or a name')
     config = config.copy_and_resolve_references()
-    config.data.update(name='arrays', category='', root='')
+    own = '' if region is None else 'arrays'
+    config.data.update(name='arrays', category='', root='', region=own)
     config_rules.validate(config)
-    dataset = arrays.dataset(arrays.listed(images), config.data)
+    dataset = arrays.dataset(arrays.listed(images), config.data, region)
     with (
       tempfile.TemporaryDirectory() as temporary,
       working_copy.opened(temporary if workdir is None else workdir) as folder,

@@ -20,10 +20,11 @@ from patch_svdd_jax.data import (
   held_out,
   image_size,
   lighting,
+  region,
   report,
   value_range,
 )
-from patch_svdd_jax.data.dataset import Dataset, Split
+from patch_svdd_jax.data.dataset import Dataset, Split, regions_of
 from patch_svdd_jax.data.report import Case, DataReport
 from patch_svdd_jax.system import batching
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
   Builders = dict[str, Builder]
 
-__all__ = ['Dataset', 'Split', 'load']
+__all__ = ['Dataset', 'Split', 'load', 'regions_of']
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
@@ -54,6 +55,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         images make it, see `value_range`.
       resize: 'nearest', 'box', 'bilinear', 'bicubic' or 'lanczos'; masks are always nearest.
       light: 'kept', or 'standardised' in every image by itself.
+      region: a PNG that is white where images are judged, or a folder of one for each image, see
+        `region`; '' for all of all images.
       normal_images: how many of those that are not held out are trained on; 0 for all.
       held_out: share of the normal images that is kept from training, see `held_out.divide`; where
         the data set has validation images, any share but 0 means these.
@@ -98,19 +101,25 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       own = [prepared.read_sizes(builder, 'train') for builder in builders.values()]
       size = image_size.resolve(size, np.concatenate(own))
 
-    def read(split: str) -> Split:
-      parts = {
-        name: prepared.read_split(builder, split, size, config.resize)
+    def read(split: str) -> dict[str, Split]:
+      return {
+        name: light(prepared.read_split(builder, split, size, config.resize), config)
         for name, builder in builders.items()
       }
-      return light(categories.combine(parts) if several else parts[names[0]], config)
 
-    normal, validation = map(read, ('train', 'validation'))
+    parts = {split: read(split) for split in ('train', 'validation')}
     start = time.perf_counter()
-    test = read('test')
+    parts['test'] = read('test')
     decoding = time.perf_counter() - start
     reports = {name: builder.report() for name, builder in builders.items()}
     light_of = builders[names[0]].lighting
+  for name in names:
+    splits = {split: each[name] for split, each in parts.items()}
+    for split, complete in region.with_regions(splits, of_category(config, name)).items():
+      parts[split][name] = complete
+  normal, validation, test = (
+    categories.combine(each) if several else each[names[0]] for each in parts.values()
+  )
   dataset = assemble(sources.title(config, config.category), normal, test, config, validation)
   found = report.combine(reports) if several else reports[names[0]]
   lights = tuple(map(light_of, dataset.test.names))
@@ -124,19 +133,23 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
   )
 
 
-def inspect(config: ml_collections.ConfigDict) -> DataReport:
+def inspect(config: ml_collections.ConfigDict) -> tuple[DataReport, Dataset | None]:
   """Reports on a category, which is prepared as for `load` if nothing forbids it.
 
   Args:
     config: as for `load`.
 
+  Returns:
+    The report, and the data set if it can be used.
+
   Raises:
     UserError: where a setting is at fault.
   """
   try:
-    return load(config).report
+    dataset = load(config)
   except report.UnusableError as error:
-    return error.report
+    return error.report, None
+  return dataset.report, dataset
 
 
 def with_vanished(found: DataReport, test: Split) -> DataReport:

@@ -1,5 +1,6 @@
 """Images that are arrays already: those of a program, or of files that were just decoded."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from patch_svdd_jax import data
-from patch_svdd_jax.data import appearance, image_size, images
+from patch_svdd_jax.data import appearance, image_size, images, region
 from patch_svdd_jax.data.dataset import Dataset, Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system.digests import digest_parts
@@ -159,8 +160,15 @@ def numbered(count: int) -> list[str]:
   return [f'image {index}' for index in range(count)]
 
 
-def dataset(given: Sequence[np.ndarray], config: ml_collections.ConfigDict) -> Dataset:
+def dataset(
+  given: Sequence[np.ndarray], config: ml_collections.ConfigDict, regions: object = None
+) -> Dataset:
   """Normal images as a data set without test images; arguments and errors as of `resized`.
+
+  Args:
+    given: the images.
+    config: `config.data`.
+    regions: of interest, see `region.given`; None for all of all images.
 
   Raises:
     UserError: `config.data` asks for what cannot be.
@@ -171,4 +179,7 @@ def dataset(given: Sequence[np.ndarray], config: ml_collections.ConfigDict) -> D
     config = config.copy_and_resolve_references()
     config.image_size = image_size.resolve(config.image_size, np.array(own))
   normal = data.light(resized(given, config, names), config)
+  if regions is not None:
+    found = region.given(regions, normal.sizes, tuple(config.image_size), names)
+    normal = dataclasses.replace(normal, regions=found)
   return data.assemble('arrays', normal, normal.take(np.arange(0)), config)

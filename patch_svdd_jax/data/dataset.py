@@ -60,6 +60,13 @@ def is_fixed(regions: np.ndarray | None) -> TypeGuard[np.ndarray]:
   return regions is not None and len(regions) > 0 and not regions.strides[0]
 
 
+def regions_of(train: Split, held_out: Split) -> tuple[np.ndarray, np.ndarray] | None:
+  """Returns the regions of training and of held-out images; None where they have none."""
+  if train.regions is None or held_out.regions is None:
+    return None
+  return train.regions, held_out.regions
+
+
 def _taken(values: Any, indices: np.ndarray) -> Any:
   if values is None:
     return None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from patch_svdd_jax.data import images
+from patch_svdd_jax.data.folder_names import means_region
 from patch_svdd_jax.data.layout import natural_key
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import files
@@ -52,8 +53,9 @@ def find(places: Sequence[pathlib.Path]) -> Found:
   """Finds the images that files and folders name, in natural order, each once.
 
   Folders are searched to any depth, for files of the suffixes of images; each real folder once,
-  however many links lead to it. Passed over are hidden files and folders, other files, and what
-  earlier runs of `predict` and `eval` have written. A file that is named itself is an image.
+  however many links lead to it. Passed over are hidden files and folders, regions of interest,
+  other files, and what earlier runs of `predict` and `eval` have written. A file that is named
+  itself is an image.
 
   Raises:
     UserError: a place is not there, or no image is.
@@ -115,6 +117,7 @@ class _Search:
     self._walked: set[tuple[int, int]] = set()
     self._others: collections.Counter[str] = collections.Counter()
     self._hidden = self._no_files = 0
+    self._regions: dict[pathlib.Path, None] = {}
     self._results: dict[pathlib.Path, None] = {}
 
   def add(self, path: pathlib.Path, real_folder: str) -> None:
@@ -149,6 +152,8 @@ class _Search:
         continue
       if entry.name.startswith('.'):
         self._hidden += 1
+      elif means_region(entry.name):
+        self._regions[path] = None
       elif entry.is_dir(follow_symlinks=False):
         yield path, False
       elif entry.is_symlink() and path.is_dir():
@@ -188,6 +193,8 @@ class _Search:
       parts.append(f'{count:,} {what} ({listed})')
     if self._hidden:
       parts.append(f'{self._hidden:,} hidden')
+    if self._regions:
+      parts.append(f'regions of interest ({_listed(list(map(str, self._regions)))})')
     if self._no_files:
       parts.append(f'{self._no_files:,} that cannot be read as files (sockets, pipes or devices)')
     if self._results:

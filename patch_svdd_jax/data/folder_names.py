@@ -24,6 +24,8 @@ NORMAL_TEST_NAMES = (
   *(f'{name}test' for name in GOOD_NAMES),
   *(f'test{name}' for name in GOOD_NAMES),
 )
+# A region of interest beside the folders of a set, and a folder of them.
+REGION, REGIONS = 'region.png', 'roi'
 # What a folder holds that stands beside others, see `separate_folders`.
 Role = Literal['normal', 'normal_test', 'abnormal', 'masks']
 # What a type of defect is not usually called.
@@ -51,6 +53,11 @@ def resembles_good(name: str) -> bool:
 def means_truth(name: str) -> bool:
   """Whether a folder's name says that masks are inside."""
   return meaning(name) in TRUTH_NAMES
+
+
+def means_region(name: str) -> bool:
+  """Whether a file or folder right inside a set is of regions of interest, and holds no images."""
+  return name.casefold() in (REGION, REGIONS)
 
 
 def role(name: str) -> Role | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from patch_svdd_jax.data import images, masks
-from patch_svdd_jax.data.folder_names import may_be_meant, means_truth
+from patch_svdd_jax.data.folder_names import may_be_meant, means_region, means_truth
 from patch_svdd_jax.data.report import Case
 from patch_svdd_jax.errors import UserError
 
@@ -91,9 +91,13 @@ def find(tree: Tree, used: Collection[pathlib.Path]) -> list[tuple[str, Case]]:
 def unused(folder: pathlib.Path, used: Collection[pathlib.Path]) -> list[tuple[str, Case]]:
   """Returns all below a folder, of whatever layout, that is not used; otherwise as `find`."""
   left = _walk(folder, used, lambda _, linked: not linked)
-  return _counted(
-    ('hidden' if _is_hidden(entry) else 'unused', _suffix(entry), entry) for entry in left
-  )
+  return _counted((_kind_of_unused(entry), _suffix(entry), entry) for entry in left)
+
+
+def _kind_of_unused(entry: Entry) -> str:
+  if _is_hidden(entry):
+    return 'hidden'
+  return 'region' if means_region(entry.parts[0]) else 'unused'
 
 
 def left_out(
@@ -183,6 +187,8 @@ def _kind_of_nothing(entry: Entry) -> str | None:
   """Returns the kind of an entry that can be no image, mask or folder of them; None of others."""
   if _is_hidden(entry) or entry.parts[-1].casefold() in _CLUTTER:
     return 'hidden'
+  if means_region(entry.parts[0]):
+    return 'region'
   return 'no_file' if entry.kind == 'other' else None
 
 

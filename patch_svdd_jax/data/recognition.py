@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 from patch_svdd_jax.data import image_list, layout, passed_over, report, separate_folders
-from patch_svdd_jax.data.folder_names import Role, role
+from patch_svdd_jax.data.folder_names import Role, means_region, role
 from patch_svdd_jax.errors import UserError
 
 MVTEC = 'read as the layout of MVTec AD: train/good, test/TYPE, ground_truth/TYPE'
@@ -49,6 +49,8 @@ def scan(place: pathlib.Path) -> layout.Layout:
 
 def is_category(place: pathlib.Path) -> bool:
   """Returns whether a folder beside others is a set of images by itself."""
+  if means_region(place.name):
+    return False
   if layout.normal_folders(place):
     return True
   if _splits(place.parent) or not place.is_dir():
@@ -141,7 +143,8 @@ def _lists(place: pathlib.Path) -> list[str]:
 
 
 def _scan_flat(place: pathlib.Path) -> layout.Layout:
-  train = tuple(layout.beside(layout.items(place, '.')))
+  found = [item for item in layout.items(place, '.') if not means_region(item.image.name)]
+  train = tuple(layout.beside(found))
   used = {item.image for item in train}
   return layout.Layout(
     train, (), findings=report.findings(passed_over.left_out(place, used)), form=FLAT

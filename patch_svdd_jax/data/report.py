@@ -152,6 +152,11 @@ KINDS = {
   ),
   'mask_jpeg': Kind('note', 'masks in JPEG', 'what is brighter than half counts as anomalous'),
   'hidden': Kind('note', 'hidden files and folders', 'passed over'),
+  'region': Kind(
+    'note',
+    'regions of interest',
+    'no images: config.data.region=region.png, or roi, says that they are where images are judged',
+  ),
   'other_files': Kind('note', 'other files', 'passed over'),
   'unused': Kind('note', 'files that this data set does not use', 'passed over'),
 }

@@ -16,7 +16,14 @@ import pathlib
 from collections.abc import Mapping
 
 from patch_svdd_jax.data import images, layout, passed_over, report
-from patch_svdd_jax.data.folder_names import Role, means_good, means_truth, resembles_good, role
+from patch_svdd_jax.data.folder_names import (
+  Role,
+  means_good,
+  means_region,
+  means_truth,
+  resembles_good,
+  role,
+)
 from patch_svdd_jax.data.report import Case
 from patch_svdd_jax.errors import UserError
 
@@ -31,6 +38,8 @@ def roles(place: pathlib.Path) -> Roles:
   """Returns the sub-folders that hold images, up to one folder deeper, by what they hold."""
   found: dict[Role | None, list[str]] = collections.defaultdict(list)
   for name in layout.folders(place):
+    if means_region(name):
+      continue
     if has_images(place / name) or any(
       has_images(place / name / inner) for inner in layout.folders(place / name)
     ):
@@ -39,10 +48,13 @@ def roles(place: pathlib.Path) -> Roles:
 
 
 def has_images(folder: pathlib.Path) -> bool:
-  """Returns whether image files lie right in a folder."""
+  """Returns whether image files lie right in a folder, beside a region of interest."""
   try:
     return any(
-      path.suffix.lower() in images.SUFFIXES and not path.name.startswith('.') and path.is_file()
+      path.suffix.lower() in images.SUFFIXES
+      and not path.name.startswith('.')
+      and not means_region(path.name)
+      and path.is_file()
       for path in folder.iterdir()
     )
   except OSError as error:

@@ -9,9 +9,10 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import ml_collections
+import numpy as np
 
 from patch_svdd_jax import data
-from patch_svdd_jax.data import Dataset
+from patch_svdd_jax.data import Dataset, Split
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.system import digests, distributed, files
 
@@ -33,14 +34,34 @@ CHOOSING = (
   'contamination_overlap',
 )
 
+# Beside a split, the digests of its images' regions of interest, where they have some.
+REGIONS = '{} regions'
+
 # Digests by name of image, by split.
 Contents = Mapping[str, Mapping[str, str]]
 
 
 def contents(dataset: Dataset, splits: Sequence[str]) -> Contents:
-  """Returns the digests of some splits' images."""
-  parts = {split: getattr(dataset, split) for split in splits}
-  return {split: dict(zip(part.names, part.digests, strict=True)) for split, part in parts.items()}
+  """Returns the digests of some splits' images, and of their regions."""
+  found = {}
+  for split in splits:
+    part = getattr(dataset, split)
+    found[split] = dict(zip(part.names, part.digests, strict=True))
+    if part.regions is not None:
+      found[REGIONS.format(split)] = region_digests(part)
+  return found
+
+
+def region_digests(split: Split) -> dict[str, str]:
+  """Returns the digests of the regions, at the images' size, by what they are of."""
+
+  def digest(region: np.ndarray) -> str:
+    return digests.digest_parts(str(region.shape).encode(), np.packbits(region).tobytes())
+
+  if split.fixed_region is not None:
+    return {'region of all images': digest(split.fixed_region)}
+  named = zip(split.names, split.regions, strict=True) if split.regions is not None else ()
+  return {f'region of {name}': digest(region) for name, region in named}
 
 
 def key_of(config: ml_collections.ConfigDict, name: str = '') -> str:
@@ -50,7 +71,8 @@ def key_of(config: ml_collections.ConfigDict, name: str = '') -> str:
     config: `config.data`.
     name: of the data set, in an experiment on several that may lie in different folders.
   """
-  return json.dumps([*filter(None, [name]), *(config[key] for key in CHOOSING)])
+  region = (config.region, config.region_share) if config.region else ()
+  return json.dumps([*filter(None, [name]), *(config[key] for key in CHOOSING), *region])
 
 
 def read(folder: pathlib.Path) -> dict[str, Contents]:
@@ -144,14 +166,19 @@ def difference(before: Contents | None, after: Contents) -> str | None:
   Splits that one of them lacks are not compared.
   """
   changes: dict[str, list[str]] = {'added': [], 'removed': [], 'replaced': []}
-  for split in (before or {}).keys() & after.keys():
-    old, new = (before or {})[split], after[split]
+  before = before or {}
+  common = [split for split in before if split in after and split in EVERYTHING]
+  pairs = [(before[split], after[split]) for split in common]
+  # Images that had no region may have got one, and the other way round.
+  regions = map(REGIONS.format, common)
+  pairs += [(before.get(each, {}), after.get(each, {})) for each in regions]
+  for old, new in pairs:
     changes['added'] += [name for name in new if name not in old]
     changes['removed'] += [name for name in old if name not in new]
     changes['replaced'] += [name for name in new if old.get(name, new[name]) != new[name]]
   texts = [
     f'{len(names)} {word}: {names[0]}{", ..." if len(names) > 1 else ""}'
-    for word, names in changes.items()
+    for word, names in ((word, list(dict.fromkeys(each))) for word, each in changes.items())
     if names
   ]
   return '; '.join(texts) or None

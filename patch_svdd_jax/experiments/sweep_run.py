@@ -42,7 +42,7 @@ def train(
   """
   config, normal = group.config, dataset.train.images
   found = data_record.contents(dataset, data_record.TRAINING)
-  mean = mean_image.training_mean(normal, config.train.mean)
+  mean = mean_image.training_mean(normal, config.train.mean, dataset.train.regions)
   fit: population.Fit | None = None
   lost: dict[str, int] = {}
   stop = StopRequest()
@@ -62,7 +62,7 @@ def train(
         continue
       goers, savers, states = zip(*going, strict=True)
       # The images are placed, and the step is traced, when there is something to train.
-      fit = fit or population.make_fit(config, normal, mean)
+      fit = fit or population.make_fit(config, normal, mean, dataset.train.regions)
       monitor = opened.enter_context(
         monitoring.PopulationMonitor(
           [member.workdir for member in goers],

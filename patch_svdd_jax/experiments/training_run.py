@@ -1,6 +1,7 @@
 """A training run in a workdir: it goes on where it was, and ends with a fitted detector."""
 
 import contextlib
+import logging
 import pathlib
 import signal
 import sys
@@ -16,7 +17,7 @@ from patch_svdd_jax.data import image_size, report, value_range
 from patch_svdd_jax.detection import bank_building, calibration_scores
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.experiments import data_record
-from patch_svdd_jax.models import mean_image
+from patch_svdd_jax.models import judged_patches, mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.system import distributed, files, profiling, signals
@@ -199,10 +200,20 @@ def train_encoder(
     config_rules.validate(config)
     check_resumable(config, workdir)
   check_neighbours(config, dataset, calibrated)
+  regions = dataset.train.regions
+  if regions is not None:
+    judged_patches.check(config, regions)
+    if text := judged_patches.warning(config, regions):
+      logging.getLogger(__name__).warning('%s', text)
   data_record.begin(workdir, data_record.RUN, data_record.contents(dataset, data_record.TRAINING))
-  mean = mean_image.training_mean(normal, config.train.mean)
+  mean = mean_image.training_mean(normal, config.train.mean, regions)
   validate = validation.make_validation(
-    config, strides_of(config), normal, dataset.held_out.images, mean
+    config,
+    strides_of(config),
+    normal,
+    dataset.held_out.images,
+    mean,
+    data.regions_of(dataset.train, dataset.held_out),
   )
   initial = train_state.init_state(config)
   if distributed.is_first():
@@ -231,6 +242,7 @@ def train_encoder(
           stop,
           profile,
         ),
+        regions,
       )
     # Also at the last step: the detector is fitted by the same command then.
     if not outcome.finished or stop():

@@ -19,6 +19,7 @@ from patch_svdd_jax.models.architecture import Architecture
 from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.training import sampling, windows
 from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
+from patch_svdd_jax.training.place_tables import CropPlaces
 
 
 class Points(NamedTuple):
@@ -75,8 +76,10 @@ def make_sampler(
   train: ml_collections.ConfigDict,
   count: int,
   crop: windows.Crop = windows.crop,
-) -> Callable[[jax.Array, jax.Array, jax.Array], Views]:
-  """Returns sample(keys[C], images, mean) -> Views, a crop from each key.
+) -> Callable[..., Views]:
+  """Returns sample(keys[C], images, mean, places=None) -> Views, a crop from each key.
+
+  With `CropPlaces` crops and their pairs are drawn from these, else from all there are.
 
   Args:
     arch: the encoder's.
@@ -108,12 +111,38 @@ def make_sampler(
       for k in arch.scales
     }
 
+  def draw_placed(key: jax.Array, places: CropPlaces) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """As `draw`, out of the tables, and the crop's row i32[] in them."""
+    uniform = jax.random.uniform(key, (2,))
+    row = sampling.choose(uniform[0], 0, len(places.corners) - 1)
+    if places.images is None:
+      image = sampling.choose(uniform[1], 0, count - 1)
+    else:
+      image = jnp.asarray(places.images)[row]
+    return image, jnp.asarray(places.corners)[row], row
+
+  def draw_placed_pairs(key: jax.Array, row: jax.Array, places: CropPlaces) -> dict[int, Points]:
+    def of_scale(k: int) -> Points:
+      table = jnp.asarray(places.points[k])[row].astype(jnp.int32)
+      uniform = jax.random.uniform(jax.random.fold_in(key, k), (2, pairs))
+      position, anchor = table[sampling.choose(uniform, 0, len(table) - 1)]
+      return Points(position[:, :2], position[:, 2:4], position[:, 4], anchor[:, 5:])
+
+    return {k: of_scale(k) for k in arch.scales}
+
   @jax.named_scope('sampling')
-  def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Views:
+  def sample(
+    keys: jax.Array, images: jax.Array, mean: jax.Array, places: CropPlaces | None = None
+  ) -> Views:
     place_keys, noise_keys, pair_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(
       keys
     )
-    indices, corners = jax.vmap(draw, (0, None))(place_keys, images.shape[1:3])
+    if places is None:
+      indices, corners = jax.vmap(draw, (0, None))(place_keys, images.shape[1:3])
+      points = jax.vmap(draw_pairs)(pair_keys)
+    else:
+      indices, corners, rows = jax.vmap(draw_placed, (0, None))(place_keys, places)
+      points = jax.vmap(draw_placed_pairs, (0, 0, None))(pair_keys, rows, places)
     indices, corners = jnp.tile(indices, 2), corners.swapaxes(0, 1).reshape(-1, 2)
     normals = jax.vmap(lambda key: jax.random.normal(key, (2 * (5 + pixels),)))(noise_keys)
     normals = normals.reshape(-1, 2, 5 + pixels).swapaxes(0, 1).reshape(-1, 5 + pixels)
@@ -122,6 +151,6 @@ def make_sampler(
     noisy = jax.vmap(add_noise, (0, 0, 0, None))
     views = noisy(views, normals[:, 2:5], normals[:, 5:], augment)
     first, second = jnp.split(views, 2)
-    return Views(first, second, jax.vmap(draw_pairs)(pair_keys))
+    return Views(first, second, points)
 
   return sample

@@ -21,6 +21,7 @@ from patch_svdd_jax.system.batching import pad_images
 from patch_svdd_jax.system.profiling import Profile
 from patch_svdd_jax.training import (
   deep_svdd_centre,
+  places,
   train_step,
   windows,
 )
@@ -99,6 +100,7 @@ def fit(
   images: np.ndarray,
   mean: np.ndarray,
   callbacks: Callbacks,
+  regions: np.ndarray | None = None,
 ) -> Outcome:
   """Trains from `state` to `config.train.steps`.
 
@@ -111,6 +113,7 @@ def fit(
     images: u8[N, H, W, 3], normal images.
     mean: of `mean_image.training_mean`.
     callbacks: who is told, keeps, and says when to stop.
+    regions: bool[N, H, W], where pairs are drawn; None is everywhere.
 
   Raises:
     NonFiniteLossError: the state that was last finite has been saved.
@@ -121,7 +124,7 @@ def fit(
   if int(state.step) >= config.train.steps:
     return Outcome(state, finished=True)
   mesh = sharding.by_slice(jax.devices())
-  on_mesh = place_inputs(config, images, mean, mesh)
+  on_mesh = place_inputs(config, images, mean, mesh, regions)
   state = sharding.place(state, mesh)
   step_function = train_step.make_train_step(config, len(images), mesh)
   train = step_function.lower(state, *on_mesh).compile()
@@ -215,14 +218,19 @@ def loop(
 
 
 def place_inputs(
-  config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray, mesh: Mesh
+  config: ml_collections.ConfigDict,
+  images: np.ndarray,
+  mean: np.ndarray,
+  mesh: Mesh,
+  regions: np.ndarray | None = None,
 ) -> tuple[jax.Array, jax.Array, Hyperparams]:
   """What every call of the train step takes besides the state, on the mesh."""
   spec, _ = windows.PLACEMENTS[config.train.images]
   padded = pad_images(images, windows.padded_count(len(images), spec, mesh))
   replicated = NamedSharding(mesh, sharding.REPLICATED)
-  centres = deep_svdd_centre.initial(config, images, mean)
+  centres = deep_svdd_centre.initial(config, images, mean, regions)
   run = jax.jit(lambda: hyperparams(config, centres), out_shardings=replicated)()
+  run = run._replace(places=sharding.place(places.make(config, regions), mesh))
   return sharding.place(padded, mesh, spec), sharding.place(mean, mesh), run
 
 

@@ -17,6 +17,7 @@ from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import KEPT, Encoder, Params, PositionClassifier
 from patch_svdd_jax.system.sharding import DEVICES, Axis
 from patch_svdd_jax.training import crops, losses, sampling, windows
+from patch_svdd_jax.training.place_tables import Places
 from patch_svdd_jax.training.train_state import Hyperparams
 
 Metrics = dict[str, jax.Array]
@@ -32,8 +33,10 @@ class PairEmbeddings(NamedTuple):
   neighbour: jax.Array
 
 
-# (encoder params, keys[B], images, mean) -> the pairs of each scale
-EmbedPairs = Callable[[Params, jax.Array, jax.Array, jax.Array], dict[int, PairEmbeddings]]
+# (encoder params, keys[B], images, mean, places) -> the pairs of each scale
+EmbedPairs = Callable[
+  [Params, jax.Array, jax.Array, jax.Array, Places | None], dict[int, PairEmbeddings]
+]
 
 # (params, keys[B], images, mean, hyperparams) -> the loss, metrics, and embeddings f32[B, D]
 Loss = Callable[
@@ -86,12 +89,12 @@ def embed_patch_pairs(
   }
 
   def embed(
-    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, places: Any = None
   ) -> dict[int, PairEmbeddings]:
     found = {}
     for k, sample in samplers.items():
       scale_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
-      pairs = sample(scale_keys, images, mean)
+      pairs = sample(scale_keys, images, mean, places and places[k])
       patches = jnp.concatenate(
         [pairs.position_first, pairs.position_second, pairs.neighbour_first, pairs.neighbour_second]
       )
@@ -120,9 +123,9 @@ def embed_crop_pairs(
     return picked
 
   def embed(
-    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array
+    params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, places: Any = None
   ) -> dict[int, PairEmbeddings]:
-    views = sample(keys, images, mean)
+    views = sample(keys, images, mean, places)
     maps = encode(params, jnp.concatenate([views.first, views.second]), strides)
     found = {}
     for k, points in views.points.items():
@@ -204,7 +207,8 @@ def make_loss(
   def loss(
     params: Params, keys: jax.Array, images: jax.Array, mean: jax.Array, hyperparams: Hyperparams
   ) -> tuple[jax.Array, tuple[Metrics, dict[str, jax.Array]]]:
-    return compare(params, embed(params['encoder'], keys, images, mean), hyperparams)
+    embedded = embed(params['encoder'], keys, images, mean, hyperparams.places)
+    return compare(params, embedded, hyperparams)
 
   return loss
 

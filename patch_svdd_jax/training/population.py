@@ -128,7 +128,12 @@ class Fit(Protocol):
     """
 
 
-def make_fit(config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray) -> Fit:
+def make_fit(
+  config: ml_collections.ConfigDict,
+  images: np.ndarray,
+  mean: np.ndarray,
+  regions: np.ndarray | None = None,
+) -> Fit:
   """Returns fit(configs, states, *, monitor, savers, should_stop) -> Outcome.
 
   Each call trains as many members as it is given at once; calls with as many of them share one
@@ -142,13 +147,14 @@ def make_fit(config: ml_collections.ConfigDict, images: np.ndarray, mean: np.nda
     config: what the members have in common.
     images: u8[N, H, W, 3], normal images.
     mean: of `mean_image.training_mean`.
+    regions: bool[N, H, W], where pairs are drawn; None is everywhere.
 
   Raises:
     UserError: a setting makes no sense for these images.
   """
   mesh = sharding.by_slice(jax.devices())
   replicated = NamedSharding(mesh, sharding.REPLICATED)
-  on_mesh = loop.place_inputs(config, images, mean, mesh)[:2]
+  *on_mesh, common = loop.place_inputs(config, images, mean, mesh, regions)
   step_function = train_step.make_train_step(config, len(images), mesh, population=True)
 
   def fit(
@@ -161,11 +167,11 @@ def make_fit(config: ml_collections.ConfigDict, images: np.ndarray, mean: np.nda
   ) -> Outcome:
     steps = [int(state.step) for state in states]
     members = Members(steps, config.train.steps, monitor)
-    centres = [deep_svdd_centre.initial(each, images, mean) for each in configs]
+    centres = [deep_svdd_centre.initial(each, images, mean, regions) for each in configs]
     of_members: Hyperparams = jax.jit(
       lambda: stack([hyperparams(*each) for each in zip(configs, centres, strict=True)]),
       out_shardings=replicated,
-    )()
+    )()._replace(places=common.places)
     stacked = sharding.place(stack(states), mesh)
     train = step_function.lower(stacked, *on_mesh, of_members).compile()
     monitor.start()

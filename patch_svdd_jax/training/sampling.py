@@ -14,6 +14,7 @@ import ml_collections
 from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.training import windows
 from patch_svdd_jax.training.augment import add_noise, augment_and_normalise
+from patch_svdd_jax.training.place_tables import PairTable, PatchPlaces
 
 # (row, column) directions of the 8 neighbours, in reading order.
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -130,14 +131,39 @@ def position_pair(uniform: jax.Array, image_size: ImageSize, patch: int, mode: s
   return PositionPair(first, jnp.clip(first + offset, 0, last), position)
 
 
+def tabled_pair(
+  uniform: jax.Array, table: PairTable, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """A pair out of a table: its image i32[], both corners i32[2, 2] and its kind i32[].
+
+  Args:
+    uniform: f32[3], uniform numbers.
+    table: of the pairs of one scale.
+    count: of the images, all of which have the table in common unless it names them.
+  """
+  kinds, starts, counts, corners = map(
+    jnp.asarray, (table.kinds, table.starts, table.counts, table.corners)
+  )
+  number = choose(uniform[0], 0, len(kinds) - 1)
+  row = starts[number] + choose(uniform[1], 0, counts[number] - 1)
+  if table.images is None:
+    image = choose(uniform[2], 0, count - 1)
+  else:
+    image = jnp.asarray(table.images)[row]
+  return image, corners[row].astype(jnp.int32), kinds[number]
+
+
 def make_sampler(
   patch: int,
   mode: str,
   augment: ml_collections.ConfigDict,
   count: int,
   crop: windows.Crop = windows.crop,
-) -> Callable[[jax.Array, jax.Array, jax.Array], Pairs]:
-  """Returns sample(keys[B], images, mean) -> Pairs of one scale, a pair of each kind from each key.
+) -> Callable[..., Pairs]:
+  """Returns sample(keys[B], images, mean, places=None) -> Pairs of one scale.
+
+  From each key comes a pair of each kind. They are drawn from the scale's `PatchPlaces`, or else
+  from all there are.
 
   Args:
     patch: K in pixels.
@@ -157,10 +183,23 @@ def make_sampler(
     images = jnp.stack([in_position, in_position, in_neighbour, in_neighbour])
     return images, jnp.stack([pair.first, pair.second, *neighbours]), pair.position
 
+  def draw_placed(key: jax.Array, places: PatchPlaces) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """As `draw`, out of tables."""
+    uniform = jax.random.uniform(key, (6,))
+    in_position, pair, position = tabled_pair(uniform[:3], places.positions, count)
+    in_neighbour, neighbours, _ = tabled_pair(uniform[3:], places.neighbours, count)
+    images = jnp.stack([in_position, in_position, in_neighbour, in_neighbour])
+    return images, jnp.concatenate([pair, neighbours]), position
+
   @jax.named_scope('sampling')
-  def sample(keys: jax.Array, images: jax.Array, mean: jax.Array) -> Pairs:
+  def sample(
+    keys: jax.Array, images: jax.Array, mean: jax.Array, places: PatchPlaces | None = None
+  ) -> Pairs:
     place_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    indices, corners, positions = jax.vmap(draw, (0, None))(place_keys, images.shape[1:3])
+    if places is None:
+      indices, corners, positions = jax.vmap(draw, (0, None))(place_keys, images.shape[1:3])
+    else:
+      indices, corners, positions = jax.vmap(draw_placed, (0, None))(place_keys, places)
     # All first patches of position pairs, then all second ones, and those of neighbour pairs.
     indices, corners = indices.T.reshape(-1), corners.swapaxes(0, 1).reshape(-1, 2)
     # One draw for light, channels and pixels: the generator's calls are slow to compile.

@@ -12,6 +12,7 @@ import optax
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import Params, PositionClassifier, init_encoder
 from patch_svdd_jax.training import optimizer
+from patch_svdd_jax.training.place_tables import Places
 
 
 class TrainState(NamedTuple):
@@ -37,12 +38,14 @@ class Hyperparams(NamedTuple):
     learning_rate: f32[], the peak of the schedule.
     centres: f32[D] of each scale's name, of `deep_svdd_centre.initial`; none for the neighbour
       loss.
+    places: of `places.make`, where pairs are drawn; None where they are drawn everywhere.
   """
 
   key: jax.Array
   svdd_weight: jax.Array
   learning_rate: jax.Array
   centres: Mapping[str, jax.Array]
+  places: Places | None = None
 
 
 def init_state(config: ml_collections.ConfigDict) -> TrainState:

@@ -71,7 +71,9 @@ def make_train_step(
   loss = objective.make_loss(config, image_count, crop, axis_of(mesh))
   gradient = make_gradient(config, loss, mesh)
   train = make_call(config, make_step(config, gradient))
-  whole = jax.vmap(train, (0, None, None, 0)) if population else train
+  # Where pairs are drawn, members have in common.
+  members = Hyperparams._make([0, 0, 0, 0, None])
+  whole = jax.vmap(train, (0, None, None, members)) if population else train
   sharded = jax.shard_map(
     whole,
     mesh=mesh,

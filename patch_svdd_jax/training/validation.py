@@ -21,12 +21,14 @@ import ml_collections
 import numpy as np
 from jax import lax
 
-from patch_svdd_jax.models import architecture, embedding, geometry
+from patch_svdd_jax.data.dataset import is_fixed
+from patch_svdd_jax.models import architecture, embedding, geometry, judged_patches
 from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.models.encoder import Params
 from patch_svdd_jax.search import plain
 from patch_svdd_jax.system.batching import evenly_spaced
-from patch_svdd_jax.training import losses, objective
+from patch_svdd_jax.training import losses, objective, places
+from patch_svdd_jax.training.place_tables import Places
 from patch_svdd_jax.training.train_state import hyperparams
 
 # Pairs of each kind at each scale, and how many of them are embedded at a time.
@@ -39,9 +41,12 @@ PATCHES = 2**20
 QUERIES_TOGETHER = 128
 
 Statistics = dict[str, float]
-# (params, keys, held_out, images, mean) -> metrics, and of each scale distances and the radius
+# Of each scale, which patches of the held-out images and of the others count, i32[Q] and i32[N].
+Judged = dict[int, tuple[jax.Array, jax.Array]]
+# (params, keys, held_out, images, mean, places, judged) -> metrics, and of each scale distances and
+# the radius
 Program = Callable[
-  [Params, jax.Array, jax.Array, jax.Array, jax.Array],
+  [Params, jax.Array, jax.Array, jax.Array, jax.Array, Places | None, Judged | None],
   tuple[dict[str, jax.Array], dict[int, jax.Array], dict[int, jax.Array]],
 ]
 
@@ -63,6 +68,7 @@ def make_validation(
   images: np.ndarray,
   held_out: np.ndarray,
   mean: np.ndarray,
+  regions: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Callable[[Params], Statistics]:
   """Returns validate(params) -> the statistics; {} always where no image is held out.
 
@@ -75,6 +81,8 @@ def make_validation(
     images: u8[N, H, W, 3], the training images.
     held_out: u8[M, H, W, 3].
     mean: of `mean_image.training_mean`.
+    regions: bool[N, H, W] and bool[M, H, W], of the training and of the held-out images, if any:
+      pairs and patches are those that count.
 
   Returns:
     A function of the train state's parameters, which are replicated on any mesh.
@@ -83,9 +91,21 @@ def make_validation(
     return lambda _: {}
   wanted = images_looked_at(config, strides, images.shape[1:3])
   held_out, images = (part[evenly_spaced(len(part), wanted)] for part in (held_out, images))
+  where, judged = None, None
+  if regions is not None:
+    of_images, of_held_out = (_spread(part, wanted) for part in regions)
+    where = places.make(of_pairs(config), of_held_out)
+    share = config.data.region_share
+    judged = {
+      k: tuple(
+        np.flatnonzero(judged_patches.inside(part, k, stride, share)).astype(np.int32)
+        for part in (of_held_out, of_images)
+      )
+      for k, stride in strides.items()
+    }
   device = jax.local_devices()[0]
   keys = jax.random.split(jax.random.key(0), PAIRS)
-  inputs = jax.device_put((keys, held_out, images, mean), device)
+  inputs = jax.device_put((keys, held_out, images, mean, where, judged), device)
   program = jax.jit(make_program(config, strides, len(held_out)))
 
   def validate(params: Params) -> Statistics:
@@ -97,6 +117,25 @@ def make_validation(
     return statistics
 
   return validate
+
+
+def _spread(regions: np.ndarray, wanted: int) -> np.ndarray:
+  """Returns the regions of the images that are looked at."""
+  if is_fixed(regions):
+    return regions[:wanted]
+  found: np.ndarray = regions[evenly_spaced(len(regions), wanted)]
+  return found
+
+
+def of_pairs(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the config whose pairs the statistics are about: those of all runs are drawn alike."""
+  single = config.copy_and_resolve_references()
+  # However training makes its pairs, the statistics of two runs are those of the same pairs.
+  single.train.pairs = 'patches'
+  single.train.svdd = 'neighbour'
+  # It is a statistic of a batch, not of pairs.
+  single.train.contrast = 0.0
+  return single
 
 
 def distance_statistics(name: str, distances: np.ndarray, radius: float) -> Statistics:
@@ -113,39 +152,43 @@ def distance_statistics(name: str, distances: np.ndarray, radius: float) -> Stat
 
 
 def make_program(config: ml_collections.ConfigDict, strides: dict[int, int], count: int) -> Program:
-  """Returns program(params, keys, held_out, images, mean) -> (metrics, distances, radii).
+  """Returns program(params, keys, held_out, images, mean, places, judged).
 
-  Of each scale the distances f32[Q] of held-out patches to the nearest of the images, and the
-  radius f32[].
+  It gives metrics, and of each scale the distances f32[Q] of held-out patches to the nearest of the
+  images, and the radius f32[].
 
   Args:
     config: the whole config.
     strides: of each receptive field, in pixels.
     count: of the held-out images.
   """
-  single = config.copy_and_resolve_references()
-  # However training makes its pairs, the statistics of two runs are those of the same pairs.
-  single.train.pairs = 'patches'
-  single.train.svdd = 'neighbour'
-  # It is a statistic of a batch, not of pairs.
-  single.train.contrast = 0.0
-  loss = objective.make_loss(single, count)
+  loss = objective.make_loss(of_pairs(config), count)
   arch = architecture.from_config(config.encoder)
   encode = embedding.make_encode(arch, strides, config.score.tile)
 
   def program(
-    params: Params, keys: jax.Array, held_out: jax.Array, images: jax.Array, mean: jax.Array
+    params: Params,
+    keys: jax.Array,
+    held_out: jax.Array,
+    images: jax.Array,
+    mean: jax.Array,
+    places: Places | None,
+    judged: Judged | None,
   ) -> tuple[dict[str, jax.Array], dict[int, jax.Array], dict[int, jax.Array]]:
-    def of_pairs(keys: jax.Array) -> dict[str, jax.Array]:
-      _, (metrics, _) = loss(params, keys, held_out, mean, hyperparams(config, {}))
+    def of_some(keys: jax.Array) -> dict[str, jax.Array]:
+      run = hyperparams(config, {})._replace(places=places)
+      _, (metrics, _) = loss(params, keys, held_out, mean, run)
       return metrics
 
     def embed(images: jax.Array) -> dict[int, jax.Array]:
       one = lax.map(lambda image: encode(params['encoder'], mean, image[None]), images)
       return {k: grid.reshape(-1, grid.shape[-1]) for k, grid in one.items()}
 
-    metrics = lax.map(of_pairs, keys.reshape(-1, PAIRS_TOGETHER))
+    metrics = lax.map(of_some, keys.reshape(-1, PAIRS_TOGETHER))
     queries, rows = embed(held_out), embed(images)
+    if judged is not None:
+      queries = {k: queries[k][judged[k][0]] for k in strides}
+      rows = {k: rows[k][judged[k][1]] for k in strides}
     centred = {k: (queries[k] - rows[k].mean(0)[None], centre(rows[k])) for k in strides}
     return (
       {name: value.mean() for name, value in metrics.items()},
