@@ -64,7 +64,7 @@ def test_sets_in_several_folders_are_kept_apart(tmp_path):
   config = default.get_config().data
   kept = {}
   for name, digest in (('', '1'), ('a', '2'), ('b', '3')):
-    parts = types.SimpleNamespace(names=('x',), digests=(digest,))
+    parts = types.SimpleNamespace(names=('x',), digests=(digest,), regions=None)
     sets = types.SimpleNamespace(train=parts, held_out=parts, test=parts)
     data_record.begin_experiment(tmp_path, config, sets, name)
     data_record.begin_experiment(tmp_path, config, sets, name)

@@ -39,7 +39,8 @@ def detector(step=3, images='a', **score):
 def dataset(seed=0):
   images = np.random.default_rng(seed).integers(0, 256, (2, 40, 48, 3), dtype=np.uint8)
   return SimpleNamespace(
-    train=SimpleNamespace(images=images), held_out=SimpleNamespace(images=images)
+    train=SimpleNamespace(images=images, regions=None),
+    held_out=SimpleNamespace(images=images, regions=None),
   )
 
 
