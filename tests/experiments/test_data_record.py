@@ -70,5 +70,5 @@ def test_sets_in_several_folders_are_kept_apart(tmp_path):
     data_record.begin_experiment(tmp_path, config, sets, name)
     kept[data_record.key_of(config, name)] = {'x': digest}
   assert {key: each['test'] for key, each in data_record.read(tmp_path).items()} == kept
-  with pytest.raises(UserError, match='3 replaced: x'):
+  with pytest.raises(UserError, match='1 replaced: x'):
     data_record.begin_experiment(tmp_path, config, sets, 'a')
