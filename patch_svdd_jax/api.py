@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import ml_collections
 import numpy as np
 
-from patch_svdd_jax import config_rules, configuration, data
+from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.data import arrays
 from patch_svdd_jax.detection import inspection
 from patch_svdd_jax.detection.detector import Detector
@@ -98,6 +98,7 @@ class PatchSVDD:
     false_alarm_rate: float = 0.01,
     pixel_false_alarm_rate: float = 0.01,
     names: Iterable[str] | None = None,
+    region: np.ndarray | Iterable[np.ndarray] | None = None,
   ) -> Inspection:
     """Scores images and judges them, as `patch-svdd predict` does.
 
@@ -107,6 +108,7 @@ class PatchSVDD:
         by the normal images there are is said in `limits(...).warnings`.
       pixel_false_alarm_rate: share of the pixels of a normal image that may be.
       names: of the images, for errors; their numbers if None.
+      region: of interest, as for `fit`; None: the one that all images have in common, if any.
 
     Raises:
       UserError: there are no images, one of them or a rate is none, or the detector is not
@@ -118,7 +120,8 @@ class PatchSVDD:
     limit = inspection.limits(self.detector, false_alarm_rate, pixel_false_alarm_rate)
     given = arrays.listed(images)
     texts = arrays.named(names, len(given))
-    split = data.light(arrays.resized(given, self.config.data, texts), self.config.data)
+    split = arrays.resized(given, self.config.data, texts)
+    split = arrays.lit(split, self.config.data, region, self.detector.region)
     return inspection.inspect(self.detector, split, limit)
 
   def save(self, workdir: str | pathlib.Path) -> None:

@@ -219,7 +219,7 @@ def predict(
     lines: list[Line] = []
     statistics: dict[str, dict[str, float]] = {}
     size = inspection.batch_size(detector)
-    batches = image_stream.batches(left, size, detector.config.data)
+    batches = image_stream.batches(left, size, detector.config.data, detector.region)
     for batch in profile.over('score', batches, -(-len(left) // size)):
       tally.rate.decode(len(batch.failures) + len(batch.split or ()), batch.seconds)
       found = inspect(detector, batch.split, limit, tally) if batch.split else None
@@ -282,7 +282,7 @@ def redraw(
   missing = {line.name for line in predicted.shown(results.read())} - highest.views.keys()
   left = [source for source in sources if source.name in missing]
   size = inspection.batch_size(detector)
-  for batch in image_stream.batches(left, size, detector.config.data):
+  for batch in image_stream.batches(left, size, detector.config.data, detector.region):
     if batch.split:
       found = inspection.inspect_padded(detector, batch.split, limit, size)
       highest.take(batch.split, found)

@@ -160,6 +160,29 @@ def numbered(count: int) -> list[str]:
   return [f'image {index}' for index in range(count)]
 
 
+def lit(
+  split: Split,
+  config: ml_collections.ConfigDict,
+  regions: object = None,
+  fixed: np.ndarray | None = None,
+) -> Split:
+  """Returns images with their regions, if they have some, in the light that config asks for.
+
+  Args:
+    split: of images that are resized.
+    config: `config.data`.
+    regions: of interest, see `region.given`; None: `fixed`.
+    fixed: bool[H, W], of a detector, for all images; None: all of all images.
+
+  Raises:
+    UserError: the regions do not fit.
+  """
+  found = None if fixed is None else np.broadcast_to(fixed, (len(split), *fixed.shape))
+  if regions is not None:
+    found = region.given(regions, split.sizes, split.images.shape[1:3], split.names)
+  return data.light(dataclasses.replace(split, regions=found), config)
+
+
 def dataset(
   given: Sequence[np.ndarray], config: ml_collections.ConfigDict, regions: object = None
 ) -> Dataset:
@@ -178,8 +201,5 @@ def dataset(
     own = [to_rgb(image, name).shape[:2] for image, name in zip(given, names, strict=True)]
     config = config.copy_and_resolve_references()
     config.image_size = image_size.resolve(config.image_size, np.array(own))
-  normal = data.light(resized(given, config, names), config)
-  if regions is not None:
-    found = region.given(regions, normal.sizes, tuple(config.image_size), names)
-    normal = dataclasses.replace(normal, regions=found)
+  normal = lit(resized(given, config, names), config, regions)
   return data.assemble('arrays', normal, normal.take(np.arange(0)), config)

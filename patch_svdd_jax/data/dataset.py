@@ -50,6 +50,10 @@ class Split:
     """Returns the region bool[H, W] that all images have in common; None where there is none."""
     return self.regions[0] if is_fixed(self.regions) else None
 
+  def region_of(self, index: int) -> np.ndarray | None:
+    """Returns the region bool[H, W] of one image; None: all of it."""
+    return None if self.regions is None else self.regions[index]
+
   def take(self, indices: np.ndarray) -> 'Split':
     """Returns those images, by their numbers i[M], in that order."""
     return Split(**{name: _taken(values, indices) for name, values in vars(self).items()})

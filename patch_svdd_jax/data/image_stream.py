@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from patch_svdd_jax import data
 from patch_svdd_jax.data import arrays, images, value_range
+from patch_svdd_jax.data import region as region_of_interest
 from patch_svdd_jax.data.dataset import Split, concatenate
 from patch_svdd_jax.data.file_search import Source
 from patch_svdd_jax.errors import UserError
@@ -48,8 +50,19 @@ class Room:
     self.pixels, self.bytes = Shares(PIXELS), Shares(BYTES)
 
 
-def read(source: Source, config: ml_collections.ConfigDict, room: Room | None = None) -> Split:
-  """Returns one image, resized and lit as `config` (config.data) says, once there is room for it.
+def read(
+  source: Source,
+  config: ml_collections.ConfigDict,
+  room: Room | None = None,
+  region: np.ndarray | None = None,
+) -> Split:
+  """Returns one image, resized and lit as `config` says, once there is room for it.
+
+  Args:
+    source: its file.
+    config: `config.data`.
+    room: that decoding may take.
+    region: bool[H, W], that all images have in common; None: see `region_of_interest.attach`.
 
   Raises:
     UserError: the file is at fault; names it.
@@ -62,7 +75,7 @@ def read(source: Source, config: ml_collections.ConfigDict, room: Room | None = 
     with room.pixels.take(width * height):
       image = images.decode_image(content, name, value_range.of(config))
       split = arrays.resized([image], config, [source.name], [digest_bytes(content)])
-  return data.light(split, config)
+  return data.light(region_of_interest.attach(split, source.path, config, region), config)
 
 
 def _size(path: pathlib.Path) -> int:
@@ -73,11 +86,14 @@ def _size(path: pathlib.Path) -> int:
 
 
 def attempt(
-  source: Source, config: ml_collections.ConfigDict, room: Room | None = None
+  source: Source,
+  config: ml_collections.ConfigDict,
+  room: Room | None = None,
+  region: np.ndarray | None = None,
 ) -> Split | str:
   """Returns one image as `read` does, or why there is none: a file's fault ends with that file."""
   try:
-    return read(source, config, room)
+    return read(source, config, room, region)
   except UserError as error:
     return str(error)
   except Exception as error:  # a decoder met what it does not expect, or had too little memory
@@ -88,7 +104,10 @@ def attempt(
 
 
 def batches(
-  sources: Sequence[Source], size: int, config: ml_collections.ConfigDict
+  sources: Sequence[Source],
+  size: int,
+  config: ml_collections.ConfigDict,
+  region: np.ndarray | None = None,
 ) -> Iterator[Batch]:
   """Yields the images in their order, `size` files at a time, decoded by threads ahead of time.
 
@@ -96,6 +115,7 @@ def batches(
     sources: of `file_search.find`.
     size: files a batch.
     config: `config.data`.
+    region: see `read`.
   """
   remaining, room = iter(sources), Room()
   with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -104,7 +124,7 @@ def batches(
 
     def fill() -> None:
       for source in itertools.islice(remaining, (1 + AHEAD) * size - len(waiting)):
-        waiting.append((source, pool.submit(_timed, source, config, room)))
+        waiting.append((source, pool.submit(_timed, source, config, room, region)))
 
     try:
       fill()
@@ -117,7 +137,7 @@ def batches(
 
 
 def _timed(
-  source: Source, config: ml_collections.ConfigDict, room: Room
+  source: Source, config: ml_collections.ConfigDict, room: Room, region: np.ndarray | None
 ) -> tuple[Split | str, float]:
   """Returns what `attempt` does, and the seconds of a processor that it took.
 
@@ -125,7 +145,7 @@ def _timed(
   """
   start = time.thread_time()
   with jax.profiler.TraceAnnotation('decode'):
-    found = attempt(source, config, room)
+    found = attempt(source, config, room, region)
   return found, time.thread_time() - start
 
 

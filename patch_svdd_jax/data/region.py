@@ -58,6 +58,41 @@ def with_regions(
   return {key: _with_fixed(split, region, str(place)) for key, split in splits.items()}
 
 
+def attach(
+  split: Split, path: pathlib.Path, config: ml_collections.ConfigDict, fixed: np.ndarray | None
+) -> Split:
+  """Gives an image that is to be judged its region: the detector's, or that of a file near it.
+
+  The file is looked for in the folder `config.region` beside the image, then beside each folder
+  above, where it has the image's path from there: parts/roi/new/001.png for parts/new/001.jpg.
+
+  Args:
+    split: of one image.
+    path: of its file.
+    config: `config.data` of the detector.
+    fixed: the region bool[H, W] that all images have in common, if there is one.
+
+  Raises:
+    UserError: the image needs a region of its own, and there is none, or it does not fit.
+  """
+  if not config.region or fixed is not None:
+    inside = None if fixed is None else np.broadcast_to(fixed, (len(split), *fixed.shape))
+    return dataclasses.replace(split, regions=inside)
+  absolute = path.absolute()
+  above = [
+    each / pathlib.Path(config.region).expanduser() / absolute.relative_to(each)
+    for each in absolute.parents
+  ]
+  candidates = [each.with_suffix(SUFFIX) for each in above]
+  file = next((each for each in candidates if each.is_file()), None)
+  if file is None:
+    raise UserError(
+      f'{path}: has no region of interest, which each image needs: it is looked for as '
+      f'{candidates[0]}, and beside the folders above'
+    )
+  return _with_own(split, {split.names[0]: file})
+
+
 def find(config: ml_collections.ConfigDict) -> pathlib.Path:
   """Returns the file or folder that config.data.region names.
 

@@ -29,7 +29,7 @@ from patch_svdd_jax.evaluation import submission
 from patch_svdd_jax.evaluation.submission import Encoding
 from patch_svdd_jax.models.geometry import ImageSize
 from patch_svdd_jax.system import digest_cache, digests, files
-from patch_svdd_jax.system.batching import Progress, pad_images
+from patch_svdd_jax.system.batching import Progress
 
 _logger = logging.getLogger(__name__)
 NAME = 'submission'
@@ -208,11 +208,12 @@ def _score(
 
   def scored() -> Iterator[tuple[str, np.ndarray, ImageSize]]:
     size = inspection.batch_size(detector)
-    for batch in image_stream.batches(sources, size, detector.config.data):
+    for batch in image_stream.batches(sources, size, detector.config.data, detector.region):
       if batch.failures or batch.split is None:
         raise UserError(batch.failures[0][1])
       # Another number of images would be another program to compile.
-      scores = detector.score(pad_images(batch.split.images, size)).first(len(batch.split))
+      padded = batch.split.take(np.resize(np.arange(len(batch.split)), size))
+      scores = detector.score(padded.images, regions=padded.regions).first(len(batch.split))
       sizes = [(int(height), int(width)) for height, width in batch.split.sizes]
       yield from zip(batch.split.names, scores.maps[scores.main_map], sizes, strict=True)
 

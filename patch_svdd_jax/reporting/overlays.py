@@ -97,10 +97,11 @@ def write_overlays(
   """
   _check(split, maps)
   paths = picture_paths(split.names)
-  for image, name, mask, anomaly_map in zip(
-    split.images, split.names, split.masks, maps, strict=True
+  for index, (image, name, mask, anomaly_map) in enumerate(
+    zip(split.images, split.names, split.masks, maps, strict=True)
   ):
-    write_overlay(pathlib.Path(folder) / paths[name], image, mask, anomaly_map, limits)
+    place = pathlib.Path(folder) / paths[name]
+    write_overlay(place, image, mask, anomaly_map, limits, split.region_of(index))
 
 
 def write_overlay(
@@ -109,6 +110,7 @@ def write_overlay(
   mask: np.ndarray,
   anomaly_map: np.ndarray,
   limits: tuple[float, float],
+  region: np.ndarray | None = None,
 ) -> None:
   """Writes this picture of one image.
 
@@ -118,8 +120,9 @@ def write_overlay(
     mask: bool[H, W], what is outlined: the truth, or what was found.
     anomaly_map: f32[H, W].
     limits: (low, high) of the colour scale.
+    region: bool[H, W], of interest, see `panes_of`.
   """
-  panes = panes_of(image, mask, anomaly_map, limits, _PANE)
+  panes = panes_of(image, mask, anomaly_map, limits, _PANE, region)
   files.write(path, images.encode_png(_joined(panes, axis=1)))
 
 
@@ -150,7 +153,10 @@ def draw_overview(
   for axes, name in zip(grid.flat, types, strict=False):
     members = sorted(np.flatnonzero(np.array(split.defects) == name), key=lambda i: -scores[i])
     shown = members[:1] + members[1:][-1:]
-    panes = [panes_of(split.images[i], split.masks[i], maps[i], limits, _THUMBNAIL) for i in shown]
+    panes = [
+      panes_of(split.images[i], split.masks[i], maps[i], limits, _THUMBNAIL, split.region_of(i))
+      for i in shown
+    ]
     pairs = [_joined((each.outlined, each.overlay), axis=0) for each in panes]
     axes.imshow(_joined(pairs, axis=1), interpolation='none')
     places = zip(('highest', 'lowest'), shown, strict=False)
@@ -193,6 +199,7 @@ def panes_of(
   anomaly_map: np.ndarray,
   limits: tuple[float, float],
   longer: int,
+  region: np.ndarray | None = None,
 ) -> Panes:
   """The views of one image.
 
@@ -202,6 +209,7 @@ def panes_of(
     anomaly_map: f[H, W].
     limits: (low, high) of the colour scale, see `colour_limits`.
     longer: pixels of the longer side of each view.
+    region: bool[H, W], of interest: the map is laid over a darker image outside; None: nowhere.
   """
   scale = longer / max(mask.shape)
   height, width = (max(1, round(scale * side)) for side in mask.shape)
@@ -215,6 +223,9 @@ def panes_of(
   )
   outline = _outline(truth, 2 if longer >= _PANE else 1)[..., None]
   grey, heat = photo.mean(-1, keepdims=True), colour(values, limits)
+  if region is not None:
+    inside = Image.fromarray(region).resize((width, height), Image.Resampling.NEAREST)
+    grey *= np.where(inside, 1, _OUTSIDE)[..., None]
   overlay = grey + _OPACITY[_levels(values, limits)][..., None] * (heat - grey)
   return Panes(photo, np.where(outline, _OUTLINE, photo), heat, np.rint(overlay).astype(np.uint8))
 

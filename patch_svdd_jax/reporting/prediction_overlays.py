@@ -55,7 +55,8 @@ def write(
     if is_drawn(found.alarms[index], which):
       size = (int(split.sizes[index, 0]), int(split.sizes[index, 1]))
       image, anomaly_map = split.images[index], found.maps[index]
-      write_one(folder, paths[name], image, size, anomaly_map, threshold, limits)
+      region = split.region_of(index)
+      write_one(folder, paths[name], image, size, anomaly_map, threshold, limits, region)
 
 
 def write_one(
@@ -66,6 +67,7 @@ def write_one(
   anomaly_map: np.ndarray,
   threshold: float,
   limits: tuple[float, float],
+  region: np.ndarray | None = None,
 ) -> None:
   """Writes the pictures of one image u8[H, W, 3] with a map f32[H, W]; otherwise as `write`.
 
@@ -77,7 +79,8 @@ def write_one(
     anomaly_map: of the image.
     threshold: for pixels.
     limits: of `colour_limits`.
+    region: of interest, bool[H, W], if there is one.
   """
   mask = anomaly_map > threshold
   files.write(folder / MASKS / path, images.encode_png(images.resize_mask(mask, size)))
-  overlays.write_overlay(folder / OVERLAYS / path, image, mask, anomaly_map, limits)
+  overlays.write_overlay(folder / OVERLAYS / path, image, mask, anomaly_map, limits, region)

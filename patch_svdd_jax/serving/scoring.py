@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from patch_svdd_jax import data
 from patch_svdd_jax.data import Split, arrays, value_range
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.detection import distribution_shift, inspection
@@ -162,7 +161,7 @@ class DetectorScorer:
   def prepare(self, image: np.ndarray, name: str) -> Split:
     """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
     config = self.detector.config.data
-    return data.light(arrays.resized([image], config, [name]), config)
+    return arrays.lit(arrays.resized([image], config, [name]), config, fixed=self.detector.region)
 
   def score(self, images: Sequence[Split]) -> list[Scored]:
     """Scores 1 to `batch_size` of them, and watches whether they still look like normal ones."""

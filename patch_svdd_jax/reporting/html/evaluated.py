@@ -121,7 +121,9 @@ def items(
   return [
     Item(
       **vars(predictions[i]),
-      views=functools.partial(pictures.views, split.images[i], truth(split, i), maps[i], limits),
+      views=functools.partial(
+        pictures.views, split.images[i], truth(split, i), maps[i], limits, split.region_of(i)
+      ),
       anomalous=bool(split.labels[i]),
       defect=split.defects[i],
     )

@@ -36,6 +36,7 @@ def views(
   truth: np.ndarray | str | None,
   anomaly_map: np.ndarray,
   limits: tuple[float, float],
+  region: np.ndarray | None = None,
 ) -> list[View]:
   """The image, what is known of its defects, its map, and the map over it.
 
@@ -45,9 +46,10 @@ def views(
       nothing is to be said of it.
     anomaly_map: f[H, W].
     limits: (low, high) of the colour scale.
+    region: bool[H, W], of interest, see `overlays.panes_of`.
   """
   mask = truth if isinstance(truth, np.ndarray) else np.zeros(anomaly_map.shape, bool)
-  panes = overlays.panes_of(image, mask, anomaly_map, limits, SIZE)
+  panes = overlays.panes_of(image, mask, anomaly_map, limits, SIZE, region)
   shown = [picture('image', panes.photo)]
   if isinstance(truth, str):
     shown.append(View(TRUTH, text=truth))

@@ -38,9 +38,17 @@ class HighestScores:
   def take(self, split: Split, found: Inspection) -> None:
     """Takes some images and what was found in them."""
     for index, name in enumerate(split.names):
-      self.take_one(name, float(found.scores[index]), split.images[index], found.maps[index])
+      score, region = float(found.scores[index]), split.region_of(index)
+      self.take_one(name, score, split.images[index], found.maps[index], region)
 
-  def take_one(self, name: str, score: float, image: np.ndarray, anomaly_map: np.ndarray) -> None:
+  def take_one(
+    self,
+    name: str,
+    score: float,
+    image: np.ndarray,
+    anomaly_map: np.ndarray,
+    region: np.ndarray | None = None,
+  ) -> None:
     """Takes an image u8[H, W, 3] with its map f32[H, W]; no other has its name."""
     entry = score, name
     if len(self._heap) < self._most:
@@ -49,7 +57,7 @@ class HighestScores:
       del self.views[heapq.heapreplace(self._heap, entry)[1]]
     else:
       return
-    self.views[name] = pictures.views(image, None, anomaly_map, self.limits)
+    self.views[name] = pictures.views(image, None, anomaly_map, self.limits, region)
 
 
 def shown(lines: Iterable[Line], most: int = gallery.MOST_ITEMS) -> list[Prediction]:
