@@ -81,6 +81,7 @@ class Camera:
     self._newest: Frame | None = None
     self._next, self._number, self._under_way = float('-inf'), 0, 0
     self._stopping = threading.Event()
+    self._wait = FIRST_WAIT
     self._capture = self._open()
     if not self._capture.isOpened():
       raise UserError(f'--camera: {shown(source)} cannot be opened')
@@ -134,6 +135,9 @@ class Camera:
     while not self._stopping.is_set():
       whole, frame = self._capture.read()
       if whole:
+        if self._wait > FIRST_WAIT:
+          logger.warning('%s is back', shown(self._source))
+        self._wait = FIRST_WAIT
         self._came(frame)
         post(_nothing)
         if self._is_file:
@@ -143,7 +147,7 @@ class Camera:
         self.ended = True
         post(_nothing)
         break
-      else:
+      elif not self._stopping.is_set():
         self._reopen()
     self._capture.release()
 
@@ -162,18 +166,13 @@ class Camera:
       pass
 
   def _reopen(self) -> None:
-    """Waits for a camera that went away."""
-    logger.warning('%s gives no more frames: it is opened again', shown(self._source))
-    wait = FIRST_WAIT
-    while True:
-      self._capture.release()
-      if self._stopping.wait(wait):
-        return
-      wait = min(2 * wait, LONGEST_WAIT)
+    """Waits, and opens a camera that went away; it may be open and give nothing yet."""
+    if self._wait == FIRST_WAIT:
+      logger.warning('%s gives no frames: it is opened again and again', shown(self._source))
+    self._capture.release()
+    if not self._stopping.wait(self._wait):
+      self._wait = min(2 * self._wait, LONGEST_WAIT)
       self._capture = self._open()
-      if self._capture.isOpened():
-        logger.warning('%s is back', shown(self._source))
-        return
 
 
 def shown(source: str) -> str:
