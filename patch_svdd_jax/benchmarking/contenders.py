@@ -50,12 +50,14 @@ class Contender:
     data: `config.data`, by which files are decoded.
     alone: what one image is padded to.
     batch: images that are scored at a time.
+    region: of interest, bool[H, W], that all images have in common.
   """
 
   inspect: Callable[[Split, int], Answer]
   data: ml_collections.ConfigDict
   alone: int
   batch: int
+  region: np.ndarray | None = None
 
 
 class Once(NamedTuple):
@@ -80,7 +82,7 @@ class Streamed(NamedTuple):
 def one(contender: Contender, source: Source) -> Once:
   """Scores one file, waiting for each stage before the next, as `serve` does."""
   start = time.perf_counter()
-  split = image_stream.read(source, contender.data)
+  split = image_stream.read(source, contender.data, region=contender.region)
   decoded = time.perf_counter()
   found = contender.inspect(split, contender.alone)
   seconds = time.perf_counter() - start
@@ -95,7 +97,7 @@ def stream(contender: Contender, sources: Sequence[Source]) -> Streamed:
   """
   scores, stages = [], {'decode': 0.0}
   start = time.perf_counter()
-  for batch in image_stream.batches(sources, contender.batch, contender.data):
+  for batch in image_stream.batches(sources, contender.batch, contender.data, contender.region):
     if batch.split is None or batch.failures:
       raise UserError(batch.failures[0][1])
     found = contender.inspect(batch.split, contender.batch)
@@ -146,6 +148,7 @@ def of_detector(detector: Detector) -> Contender:
     detector.config.data,
     alone=jax.local_device_count(),
     batch=inspection.batch_size(detector),
+    region=detector.region,
   )
 
 
@@ -210,7 +213,7 @@ def of_export(score: Score, config: ml_collections.ConfigDict) -> Contender:
     config: the detector's.
   """
   data = config.data.copy_and_resolve_references()
-  data.light = 'kept'
+  data.light, data.region = 'kept', ''
 
   def inspect(split: Split, size: int) -> Answer:
     count = len(split)

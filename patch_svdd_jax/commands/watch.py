@@ -285,6 +285,7 @@ def make_feed(options: argparse.Namespace, scorer: DetectorScorer, journal: Jour
       place and place / moving.BAD,
       (options.output,),
     ),
+    region=scorer.detector.region,
   )
   feed.resume(page.records(journal))
   return feed

@@ -50,7 +50,7 @@ class Split:
     """Returns the region bool[H, W] that all images have in common; None where there is none."""
     return self.regions[0] if is_fixed(self.regions) else None
 
-  def region_of(self, index: int) -> np.ndarray | None:
+  def region_of(self, index: int | np.integer[Any]) -> np.ndarray | None:
     """Returns the region bool[H, W] of one image; None: all of it."""
     return None if self.regions is None else self.regions[index]
 

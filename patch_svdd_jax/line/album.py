@@ -55,7 +55,8 @@ class Album:
     """Draws an image; returns what its record says of the pictures."""
     number, image, more = number_of(event_id), split.images[0], dict[str, Any]()
     height, width = line.size
-    self.highest.take_one(title(line.name, number), line.score, image, anomaly_map)
+    region = split.region_of(0)
+    self.highest.take_one(title(line.name, number), line.score, image, anomaly_map, region)
     if is_drawn(line.alarm, self._which):
       name = pathlib.PurePosixPath(line.name)
       path = name.with_name(files.fitting(f'{name.stem}~{number}', '.png'))
@@ -67,6 +68,7 @@ class Album:
         anomaly_map,
         self._limit.pixel.value,
         self.highest.limits,
+        region,
       )
       more['picture'] = str(path)
     frame = getattr(item, 'frame', None)

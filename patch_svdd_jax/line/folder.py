@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
 from patch_svdd_jax.data import Split, file_search, image_stream, images
 from patch_svdd_jax.data.file_search import Source
@@ -96,11 +97,12 @@ class File:
   state: State
   config: ml_collections.ConfigDict
   room: image_stream.Room
+  region: np.ndarray | None = None
   digest: str = ''
 
   def read(self) -> Split | str | None:
     """Returns the image, or why there is none; None where the file has changed meanwhile."""
-    found = image_stream.attempt(Source(self.name, self.path), self.config, self.room)
+    found = image_stream.attempt(Source(self.name, self.path), self.config, self.room, self.region)
     self.digest = _digest(self.path) if isinstance(found, str) else found.digests[0]
     return found if state_of(self.path) == self.state else None
 
@@ -116,6 +118,7 @@ class Folder:
     config: ml_collections.ConfigDict,
     options: Options,
     *,
+    region: np.ndarray | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Makes a feed.
@@ -124,6 +127,7 @@ class Folder:
       folder: that images arrive below.
       config: config.data of the detector.
       options: how.
+      region: of interest, bool[H, W], that all images have in common.
       clock: of seconds.
 
     Raises:
@@ -132,6 +136,7 @@ class Folder:
     if not folder.is_dir():
       raise UserError(f'{folder}: no such folder')
     self._folder, self._config, self._options, self._clock = folder, config, options, clock
+    self._region = region
     self._without = tuple(
       each for each in (options.good, options.bad, *options.without) if each is not None
     )
@@ -216,7 +221,9 @@ class Folder:
       else:
         del self._waiting[name]
         self._reading[name] = each.path
-        taken.append(File(name, each.path, each.since, state, self._config, self._room))
+        taken.append(
+          File(name, each.path, each.since, state, self._config, self._room, self._region)
+        )
     return taken
 
   def accept(self, item: File, read: Split | str | None) -> Split | Failure | None:

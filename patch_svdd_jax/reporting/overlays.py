@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _OPACITY = 0.9 * np.linspace(0, 1, 256) ** 0.85  # of the colours over the photograph
 _OUTLINE = np.array((255, 0, 200), np.uint8)  # a hue that neither photographs nor the scale have
+_OUTSIDE = 0.4  # of the brightness, outside of a region of interest
 _PANE, _THUMBNAIL = 256, 144  # pixels, the longer side of an image
 _SEAM = 4  # white pixels between images
 _TYPES_ACROSS = 4
@@ -224,7 +225,7 @@ def panes_of(
   outline = _outline(truth, 2 if longer >= _PANE else 1)[..., None]
   grey, heat = photo.mean(-1, keepdims=True), colour(values, limits)
   if region is not None:
-    inside = Image.fromarray(region).resize((width, height), Image.Resampling.NEAREST)
+    inside = images.resize_mask(region, (height, width))
     grey *= np.where(inside, 1, _OUTSIDE)[..., None]
   overlay = grey + _OPACITY[_levels(values, limits)][..., None] * (heat - grey)
   return Panes(photo, np.where(outline, _OUTLINE, photo), heat, np.rint(overlay).astype(np.uint8))

@@ -15,6 +15,7 @@ from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.detection import distribution_shift, inspection
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.prediction import Prediction
+from patch_svdd_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,16 @@ class DetectorScorer:
   """
 
   def __init__(self, detector: Detector, name: str, rate: float, pixel_rate: float):
-    """Raises a UserError where the detector is not calibrated, or a rate is none."""
+    """Makes a scorer.
+
+    Raises:
+      UserError: the detector is not calibrated, a rate is unusable, or each image needs a region.
+    """
+    if detector.needs_regions:
+      raise UserError(
+        'the detector judges a region of each image that is its own, and here images come alone: '
+        'use predict, or give it one config.data.region for all images'
+      )
     self._name, self._rates = name, (rate, pixel_rate)
     self._judge = self._judge_by(detector)
     self._devices = jax.local_device_count()

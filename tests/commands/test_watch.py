@@ -119,7 +119,8 @@ def test_images_get_lines_as_they_arrive_and_are_sent_on(
   assert 'sub/002.png #' in (output / 'report.html').read_text()
   detector = PatchSVDD.load(model)
   direct = detector.predict([photograph(100)], false_alarm_rate=0.1)
-  assert found[0]['score'] == pytest.approx(float(direct.scores[0]), rel=1e-5)
+  scores = {line['image']: line.get('score') for line in found}
+  assert scores['000.png'] == pytest.approx(float(direct.scores[0]), rel=1e-5)
 
   # The same command goes on: numbers too, and what could not be read is left alone.
   write(place, 3)

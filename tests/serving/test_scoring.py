@@ -48,6 +48,8 @@ def make_scorer(batch_size, brighter=0):
   scores = np.linspace(90, 110, 19) + brighter
   maps = np.repeat(scores, 42).reshape(-1, *SIZE)
   detector = SimpleNamespace(
+    needs_regions=False,
+    region=None,
     config=config,
     calibration=calibrate(scores, maps, {'brightness': scores}),
     origin=SimpleNamespace(step=3, images='abc'),

@@ -44,6 +44,17 @@ def test_what_has_no_mask_has_no_outline():
   assert (truth.name, truth.uri, truth.text) == ('ground truth', '', 'no mask')
 
 
+def test_an_overlay_is_darker_outside_of_the_region():
+  image, mask, _ = photograph()
+  cold = np.zeros(mask.shape, np.float32)
+  whole = overlays.panes_of(image, mask, cold, (0, 1), 256).overlay.astype(float)
+  part = overlays.panes_of(image, mask, cold, (0, 1), 256, mask).overlay
+  inside = np.zeros(whole.shape[:2], bool)
+  inside[48:72, 80:144] = True
+  np.testing.assert_array_equal(part[inside], whole[inside])
+  np.testing.assert_allclose(part[~inside], 0.4 * whole[~inside], atol=1)
+
+
 def test_the_colour_scale_has_the_colours_of_the_maps():
   expected = overlays.colour(np.linspace(0, 1, 256)[None], (0, 1))
   np.testing.assert_array_equal(decode(pictures.colour_scale()), expected)
