@@ -35,6 +35,10 @@ RUN = 256
 # Rows whose screening vectors are made at a time.
 CONVERTED = 4096
 
+# A bank with room for more rows is laid out for one of so many sizes between powers of two, and has
+# room for so many times what was added last: each size is programs to compile.
+SIZES, AHEAD = 4, 4
+
 NO_NUMBERS = 'the memory bank has a NaN or an infinity: check the images and the encoder'
 
 
@@ -85,7 +89,7 @@ class Layout(NamedTuple):
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['rows', 'vectors', 'screen'],
+  data_fields=['rows', 'vectors', 'screen', 'filled'],
   meta_fields=['layout'],
 )
 @dataclasses.dataclass(frozen=True)
@@ -98,17 +102,20 @@ class MemoryBank:
     vectors: f32 or bf16[parts * groups, group, W], the rows' screening vectors.
     screen: what the screening vectors were made with.
     layout: how the parts lie on the devices.
+    filled: i32[], of a bank with room for more rows, how many there are, the first ones; None where
+      there are as many as the layout has.
   """
 
   rows: jax.Array
   vectors: jax.Array
   screen: Screen
   layout: Layout
+  filled: jax.Array | None = None
 
   @property
   def size(self) -> int:
     """The number of rows, padding not counted."""
-    return self.layout.size
+    return self.layout.size if self.filled is None else int(self.filled)
 
   @property
   def dim(self) -> int:
@@ -287,6 +294,66 @@ def _arrange(
   return MemoryBank(grouped, _vectors(grouped, screen, layout), screen, layout)
 
 
+def append(bank: MemoryBank, rows: np.ndarray) -> MemoryBank:
+  """Returns a bank with more rows behind its own; no program is compiled while it has room.
+
+  Args:
+    bank: not sharded, and left as it is.
+    rows: f32[N, D], which are screened as those of the bank.
+
+  Raises:
+    UserError: one has a NaN or an infinity.
+  """
+  if not np.isfinite(rows).all():
+    raise UserError(NO_NUMBERS)
+  size = bank.size + len(rows)
+  if bank.filled is None or size > bank.layout.size:
+    bank = with_room(bank, size + AHEAD * len(rows))
+  assert bank.filled is not None
+  written, vectors = _write(bank, rows)
+  return dataclasses.replace(bank, rows=written, vectors=vectors, filled=bank.filled + len(rows))
+
+
+def with_room(bank: MemoryBank, size: int) -> MemoryBank:
+  """Returns a bank of the same rows, not sharded, with room for `size` rows or some more."""
+  rows, room = to_rows(bank), room_for(size)
+  padded = jax.device_put(pad_images(rows, room)[None], NamedSharding(bank.mesh, REPLICATED))
+  layout = lay_out(room, room, bank.dim, bank.mesh)
+  grouped, _ = _group(padded, layout)
+  filled = jax.device_put(jnp.int32(len(rows)), NamedSharding(bank.mesh, REPLICATED))
+  vectors = _vectors(grouped, bank.screen, layout, filled)
+  return MemoryBank(grouped, vectors, bank.screen, layout, filled)
+
+
+def room_for(size: int) -> int:
+  """Returns the least size that banks with room have, of at least `size` rows."""
+  step = max(1, 2 ** (size - 1).bit_length() // (2 * SIZES))
+  return -(-size // step) * step
+
+
+def first(bank: MemoryBank, size: int) -> MemoryBank:
+  """Returns the bank of the first rows of a bank with room, which the same programs search."""
+  assert bank.filled is not None
+  return dataclasses.replace(bank, filled=jax.device_put(jnp.int32(size), bank.filled.sharding))
+
+
+@jax.jit
+def _write(bank: MemoryBank, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The rows and screening vectors of a bank, with rows f32[N, D] behind those that are there."""
+  dtype, width = screening.dtype_of(bank.screen), width_of_vectors(bank.screen, bank.layout)
+  valid = jnp.ones(len(rows), bool)
+  vectors = screening.row_vectors(bank.screen, rows, valid, dtype, width)
+  place = NamedSharding(bank.mesh, bank.layout.spec)
+
+  def write(all_of_bank: jax.Array, new: jax.Array) -> jax.Array:
+    flat = all_of_bank.reshape(-1, new.shape[1])
+    flat = lax.dynamic_update_slice(flat, new, (bank.filled, 0))
+    written: jax.Array = lax.with_sharding_constraint(flat.reshape(all_of_bank.shape), place)
+    return written
+
+  return write(bank.rows, rows), write(bank.vectors, vectors)
+
+
 def bank_summary(bank: MemoryBank | HostBank) -> str:
   """Its size, where it lies and how it is screened, in words."""
   devices = f'{bank.mesh.size} device' + 's' * (bank.mesh.size > 1)
@@ -354,13 +421,15 @@ def _sample(rows: jax.Array, layout: Layout) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames='layout')
-def _vectors(rows: jax.Array, screen: Screen, layout: Layout) -> jax.Array:
+def _vectors(
+  rows: jax.Array, screen: Screen, layout: Layout, filled: jax.Array | None = None
+) -> jax.Array:
   """The screening vectors [parts * groups, group, W], made where the rows are."""
   dtype, width = screening.dtype_of(screen), width_of_vectors(screen, layout)
   together = max(1, CONVERTED // layout.group)
 
-  def make(rows: jax.Array, screen: Screen) -> jax.Array:
-    count = layout.row_count()
+  def make(rows: jax.Array, screen: Screen, filled: jax.Array | None) -> jax.Array:
+    count = layout.row_count() if filled is None else filled
 
     def one(group_and_number: tuple[jax.Array, jax.Array]) -> jax.Array:
       group, number = group_and_number
@@ -374,10 +443,10 @@ def _vectors(rows: jax.Array, screen: Screen, layout: Layout) -> jax.Array:
   return jax.shard_map(
     make,
     mesh=layout.mesh,
-    in_specs=(layout.spec, REPLICATED),
+    in_specs=(layout.spec, REPLICATED, REPLICATED),
     out_specs=layout.spec,
     check_vma=False,
-  )(rows, screen)
+  )(rows, screen, filled)
 
 
 def width_of_vectors(screen: Screen, layout: Layout) -> int:

@@ -167,8 +167,15 @@ def search_on_devices(queries: jax.Array, bank: MemoryBank, k: int, sizes: Block
     queries = jnp.pad(queries, ((0, -count % layout.mesh.size), (0, 0)))
   width = bank.vectors.shape[-1]
 
-  def on_device(queries: jax.Array, rows: jax.Array, vectors: jax.Array, screen: Screen) -> Found:
-    part = Rows(rows, layout.row_count(), layout.group, screen.scale)
+  def on_device(
+    queries: jax.Array,
+    rows: jax.Array,
+    vectors: jax.Array,
+    screen: Screen,
+    filled: jax.Array | None,
+  ) -> Found:
+    size = layout.row_count() if filled is None else filled
+    part = Rows(rows, size, layout.group, screen.scale)
 
     @jax.named_scope('screen')
     def maxima(queries: jax.Array) -> passes.Maxima:
@@ -199,10 +206,13 @@ def search_on_devices(queries: jax.Array, bank: MemoryBank, k: int, sizes: Block
   squared, indices, taken = jax.shard_map(
     on_device,
     mesh=layout.mesh,
-    in_specs=(REPLICATED if layout.sharded else SHARDED, layout.spec, layout.spec, REPLICATED),
+    in_specs=(
+      *(REPLICATED if layout.sharded else SHARDED, layout.spec, layout.spec),
+      *(REPLICATED, REPLICATED),
+    ),
     out_specs=REPLICATED,
     check_vma=False,
-  )(queries, bank.rows, bank.vectors, bank.screen)
+  )(queries, bank.rows, bank.vectors, bank.screen, bank.filled)
   return squared[:count], indices[:count], taken[:count]
 
 

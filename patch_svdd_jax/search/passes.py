@@ -175,7 +175,7 @@ def _first_pass(
 
   def scan(queries: jax.Array, bounds: jax.Array, groups: jax.Array) -> tuple[jax.Array, ...]:
     squared, indices = least(*_scan_groups(queries, rows, bounds[:, :most], groups[:, :most]), k)
-    return squared, indices, ~_may_improve(bounds[:, most], squared, rows)
+    return squared, indices, ~may_improve(bounds[:, most], squared, rows)
 
   at_a_time = max(1, VALUES // (most * rows.groups.shape[1]))
   squared, indices, proven = by_parts(scan, at_a_time, queries, bounds, groups)
@@ -201,7 +201,7 @@ def _further_passes(
   count = len(queries)
 
   def unproven(state: State) -> jax.Array:
-    return wanted & _may_improve(state.upcoming, state.squared, rows)
+    return wanted & may_improve(state.upcoming, state.squared, rows)
 
   def pending(state: State) -> jax.Array:
     return unproven(state) & (state.passes < most)
@@ -295,7 +295,7 @@ def _bounds(products: jax.Array, squared: jax.Array) -> jax.Array:
   return jnp.where(products == SCANNED, jnp.inf, bounds)
 
 
-def _may_improve(bounds: jax.Array, squared: jax.Array, rows: Rows) -> jax.Array:
+def may_improve(bounds: jax.Array, squared: jax.Array, rows: Rows) -> jax.Array:
   """Whether groups of such bounds f32[P] can hold one of the nearest rows, bool[P].
 
   Args:
