@@ -25,6 +25,7 @@ COMMANDS = {
   'watch': 'score images as they arrive in a folder or from a camera, and send results on',
   'serve': 'answer over HTTP whether images are anomalous: a page, and JSON',
   'build-bank': 'fit and calibrate the detector of a run anew, or with other settings',
+  'add': 'add good images to a detector without training, or take them out again',
   'data': 'say what images, masks and folders are read, what is left out, and what is wrong',
   'sweep': 'train many seeds and settings at once, and compare them',
   'reproduce': 'measure what the paper reports on MVTec AD, and show both side by side',

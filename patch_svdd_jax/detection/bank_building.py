@@ -252,6 +252,13 @@ def place(rows: np.ndarray, screen: Screen | None = None) -> Bank:
   return memory_bank.from_rows(rows, screen=screen)
 
 
+def append(bank: Bank, rows: np.ndarray) -> Bank:
+  """Returns a bank with further rows f32[N, D] behind its own, screened alike."""
+  if isinstance(bank, MemoryBank) and not bank.layout.sharded:
+    return memory_bank.append(bank, rows)
+  return place(np.concatenate([memory_bank.to_rows(bank), rows]), bank.screen)
+
+
 def chunk_size(dim: int) -> int:
   """Rows of which two chunks and their copies fit on the devices."""
   free = min(block_sizes.free_memory(device) for device in jax.local_devices())

@@ -14,11 +14,11 @@ import numpy as np
 from patch_svdd_jax.data import Split, appearance, image_size
 from patch_svdd_jax.data.dataset import concatenate
 from patch_svdd_jax.data.layout import natural_key
-from patch_svdd_jax.detection import bank_building, calibration, region_of_interest
+from patch_svdd_jax.detection import bank_building, calibration, recalibration, region_of_interest
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.scores import Scores
 from patch_svdd_jax.models import architecture, embedding, features
-from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.models.architecture import scale_name, strides_of
 from patch_svdd_jax.system.batching import Progress, evenly_spaced
 
 # So many held-out images ensure a false-alarm rate of 1 %.
@@ -36,7 +36,7 @@ def calibrate(
     held_out: others; N = 0 if there are none.
     progress: wraps the iterable of batches or folds that are scored.
   """
-  settings = detector.config.calibration
+  settings, bank = detector.config.calibration, train
   train, held_out = (counting(split, detector.config) for split in (train, held_out))
   normal = in_file_order(concatenate([train, held_out]))
   if len(normal) < 2 or not settings.images:
@@ -55,7 +55,53 @@ def calibrate(
     statistics | {image_size.ASPECT: image_size.aspects(normal.sizes)},
     detector.regions_of(scored.images, scored.regions),
   )
-  return dataclasses.replace(detector, calibration=found)
+  return dataclasses.replace(
+    detector, calibration=found, evidence=evidence_of(detector, scored, bank, scores)
+  )
+
+
+def evidence_of(
+  detector: Detector, scored: Split, bank: Split, scores: Scores
+) -> recalibration.Evidence | None:
+  """Returns what more images change of a calibration; None where none can be added.
+
+  Args:
+    detector: that is calibrated.
+    scored: the images by which.
+    bank: those of its memory banks.
+    scores: of the former.
+  """
+  if recalibration.obstacle(detector.config, detector.needs_regions):
+    return None
+  places = recalibration.places_of(scored, bank)
+  others = scored.take(np.flatnonzero(places < 0))
+  rows = embeddings(detector, others.images, others.regions) if len(others) else {}
+  named = {scale_name(k): each for k, each in rows.items()}
+  return recalibration.Evidence(scores.distances, places, named)
+
+
+def embeddings(
+  detector: Detector, images: np.ndarray, regions: np.ndarray | None
+) -> dict[int, np.ndarray]:
+  """Returns the embeddings f32[N, D] of each scale of the patches that count, image after image.
+
+  Args:
+    detector: whose encoder is used.
+    images: u8[N, H, W, 3].
+    regions: bool[N, H, W], of these; None: the detector's.
+  """
+  regions = detector.regions_of(images, regions)
+  return embedding.embed_to_host(
+    architecture.from_config(detector.config.encoder),
+    detector.params,
+    detector.mean,
+    images,
+    strides_of(detector.config),
+    batch_size=detector.config.score.batch_size,
+    tile=detector.config.score.tile,
+    features=features.from_config(detector.config.score),
+    counted=region_of_interest.counted_patches(detector.config, regions),
+  )
 
 
 def fewest_images(config: ml_collections.ConfigDict, train: int, held_out: int) -> int:
@@ -102,17 +148,7 @@ def cross_fit(detector: Detector, normal: Split, progress: Progress) -> Iterator
   fold_of = numbers * folds // len(images)
   chosen = evenly_spaced(len(images), settings.images)
   counted = region_of_interest.counted_patches(detector.config, regions)
-  rows = embedding.embed_to_host(
-    architecture.from_config(detector.config.encoder),
-    detector.params,
-    detector.mean,
-    images,
-    strides_of(detector.config),
-    batch_size=detector.config.score.batch_size,
-    tile=detector.config.score.tile,
-    features=features.from_config(detector.config.score),
-    counted=counted,
-  )
+  rows = embeddings(detector, images, regions)
   counts = bank_building.rows_of_images(rows, len(images), counted)
   in_bank = len(images) - -(-len(images) // folds)
   for fold in progress(range(folds)):

@@ -18,6 +18,7 @@ from patch_svdd_jax.data.dataset import is_fixed
 from patch_svdd_jax.detection import anomaly_map, bank_building, projection, region_of_interest
 from patch_svdd_jax.detection.bank_building import Bank
 from patch_svdd_jax.detection.calibration import Calibration
+from patch_svdd_jax.detection.recalibration import Evidence
 from patch_svdd_jax.detection.scores import Scores, in_batches, timed
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.models import architecture, embedding, features, geometry, mean_image
@@ -41,18 +42,36 @@ FOLDER = 'model'
 KEPT = 10
 
 
+class Addition(NamedTuple):
+  """A normal image that was added to a detector.
+
+  Attributes:
+    name: of its file.
+    digest: of its file.
+    time: when, as ISO 8601 has it.
+    file: of its copy in the workdir's folder of additions; '' where there is none.
+  """
+
+  name: str
+  digest: str
+  time: str
+  file: str = ''
+
+
 class Origin(NamedTuple):
   """What a detector was made from: all that its memory banks depend on.
 
   Attributes:
     config: the whole config.
     step: training steps its encoder has taken; 0 is untrained or imported.
-    images: digest of the normal images, see `digest_normal`.
+    images: digest of the normal images that it was fitted on, see `digest_normal`.
+    additions: normal images that were added since; their rows lie behind the others.
   """
 
   config: ml_collections.ConfigDict
   step: int
   images: str
+  additions: tuple[Addition, ...] = ()
 
 
 def digest_normal(images: np.ndarray, regions: np.ndarray | None, share: float) -> str:
@@ -85,6 +104,8 @@ class Detector:
       outlying (config.score.outliers): defects, perhaps. None where none were to be dropped.
     region: bool[H, W], the region of interest that all images have in common, see
       `region_of_interest`; None where all of an image counts, or each image has its own.
+    evidence: by which the calibration is brought up to date where images are added; None where none
+      can be, or the detector was saved before there was one.
   """
 
   origin: Origin
@@ -94,6 +115,7 @@ class Detector:
   calibration: Calibration | None = None
   dropped: np.ndarray | None = None
   region: np.ndarray | None = None
+  evidence: Evidence | None = None
 
   @property
   def config(self) -> ml_collections.ConfigDict:
@@ -280,7 +302,7 @@ class Detector:
 
   def _map(
     self,
-    distances: jax.Array,
+    distances: Any,
     receptive_field: int,
     size: geometry.ImageSize,
     counted: np.ndarray | None,
@@ -301,6 +323,32 @@ class Detector:
       found = anomaly_map.upsample_inside(distances, counted, regions, **options)
     return found
 
+  def main_maps(
+    self, distances: Mapping[str, np.ndarray], size: geometry.ImageSize, batch: int = 8
+  ) -> np.ndarray:
+    """Returns the main map f32[N, H, W] of patch distances f32[N, rows, columns] of each scale.
+
+    Args:
+      distances: by the scales' names.
+      size: (height, width) of the images.
+      batch: how many are mapped at a time.
+    """
+    count = len(next(iter(distances.values())))
+    maps = np.empty((count, *size), np.float32)
+    regions = None if self.region is None else np.broadcast_to(self.region, (batch, *size))
+    counted = region_of_interest.counted_patches(self.config, regions)
+    for first in range(0, count, batch):
+      taken = np.minimum(np.arange(first, first + batch), count - 1)
+      scales = {
+        scale_name(k): self._map(
+          distances[scale_name(k)][taken], k, size, counted[k] if counted else None, regions
+        )
+        for k in strides_of(self.config)
+      }
+      joined = anomaly_map.aggregate(scales, self.config.score.scale_weights)
+      maps[first : first + batch] = np.asarray(joined[self.main_map])[: count - first]
+    return maps
+
   def save(self, workdir: pathlib.Path, *, keep: bool = False) -> None:
     """Saves the detector in `workdir`/model, as the version that counts from then on.
 
@@ -319,7 +367,10 @@ class Detector:
       arrays['dropped'] = self.dropped
     if self.region is not None:
       arrays['region'] = self.region
+    if self.evidence is not None:
+      arrays['evidence'] = self.evidence.to_arrays()
     about = self.origin._asdict() | {'config': self.config.to_dict()}
+    about['additions'] = [each._asdict() for each in self.origin.additions]
     items = {'arrays': ocp.args.StandardSave(arrays), 'about': ocp.args.JsonSave(about)}
     files.check_text(workdir.absolute())
     with manager(workdir) as models:
@@ -382,6 +433,7 @@ class Saved(NamedTuple):
     params, mean = replicate((arrays['params'], arrays['mean']))
     saved = arrays.get('calibration')
     calibrated = Calibration(**saved) if saved else None
+    evidence = arrays.get('evidence')
     return Detector(
       self.origin,
       params,
@@ -390,6 +442,7 @@ class Saved(NamedTuple):
       calibrated,
       arrays.get('dropped'),
       arrays.get('region'),
+      Evidence.from_arrays(evidence) if evidence else None,
     )
 
 
@@ -473,7 +526,8 @@ def _read(workdir: pathlib.Path, fits: Callable[[Origin], bool]) -> Saved | None
 def _origin(place: pathlib.Path) -> Origin:
   about = ocp.JsonCheckpointHandler().restore(place / 'about')
   config = configuration.from_json(json.dumps(about['config']), str(place), configuration.BEFORE)
-  return Origin(**about | {'config': config})
+  additions = tuple(Addition(**each) for each in about.get('additions', ()))
+  return Origin(**about | {'config': config, 'additions': additions})
 
 
 def _remedy(workdir: pathlib.Path) -> str:

@@ -77,9 +77,7 @@ class Scores:
   def of_main_map(self) -> 'Scores':
     """Returns those of the main map alone: all maps take several times its memory."""
     name = self.main_map
-    return dataclasses.replace(
-      self, maps={name: self.maps[name]}, images={name: self.images[name]}, distances={}
-    )
+    return dataclasses.replace(self, maps={name: self.maps[name]}, images={name: self.images[name]})
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def measure(
 
 def origin(detector: Detector, dataset: data.Dataset) -> str:
   """Returns a digest of all that the figures depend on."""
-  config, step, images = detector.origin
+  config, step, images, _ = detector.origin
   # An older version has measured fewer figures.
   held_out = dataset.held_out
   others = digest_normal(held_out.images, held_out.regions, config.data.region_share)

@@ -118,6 +118,11 @@ class MemoryBank:
     return self.layout.size if self.filled is None else int(self.filled)
 
   @property
+  def size_on_device(self) -> jax.Array | int:
+    """Returns the number of rows, of a bank that is not sharded, also inside of jit."""
+    return self.layout.size if self.filled is None else self.filled
+
+  @property
   def dim(self) -> int:
     """D."""
     return self.rows.shape[-1] // self.layout.group
@@ -328,7 +333,8 @@ def with_room(bank: MemoryBank, size: int) -> MemoryBank:
 def room_for(size: int) -> int:
   """Returns the least size that banks with room have, of at least `size` rows."""
   step = max(1, 2 ** (size - 1).bit_length() // (2 * SIZES))
-  return -(-size // step) * step
+  room: int = -(-size // step) * step
+  return room
 
 
 def first(bank: MemoryBank, size: int) -> MemoryBank:
@@ -347,7 +353,7 @@ def _write(bank: MemoryBank, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
   def write(all_of_bank: jax.Array, new: jax.Array) -> jax.Array:
     flat = all_of_bank.reshape(-1, new.shape[1])
-    flat = lax.dynamic_update_slice(flat, new, (bank.filled, 0))
+    flat = lax.dynamic_update_slice_in_dim(flat, new, bank.size_on_device, 0)
     written: jax.Array = lax.with_sharding_constraint(flat.reshape(all_of_bank.shape), place)
     return written
 

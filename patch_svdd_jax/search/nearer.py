@@ -1,4 +1,4 @@
-"""Which queries a few rows are nearer to than the rows they were compared with before, and how near.
+"""Finds the queries that a few more rows are nearer to than all before, and how near.
 
 One screening product proves of most queries that no new row is nearer; the others are searched for
 as ever, so the result is exact.
@@ -42,7 +42,7 @@ def least(queries: np.ndarray, distances: np.ndarray, bank: MemoryBank) -> np.nd
   for first in range(0, len(candidates), SEARCHED):
     which = candidates[first : first + SEARCHED]
     padded = queries[np.resize(which, SEARCHED)]
-    new = np.asarray(nearest.search(padded, bank).distances)[: len(which), 0]
+    new = np.asarray(nearest.search(jnp.asarray(padded), bank).distances)[: len(which), 0]
     found[which] = np.minimum(found[which], new)
   return found
 
