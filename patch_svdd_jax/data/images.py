@@ -120,12 +120,25 @@ def mask_levels(data: bytes, name: str) -> tuple[np.ndarray, bool]:
   Levels of deep files are those of 16 bits, unless none is above 255.
   """
   found = picture.read(data, name)
+  return _levels(found), found.format in ('JPEG', 'MPO')
+
+
+def _levels(found: Picture) -> np.ndarray:
   levels = found.colours.max(axis=-1)
   if found.deep:
     levels = np.clip(levels if levels.max(initial=0) <= 255 else levels / 257, 0, 255)
   if found.opacity is not None:
     levels = np.where(found.opacity > 0, levels, 0)
-  return levels.astype(np.uint8), found.format in ('JPEG', 'MPO')
+  return levels.astype(np.uint8)
+
+
+def decode_region(data: bytes, name: str) -> np.ndarray:
+  """Decodes a region of interest to bool[H, W], upright: True where it is brighter than half.
+
+  Arguments and errors are those of `decode_image`.
+  """
+  found = picture.read(data, name)
+  return upright(_levels(found) > 127, found.orientation)
 
 
 def encode_png(array: np.ndarray) -> bytes:
