@@ -262,8 +262,12 @@ def fit_detector(
   step: int,
   progress: Callable[[str], Progress],
   calibrated: bool,
+  keep: bool = False,
 ) -> Detector:
-  """Fits the detector of an encoder that took so many steps, and saves it; otherwise as `train`."""
+  """Fits the detector of an encoder that took so many steps, and saves it.
+
+  Arguments are those of `train` and of `Detector.save`.
+  """
   config = data.resolved(config, dataset)
   check_neighbours(config, dataset, calibrated)
   detector = Detector.fit(
@@ -278,5 +282,5 @@ def fit_detector(
     detector = calibration_scores.calibrate(
       detector, dataset.train, dataset.held_out, progress('Calibrating')
     )
-  detector.save(workdir)
+  detector.save(workdir, keep=keep)
   return detector

@@ -22,8 +22,9 @@ from starlette.requests import ClientDisconnect
 from patch_svdd_jax import __version__
 from patch_svdd_jax.data import Split, images
 from patch_svdd_jax.reporting import overlays
-from patch_svdd_jax.serving import page, schema, security, uploads
+from patch_svdd_jax.serving import page, region_endpoints, schema, security, uploads
 from patch_svdd_jax.serving.batching import Batcher, FullError
+from patch_svdd_jax.serving.region_endpoints import Regions
 from patch_svdd_jax.serving.schema import Bounds
 from patch_svdd_jax.serving.scoring import Scored, Scorer
 from patch_svdd_jax.serving.uploads import Upload
@@ -59,7 +60,14 @@ _REASONS = {
 }
 
 
-def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.0.1') -> FastAPI:
+def make_app(
+  scorer: Scorer,
+  bounds: Bounds,
+  *,
+  places: int,
+  host: str = '127.0.0.1',
+  regions: Regions | None = None,
+) -> FastAPI:
   """The application; its lifespan owns the threads.
 
   Args:
@@ -67,6 +75,7 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
     bounds: of uploads.
     places: requests under way, at most.
     host: that it listens on, which decides which Host headers are answered.
+    regions: change the region of interest; None where nobody may.
   """
 
   @contextlib.asynccontextmanager
@@ -79,6 +88,8 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
       try:
         yield
       finally:
+        if regions:
+          await asyncio.to_thread(regions.close)
         await asyncio.to_thread(app.state.batcher.close)
 
   app = FastAPI(
@@ -104,7 +115,9 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
   async def health() -> dict[str, Any]:
     """Says that it is ready, and by what it judges."""
     queue = {'length': app.state.batcher.taken, 'bound': places}
-    return {'ready': True, 'queue': queue, 'bounds': bounds} | scorer.about()
+    region = regions.about() if regions else None
+    own = {'ready': True, 'queue': queue, 'bounds': bounds, 'region': region}
+    return own | scorer.about()
 
   @app.post(
     '/score',
@@ -126,6 +139,7 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
         503, 'too many requests; try again soon', {'Retry-After': str(RETRY_SECONDS)}
       ) from error
 
+  region_endpoints.add(app, regions, bounds)
   return app
 
 

@@ -75,6 +75,15 @@ class Bounds(_Exact):
   pixels: int  # of an image
 
 
+class RegionChange(_Exact):
+  """How far the detector is made anew with another region of interest."""
+
+  state: str = Field(description="'none', 'building', 'saved' or 'failed'")
+  share: float = Field(description='of the work that is done, from 0 to 1')
+  seconds_left: float | None = Field(description='null as long as it cannot be told')
+  error: str = Field(description="why it has failed; '' otherwise")
+
+
 class Health(_Exact):
   """The server's state."""
 
@@ -87,4 +96,7 @@ class Health(_Exact):
   bounds: Bounds
   scored: int = Field(description='images since the start')
   warnings: list[str] = Field(description='of the rates')
+  region: RegionChange | None = Field(
+    description='of the region of interest; null where it cannot be changed'
+  )
   shift: list[str] = Field(description='how the latest 100 images differ from normal ones')

@@ -1,8 +1,10 @@
 """Uploads as images: bounded while they are read, judged by their header, decoded last."""
 
 import asyncio
+import functools
 import logging
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +49,7 @@ async def read(request: Request, bounds: Bounds) -> Upload:
   announced = request.headers.get('content-length', '0')
   if announced.isdigit() and int(announced) > bounds.request_bytes:
     raise too_large(bounds)
-  kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
+  kind = kind_of(request)
   bounded = Request(request.scope, _bounded(request.receive, bounds))
   try:
     async with asyncio.timeout(SECONDS):
@@ -66,6 +68,11 @@ async def read(request: Request, bounds: Bounds) -> Upload:
   if not upload.content:
     raise HTTPException(422, 'the file is empty')
   return upload
+
+
+def kind_of(request: Request) -> str:
+  """The kind of a request's body, by its content type."""
+  return request.headers.get('content-type', '').partition(';')[0].strip().lower()
 
 
 def too_large(bounds: Bounds) -> HTTPException:
@@ -122,6 +129,17 @@ def decode(upload: Upload, bounds: Bounds, within: value_range.Range) -> np.ndar
   Raises:
     HTTPException: 413 for one of too many pixels, 422 for what is no image; with a reason.
   """
+  return _decoded(upload, bounds, functools.partial(images.decode_image, within=within))
+
+
+def decode_region(upload: Upload, bounds: Bounds) -> np.ndarray:
+  """The region of interest bool[H, W] that an image file shows; otherwise as `decode`."""
+  return _decoded(upload, bounds, images.decode_region)
+
+
+def _decoded(
+  upload: Upload, bounds: Bounds, decoder: Callable[[bytes, str], np.ndarray]
+) -> np.ndarray:
   try:
     width, height = images.stored_size(upload.content, upload.name)
     if width * height > bounds.pixels:
@@ -130,7 +148,7 @@ def decode(upload: Upload, bounds: Bounds, within: value_range.Range) -> np.ndar
         f'{upload.name}: has {width} x {height} pixels; at most {bounds.pixels / 1e6:g} million '
         'are accepted',
       )
-    return images.decode_image(upload.content, upload.name, within)
+    return decoder(upload.content, upload.name)
   except HTTPException:
     raise
   except UserError as error:

@@ -25,9 +25,9 @@ def start_server(monkeypatch):
   # Only the main thread may set handlers.
   monkeypatch.setattr(server.signal, 'signal', lambda *_: None)
 
-  def start(scorer, places=64, bounds=BOUNDS):
+  def start(scorer, places=64, bounds=BOUNDS, **options):
     bound = server.bind('127.0.0.1', 0)
-    app = make_app(scorer, bounds, places=places)
+    app = make_app(scorer, bounds, places=places, **options)
     thread = threading.Thread(target=server.serve, args=(app, bound), daemon=True)
     thread.start()
     running.append(thread)

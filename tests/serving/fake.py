@@ -1,5 +1,6 @@
 """A scorer without a detector, whose scores are known, and clients of its app."""
 
+import concurrent.futures
 import contextlib
 import io
 import threading
@@ -11,9 +12,12 @@ import numpy as np
 from PIL import Image
 
 from patch_svdd_jax.data import arrays
+from patch_svdd_jax.data.images import encode_png
 from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.detection.regions import Region
+from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.serving.app import make_app
+from patch_svdd_jax.serving.region_endpoints import BusyError
 from patch_svdd_jax.serving.schema import Bounds
 from patch_svdd_jax.serving.scoring import Scored
 
@@ -76,6 +80,44 @@ class FakeScorer:
     }
 
 
+class FakeRegions:
+  """A region that is taken as it is; what learns it anew waits to be let go, or told to fail."""
+
+  def __init__(self, region=None):
+    self.region, self.asked = region, []
+    self.state, self.share, self.error = 'none', 0.0, ''
+    self.unreadable = None
+
+  def present(self):
+    return None if self.region is None else encode_png(self.region)
+
+  def check(self, region):
+    if not region.any():
+      raise UserError('no patch lies in the region: draw a larger one')
+
+  def begin(self, region):
+    if self.state == 'building':
+      raise BusyError('the detector is being changed already')
+    read = concurrent.futures.Future()
+    if self.unreadable:
+      read.set_exception(UserError(self.unreadable))
+    else:
+      read.set_result(None)
+      self.state = 'building'
+      self.asked.append(region)
+    return read
+
+  def finish(self):
+    self.region, self.state, self.share = self.asked[-1], 'saved', 1.0
+
+  def about(self):
+    left = 30.0 if self.state == 'building' else None
+    return {'state': self.state, 'share': self.share, 'seconds_left': left, 'error': self.error}
+
+  def close(self):
+    self.state = 'none'
+
+
 def file_of(level, size=(12, 9), kind='PNG', **options):
   """An image file of one grey level, of (width, height)."""
   encoded = io.BytesIO()
@@ -84,9 +126,9 @@ def file_of(level, size=(12, 9), kind='PNG', **options):
 
 
 @contextlib.asynccontextmanager
-async def client_of(scorer, places=64, bounds=BOUNDS, host='127.0.0.1'):
+async def client_of(scorer, places=64, bounds=BOUNDS, **options):
   """A client of the app in this process, without a socket."""
-  app = make_app(scorer, bounds, places=places, host=host)
+  app = make_app(scorer, bounds, places=places, **options)
   transport = httpx.ASGITransport(app, raise_app_exceptions=False)
   async with (
     app.router.lifespan_context(app),

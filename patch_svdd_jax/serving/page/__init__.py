@@ -10,6 +10,8 @@ import numpy as np
 from patch_svdd_jax.reporting import overlays
 
 _STOPS = 17
+# As one script: they share their names, and run in this order.
+SCRIPTS = ('script.js', 'region_mask.js', 'region_view.js', 'region_editor.js', 'region_saving.js')
 
 
 class StaticPage(NamedTuple):
@@ -23,9 +25,11 @@ class StaticPage(NamedTuple):
 def assemble() -> StaticPage:
   """The page out of its parts, with the colour scale of reports."""
   parts = importlib.resources.files(__package__)
-  markup, style, script = (
-    parts.joinpath(name).read_text('utf-8') for name in ('page.html', 'style.css', 'script.js')
-  )
+
+  def read(name: str) -> str:
+    return parts.joinpath(name).read_text('utf-8')
+
+  markup, style, script = read('page.html'), read('style.css'), ''.join(map(read, SCRIPTS))
   style = style.replace('COLOUR_SCALE', _gradient())
   html = markup.replace('STYLE', style).replace('SCRIPT', script)
   return StaticPage(html, _hash(script), _hash(style))

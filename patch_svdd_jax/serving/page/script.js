@@ -1,7 +1,7 @@
 'use strict';
 const $ = (id) => document.getElementById(id);
 const TRIES = 10;
-let health = null, running = null, shownUrl = null;
+let health = null, running = null, shown = null, shownUrl = null;
 
 const digits = (value) => Number(value.toPrecision(4)).toString();
 const percent = (rate) => `${Number((100 * rate).toPrecision(2))} %`;
@@ -13,8 +13,14 @@ async function loadHealth() {
   const {model, threshold, calibration_images: images, bounds} = health;
   $('model').textContent = `${model.name}, step ${model.step}; ${percent(threshold.rate)} false alarms` +
     ` by ${images} normal images${threshold.ensured ? '' : ' (not ensured)'}`;
+  $('region-mode').hidden = !health.region;
   $('bounds').textContent =
     `, up to ${digits(bounds.request_bytes / 2 ** 20)} MB and ${digits(bounds.pixels / 1e6)} megapixels`;
+}
+
+function notify(text) {
+  $('notice').textContent = text;
+  $('notice').hidden = !text;
 }
 
 function fail(text) {
@@ -44,6 +50,7 @@ async function score(file) {
   if (running) running.abort();
   const mine = running = new AbortController();
   fail('');
+  notify('');
   $('busy').textContent = `Scoring ${file.name || 'the pasted image'} …`;
   $('result').hidden = true;
   $('announcement').textContent = '';
@@ -64,6 +71,8 @@ async function score(file) {
 }
 
 async function show(file, found) {
+  if (editor.open && String(found.size) !== String(shown.found.size)) closeRegion();
+  shown = {file, found};
   const alarm = found.verdict === 'alarm';
   $('verdict').textContent = alarm ? '✕ Alarm' : '✓ Pass';
   $('verdict').className = found.verdict;
@@ -158,4 +167,5 @@ $('opacity').addEventListener('input', (event) => {
 $('boxed').addEventListener('change', (event) => {
   $('boxes').style.display = event.target.checked ? '' : 'none';
 });
-loadHealth().catch(() => fail('The server cannot be reached: is it running?'));
+loadHealth().then(() => health.region?.state === 'building' && followRegion())
+  .catch(() => fail('The server cannot be reached: is it running?'));
