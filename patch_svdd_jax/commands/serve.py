@@ -11,6 +11,7 @@ answered.
 """
 
 import argparse
+import re
 import sys
 
 from patch_svdd_jax.commands import console
@@ -19,6 +20,8 @@ from patch_svdd_jax.errors import UserError
 
 # Pillow refuses larger ones.
 MOST_MEGAPIXELS = 89
+# As browsers send it: an IPv6 address in brackets, a name of other letters in Punycode.
+_HOST_NAME = re.compile(r'[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:]+\]')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--model', required=True, type=console.path, help='folder of the run')
   parser.add_argument('--host', default='127.0.0.1', help='address to listen on (127.0.0.1)')
   parser.add_argument('--port', type=int, default=8000, help='port; 0: a free one (8000)')
+  parser.add_argument(
+    '--allow-host',
+    type=host_name,
+    action='append',
+    default=[],
+    metavar='NAME',
+    help='by which a proxy or a browser reaches it: requests by other names than these and those '
+    'of the loopback are refused; may be given several times',
+  )
   console.add_rate_arguments(parser)
   parser.add_argument(
     '--queue',
@@ -53,6 +65,13 @@ def positive(text: str) -> int:
   return int(text)
 
 
+def host_name(text: str) -> str:
+  """Returns the name or address of a machine as a Host header has it, without its port."""
+  if not _HOST_NAME.fullmatch(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is no name or address without a port')
+  return text
+
+
 def run(options: argparse.Namespace) -> int:
   """Loads, compiles what one image needs, serves."""
   if options.max_megapixels > MOST_MEGAPIXELS:
@@ -78,7 +97,13 @@ def run(options: argparse.Namespace) -> int:
     bounds = Bounds(
       request_bytes=options.max_upload_mb * 2**20, pixels=options.max_megapixels * 10**6
     )
-    application = app.make_app(scorer, bounds, places=options.queue, host=options.host)
+    application = app.make_app(
+      scorer,
+      bounds,
+      places=options.queue,
+      host=options.host,
+      allowed_hosts=options.allow_host,
+    )
     host, port = bound.getsockname()[:2]
     address = f'[{host}]' if ':' in host else host
     print(f'serving {options.model} on http://{address}:{port} (Ctrl-C ends it)', flush=True)

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import fastapi
@@ -59,7 +59,14 @@ _REASONS = {
 }
 
 
-def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.0.1') -> FastAPI:
+def make_app(
+  scorer: Scorer,
+  bounds: Bounds,
+  *,
+  places: int,
+  host: str = '127.0.0.1',
+  allowed_hosts: Sequence[str] = (),
+) -> FastAPI:
   """The application; its lifespan owns the threads.
 
   Args:
@@ -67,6 +74,7 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
     bounds: of uploads.
     places: requests under way, at most.
     host: that it listens on, which decides which Host headers are answered.
+    allowed_hosts: names of Host headers that are answered as well.
   """
 
   @contextlib.asynccontextmanager
@@ -90,7 +98,9 @@ def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.
     redoc_url=None,
   )
   whole_page = page.assemble()
-  app.add_middleware(TrustedHostMiddleware, security.trusted_hosts(host), www_redirect=False)
+  app.add_middleware(
+    TrustedHostMiddleware, security.trusted_hosts(host, allowed_hosts), www_redirect=False
+  )
   app.add_middleware(
     security.Guard, security.headers(whole_page.script_hash, whole_page.style_hash)
   )
