@@ -28,7 +28,7 @@ import ml_collections
 from patch_svdd_jax import config_rules, data
 from patch_svdd_jax.commands import console, every_category
 from patch_svdd_jax.data import sources
-from patch_svdd_jax.experiments import gain_record
+from patch_svdd_jax.experiments import gain_record, region_run
 from patch_svdd_jax.experiments.restart import clear_run
 from patch_svdd_jax.experiments.training_run import StoppedError, check_resumable, train
 from patch_svdd_jax.system.profiling import Profile
@@ -64,6 +64,7 @@ def train_one(
   if options.restart:
     clear_run(workdir)
   config = check_resumable(config, workdir)
+  region_run.check_own(config, workdir)
   dataset = data.load(config.data)
   console.print_data(dataset)
   console.warn_of_duplicates(dataset)

@@ -24,6 +24,7 @@ from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.detector import Addition, Detector
 from patch_svdd_jax.detection.recalibration import Evidence
 from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.models.architecture import scale_name
 from patch_svdd_jax.search import memory_bank
 
 
@@ -102,14 +103,12 @@ def add(
 
 
 def with_room(detector: Detector) -> Detector:
-  """Returns the detector with room for more rows in its banks, so that what adds some is compiled
-  for it once."""
-  evidence_of(detector)
-  counted = recalibration.counted_of(detector.config, detector.region)
-  banks = {}
+  """Returns the detector with room for more images in its banks: adding them compiles nothing."""
+  evidence, banks = evidence_of(detector), {}
   for k, bank in detector.banks.items():
-    if isinstance(bank, memory_bank.MemoryBank) and not bank.layout.sharded and counted is None:
-      bank = memory_bank.with_room(bank, bank.size + memory_bank.AHEAD)
+    patches = int(np.count_nonzero(~np.isnan(evidence.distances[scale_name(k)][0])))
+    if isinstance(bank, memory_bank.MemoryBank) and not bank.layout.sharded:
+      bank = memory_bank.with_room(bank, bank.size + memory_bank.AHEAD * patches)
     banks[k] = bank
   return dataclasses.replace(detector, banks=banks)
 

@@ -1,6 +1,7 @@
 """Good images that are added to the detector of a run, and kept in its folder."""
 
 import datetime
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -83,6 +84,28 @@ def add(
     files.write(workdir / FOLDER / addition.file, image.content)
   grown.save(workdir, keep=True)
   return grown, moved
+
+
+def again(workdir: pathlib.Path, found: Detector) -> Detector:
+  """Returns a detector that was fitted anew with the images that were added to the one before it.
+
+  Where that cannot be, a warning says so; the images stay in the folder of additions.
+  """
+  try:
+    origin = detector.saved_origin(workdir)
+  except UserError:  # one that is damaged is made anew
+    origin = None
+  if origin is None or not origin.additions:
+    return found
+  sources = [Source(each.name, workdir / FOLDER / each.file) for each in origin.additions]
+  try:
+    split = concatenate([image.split for image in read(sources, found)])
+    return additions.add(found, split, origin.additions, rate=0.5)[0]
+  except UserError as error:
+    logging.getLogger(__name__).warning(
+      '%d images that were added are no longer in the detector: %s', len(sources), error
+    )
+    return found
 
 
 def undo(workdir: pathlib.Path, steps: int) -> tuple[int, int]:

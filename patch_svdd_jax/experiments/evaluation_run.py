@@ -25,7 +25,7 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import threshold_transfer
 from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
 from patch_svdd_jax.evaluation.training_gain import TrainingGain, references
-from patch_svdd_jax.experiments import data_record, gain_record
+from patch_svdd_jax.experiments import data_record, gain_record, region_run
 from patch_svdd_jax.models import encoder
 from patch_svdd_jax.reporting import checkpoint_table, compared, evaluation_files
 from patch_svdd_jax.reporting.html.evaluated import ReportContext
@@ -45,9 +45,8 @@ def read_config(
     UserError: a setting is bad, or its encoder is another than the workdir's.
   """
   own = configuration.load(workdir)
-  config = configuration.override(
-    configuration.read(name) if name else own.copy_and_resolve_references(), rest
-  )
+  config = configuration.read(name) if name else region_run.of_detector(own, workdir)
+  config = configuration.override(config.copy_and_resolve_references(), rest)
   config = configuration.absolute_places(config)
   config_rules.validate(config, training=False)
   # How an encoder was first drawn is nothing to one that has learned.

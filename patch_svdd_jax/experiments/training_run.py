@@ -16,7 +16,7 @@ from patch_svdd_jax import config_rules, configuration, data
 from patch_svdd_jax.data import image_size, report, value_range
 from patch_svdd_jax.detection import bank_building, calibration_scores
 from patch_svdd_jax.detection.detector import Detector
-from patch_svdd_jax.experiments import data_record
+from patch_svdd_jax.experiments import additions_run, data_record
 from patch_svdd_jax.models import judged_patches, mean_image
 from patch_svdd_jax.models.architecture import strides_of
 from patch_svdd_jax.models.encoder import Params
@@ -282,5 +282,7 @@ def fit_detector(
     detector = calibration_scores.calibrate(
       detector, dataset.train, dataset.held_out, progress('Calibrating')
     )
+  if calibrated:
+    detector = additions_run.again(workdir, detector)
   detector.save(workdir, keep=keep)
   return detector

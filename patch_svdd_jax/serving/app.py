@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import fastapi
@@ -22,7 +22,15 @@ from starlette.requests import ClientDisconnect
 from patch_svdd_jax import __version__
 from patch_svdd_jax.data import Split, images
 from patch_svdd_jax.reporting import overlays
-from patch_svdd_jax.serving import page, region_endpoints, schema, security, uploads
+from patch_svdd_jax.serving import (
+  addition_endpoints,
+  page,
+  region_endpoints,
+  schema,
+  security,
+  uploads,
+)
+from patch_svdd_jax.serving.addition_endpoints import Additions
 from patch_svdd_jax.serving.batching import Batcher, FullError
 from patch_svdd_jax.serving.region_endpoints import Regions
 from patch_svdd_jax.serving.schema import Bounds
@@ -35,21 +43,6 @@ RETRY_SECONDS = 1
 # A photograph for browsers that cannot show the file itself: pixels along its longer side.
 _PHOTO = 1024
 
-_BODY = {
-  'requestBody': {
-    'required': True,
-    'content': {
-      uploads.MULTIPART: {
-        'schema': {
-          'type': 'object',
-          'required': [uploads.FIELD],
-          'properties': {uploads.FIELD: {'type': 'string', 'format': 'binary'}},
-        }
-      },
-      **{kind: {'schema': {'type': 'string', 'format': 'binary'}} for kind in uploads.RAW},
-    },
-  }
-}
 _REASONS = {
   400: 'the request is malformed',
   408: 'the upload took too long',
@@ -66,7 +59,9 @@ def make_app(
   *,
   places: int,
   host: str = '127.0.0.1',
+  allowed_hosts: Sequence[str] = (),
   regions: Regions | None = None,
+  additions: Additions | None = None,
 ) -> FastAPI:
   """The application; its lifespan owns the threads.
 
@@ -75,7 +70,9 @@ def make_app(
     bounds: of uploads.
     places: requests under way, at most.
     host: that it listens on, which decides which Host headers are answered.
+    allowed_hosts: names of Host headers that are answered as well.
     regions: change the region of interest; None where nobody may.
+    additions: add good images to the detector; None where nobody may.
   """
 
   @contextlib.asynccontextmanager
@@ -101,7 +98,9 @@ def make_app(
     redoc_url=None,
   )
   whole_page = page.assemble()
-  app.add_middleware(TrustedHostMiddleware, security.trusted_hosts(host), www_redirect=False)
+  app.add_middleware(
+    TrustedHostMiddleware, security.trusted_hosts(host, allowed_hosts), www_redirect=False
+  )
   app.add_middleware(
     security.Guard, security.headers(whole_page.script_hash, whole_page.style_hash)
   )
@@ -117,7 +116,7 @@ def make_app(
     queue = {'length': app.state.batcher.taken, 'bound': places}
     region = regions.about() if regions else None
     own = {'ready': True, 'queue': queue, 'bounds': bounds, 'region': region}
-    return own | scorer.about()
+    return own | {'additions': additions is not None} | scorer.about()
 
   @app.post(
     '/score',
@@ -125,7 +124,7 @@ def make_app(
       200: {'model': schema.Answer},
       **{status: {'model': schema.Error, 'description': text} for status, text in _REASONS.items()},
     },
-    openapi_extra=_BODY,
+    openapi_extra=uploads.BODY,
     response_class=JSONResponse,
   )
   async def score(request: Request, map: bool = False, photo: bool = False) -> JSONResponse:
@@ -140,6 +139,7 @@ def make_app(
       ) from error
 
   region_endpoints.add(app, regions, bounds)
+  addition_endpoints.add(app, additions, scorer, bounds)
   return app
 
 

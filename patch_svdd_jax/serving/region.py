@@ -9,7 +9,7 @@ import logging
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,17 @@ from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import region_run
 from patch_svdd_jax.models import geometry
 from patch_svdd_jax.models.architecture import strides_of
+from patch_svdd_jax.serving.changes import Changes
 from patch_svdd_jax.serving.scoring import DetectorScorer
 from patch_svdd_jax.system.batching import Progress
 
 logger = logging.getLogger(__name__)
 
 BY_HAND = '`patch-svdd build-bank --workdir {} --config.data.region=region.png`'
+
+
+# Shares of the time, as measured on 209 images of 128 pixels.
+SHARES = {'Embedding': 0.1, 'Calibrating': 0.8, 'Compiling': 0.1}
 
 
 class CancelledError(Exception):
@@ -38,9 +43,6 @@ class Stages:
   Each stage is asked for by its title, in this order, as by `fit_detector`.
   """
 
-  # Shares of the time: measured on 209 images of 128 pixels, by banks of 64 and 32 pixels.
-  SHARES = {'Embedding': 0.1, 'Calibrating': 0.8, 'Compiling': 0.1}
-
   def __init__(self) -> None:
     self.done = 0.0
     self._cancelled = threading.Event()
@@ -48,15 +50,15 @@ class Stages:
 
   def __call__(self, title: str) -> Progress:
     """Returns what wraps the batches of a stage."""
-    titles = list(self.SHARES)
-    before = sum(self.SHARES[each] for each in titles[: titles.index(title)])
+    titles = list(SHARES)
+    before = sum(SHARES[each] for each in titles[: titles.index(title)])
 
     def stage(batches: Iterable[int]) -> Iterator[int]:
       counted = list(batches)
       for number, batch in enumerate(counted):
         self._check()
         yield batch
-        share = before + self.SHARES[title] * (number + 1) / len(counted)
+        share = before + SHARES[title] * (number + 1) / len(counted)
         # Some stages go over batches several times.
         self.done = max(self.done, share)
       self._check()
@@ -109,13 +111,10 @@ class DetectorRegions:
     self,
     scorer: DetectorScorer,
     workdir: pathlib.Path,
-    changing: Callable[[], contextlib.AbstractContextManager[None]],
+    changes: Changes,
   ):
-    """Takes the scorer, the folder of its run, and what keeps other changes away meanwhile.
-
-    `changing` raises a BusyError where there is one.
-    """
-    self._scorer, self._workdir, self._changing = scorer, workdir, changing
+    """Takes the scorer, the folder of its run, and who may change it."""
+    self._scorer, self._workdir, self._changes = scorer, workdir, changes
     self._stages = Stages()
     self._state, self._error = 'none', ''
     self._thread: threading.Thread | None = None
@@ -144,7 +143,7 @@ class DetectorRegions:
     """
     read: concurrent.futures.Future[None] = concurrent.futures.Future()
     kept = contextlib.ExitStack()
-    kept.enter_context(self._changing())
+    kept.enter_context(self._changes.alone())
     self._stages, self._state, self._error = Stages(), 'building', ''
     self._thread = threading.Thread(
       target=self._run, args=(region, read, kept), name='region', daemon=True

@@ -1,4 +1,4 @@
-"""`GET /region` and `PUT /region`: the region of interest as a PNG, white where parts are judged."""
+"""`GET /region` and `PUT /region`: the region of interest as a PNG, white where it counts."""
 
 import asyncio
 import concurrent.futures
@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from patch_svdd_jax.errors import UserError, one_line
 from patch_svdd_jax.serving import schema, uploads
+from patch_svdd_jax.serving.changes import BusyError
 from patch_svdd_jax.serving.schema import Bounds
 
 PNG = 'image/png'
@@ -30,10 +31,6 @@ _REASONS = {
   415: 'no PNG by its content type',
   422: 'no PNG, of another aspect ratio than images, or so small that no patch counts',
 }
-
-
-class BusyError(Exception):
-  """The detector is being changed already."""
 
 
 class Regions(Protocol):

@@ -84,6 +84,25 @@ class RegionChange(_Exact):
   error: str = Field(description="why it has failed; '' otherwise")
 
 
+class Added(_Exact):
+  """What a good image has changed; pairs are before and after."""
+
+  version: int = Field(description='of the detector, that scores from now on')
+  images: tuple[int, int] = Field(description='normal images that calibrate')
+  threshold: tuple[float, float] = Field(description='of scores, at the false-alarm rate')
+  median: tuple[float, float] = Field(description='score of the normal images')
+  score: float = Field(description='of the image, before it was added')
+  p_value: float = Field(description='of that score')
+  alarm: bool = Field(description='whether it was anomalous before')
+
+
+class Undone(_Exact):
+  """Where an undo has led."""
+
+  version: int = Field(description='of the detector, that scores from now on')
+  images: int = Field(description='images that are no longer in it')
+
+
 class Health(_Exact):
   """The server's state."""
 
@@ -99,4 +118,5 @@ class Health(_Exact):
   region: RegionChange | None = Field(
     description='of the region of interest; null where it cannot be changed'
   )
+  additions: bool = Field(description='whether good images may be added')
   shift: list[str] = Field(description='how the latest 100 images differ from normal ones')

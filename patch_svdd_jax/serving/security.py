@@ -1,7 +1,7 @@
 """What keeps other web pages away from a server on the user's own machine."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -18,13 +18,18 @@ def is_loopback(host: str) -> bool:
     return host == 'localhost'
 
 
-def trusted_hosts(host: str) -> list[str]:
-  """The Host headers that are answered.
+def trusted_hosts(host: str, allowed: Sequence[str] = ()) -> list[str]:
+  """Returns the names of Host headers that are answered.
 
   On a loopback address only its names: a foreign page whose domain is made to point here (DNS
   rebinding) carries its own. On other addresses any, for nobody knows the names that lead there.
+
+  Args:
+    host: the address to listen on.
+    allowed: further names that lead there; where some are given, they and those of the loopback
+      are all that is answered, on whatever address.
   """
-  return [*LOOPBACK_NAMES, host] if is_loopback(host) else ['*']
+  return [*LOOPBACK_NAMES, host, *allowed] if allowed or is_loopback(host) else ['*']
 
 
 class Guard:

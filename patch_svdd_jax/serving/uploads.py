@@ -27,6 +27,22 @@ RAW = (
   *('image/png', 'image/jpeg', 'image/bmp', 'image/x-ms-bmp', 'image/tiff'),
   *('image/webp', 'image/gif', 'image/jp2'),
 )
+# How a request brings an image, for /openapi.json.
+BODY = {
+  'requestBody': {
+    'required': True,
+    'content': {
+      MULTIPART: {
+        'schema': {
+          'type': 'object',
+          'required': [FIELD],
+          'properties': {FIELD: {'type': 'string', 'format': 'binary'}},
+        }
+      },
+      **{kind: {'schema': {'type': 'string', 'format': 'binary'}} for kind in RAW},
+    },
+  }
+}
 # Of a form, beside the image: browsers and libraries may send a few fields of their own.
 _FILES, _FIELDS, _FIELD_BYTES = 2, 8, 1024
 _NAME_LENGTH = 200

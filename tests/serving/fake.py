@@ -17,7 +17,7 @@ from patch_svdd_jax.detection.prediction import Prediction
 from patch_svdd_jax.detection.regions import Region
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.serving.app import make_app
-from patch_svdd_jax.serving.region_endpoints import BusyError
+from patch_svdd_jax.serving.changes import BusyError
 from patch_svdd_jax.serving.schema import Bounds
 from patch_svdd_jax.serving.scoring import Scored
 

@@ -11,7 +11,14 @@ from patch_svdd_jax.reporting import overlays
 
 _STOPS = 17
 # As one script: they share their names, and run in this order.
-SCRIPTS = ('script.js', 'region_mask.js', 'region_view.js', 'region_editor.js', 'region_saving.js')
+SCRIPTS = (
+  'script.js',
+  'additions.js',
+  'region_mask.js',
+  'region_view.js',
+  'region_editor.js',
+  'region_saving.js',
+)
 
 
 class StaticPage(NamedTuple):

@@ -93,6 +93,7 @@ async function show(file, found) {
   $('photo').src = shownUrl || `data:image/jpeg;base64,${found.photo}`;
   await $('photo').decode().catch(() => {});
   $('result').hidden = false;
+  showAdding(false);
   // What was hidden is not read out when it appears.
   $('announcement').textContent = `${found.image}: ${found.verdict}, score ${digits(found.score)},` +
     ` p-value ${digits(found.p_value)}. ${found.warnings.join('. ')}`;
