@@ -7,7 +7,7 @@ function showAdding(confirming) {
   if (confirming) $('confirm-yes').focus();
 }
 
-async function change(path, options) {
+async function askChange(path, options) {
   const answer = await fetch(path, options);
   const found = await answer.json().catch(() => ({error: `the server answered ${answer.status}`}));
   if (!answer.ok) throw new Error(found.error);
@@ -38,7 +38,7 @@ function addGood() {
   return changing('Adding the image to the detector …', async () => {
     const form = new FormData();
     form.append('image', shown.file, shown.file.name || 'pasted.png');
-    const found = await change('additions', {method: 'POST', body: form});
+    const found = await askChange('additions', {method: 'POST', body: form});
     $('undo-good').hidden = false;
     const [before, after] = found.threshold;
     return `Added as version ${found.version}: ${found.images[1]} normal images, threshold ` +
@@ -49,7 +49,7 @@ function addGood() {
 
 function undoGood() {
   return changing('Taking the last image out …', async () => {
-    const found = await change('additions/latest', {method: 'DELETE'});
+    const found = await askChange('additions/latest', {method: 'DELETE'});
     $('undo-good').hidden = true;
     return `Back to version ${found.version}.`;
   });

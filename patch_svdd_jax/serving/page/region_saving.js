@@ -44,8 +44,8 @@ async function followRegion() {
     $('building-text').textContent = `The region was not saved: ${building.error}`;
     return;
   }
+  if (shown) await score(shown.file);
   notify('The region is saved, and scores are by it from now on.');
-  if (shown) score(shown.file);
 }
 
 $('save-region').addEventListener('click', saveRegion);
