@@ -307,7 +307,9 @@ def test_health_and_the_schema():
     assert health['scored'] == 1
     assert health['bounds'] == BOUNDS.model_dump()
     described = (await client.get('/openapi.json')).json()
-    assert described['paths'].keys() == {'/score', '/health'}
+    assert described['paths'].keys() == {
+      *('/score', '/health', '/region', '/additions', '/additions/latest')
+    }
     score = described['paths']['/score']['post']
     assert {'multipart/form-data', 'image/png'} <= score['requestBody']['content'].keys()
     assert {'200', '413', '422', '503'} <= score['responses'].keys()

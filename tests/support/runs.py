@@ -3,8 +3,12 @@
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from PIL import Image
 
+from patch_svdd_jax import data
+from patch_svdd_jax.api import no_bars
 from patch_svdd_jax.configs import default
+from patch_svdd_jax.experiments import training_run
 from patch_svdd_jax.system.sharding import DEVICES, SLICES
 
 IMAGE_SIZE = (40, 48)
@@ -23,6 +27,22 @@ def tiny_config(seed=0, image_size=IMAGE_SIZE, scales=(16, 8), every=100, **trai
   settings = {'steps': 5, 'steps_per_call': 2, 'batch_size': 8, 'svdd_weight': 0.1}
   config.train.update(settings | {'crops': 4, 'crop_size': 32} | train)
   return config
+
+
+def train_on_folder(place, images):
+  """The workdir of a run on images u8[N, 32, 32, 3] in a folder, with a calibrated detector."""
+  good = place / 'parts/train/good'
+  good.mkdir(parents=True)
+  for number, image in enumerate(images):
+    Image.fromarray(image).save(good / f'{number:02}.png')
+  config = tiny_config(image_size=(32, 32), scales=(8,), mean='channel', steps=2, every=2)
+  config.data.update(name='folder', category='', root=str(place / 'parts'))
+  config.data.prepared = str(place / 'prepared')
+  config.score.update(strides=(8,), batch_size=1)
+  config.train.crop_size = 24
+  dataset = data.load(config.data)
+  training_run.train(config, place / 'run', dataset, progress=no_bars, calibrated=True)
+  return place / 'run'
 
 
 def mesh_of(devices, slices=1):
