@@ -1,5 +1,6 @@
 """The endpoints with a scorer whose scores are known: answers, refusals, bounds."""
 
+import argparse
 import asyncio
 import base64
 import hashlib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patch_svdd_jax.commands import serve
 from patch_svdd_jax.serving import schema, security
 from patch_svdd_jax.serving.schema import Bounds
 from tests.data.image_files import chunk, png, tiff
@@ -315,6 +317,34 @@ def test_health_and_the_schema():
     assert {'200', '413', '422', '503'} <= score['responses'].keys()
 
   with_client(test)
+
+
+def test_a_proxy_is_answered_by_the_names_that_it_is_allowed():
+  async def test(client, _):
+    for host, status in (('parts.example', 200), ('localhost', 200), ('evil.example', 400)):
+      assert (await client.get('/health', headers={'Host': host})).status_code == status
+
+  with_client(test, host='0.0.0.0', allowed_hosts=['parts.example'])
+  with_client(test, allowed_hosts=['parts.example'])
+
+
+@pytest.mark.parametrize(
+  ('name', 'fits'),
+  [
+    ('parts.example', True),
+    ('10.0.0.7', True),
+    ('[fe80::1]', True),
+    ('parts.example:443', False),
+    ('https://parts.example', False),
+    ('*', False),
+  ],
+)
+def test_names_of_hosts_have_no_port(name, fits):
+  if fits:
+    assert serve.host_name(name) == name
+  else:
+    with pytest.raises(argparse.ArgumentTypeError, match='no name or address without a port'):
+      serve.host_name(name)
 
 
 def test_other_pages_are_kept_away():
