@@ -66,7 +66,7 @@ def prepare_torch_embedding(config: ml_collections.ConfigDict) -> Program:
 
 
 def prepare_all(contenders: Contenders) -> dict[str, Program | None]:
-  """The contenders, each after its first call; None for those that memory does not suffice for."""
+  """Returns the contenders, each after its first call; None where memory does not suffice."""
   ready: dict[str, Program | None] = {}
   for name, prepare in contenders.items():
     try:
@@ -84,7 +84,7 @@ def step_contenders(
   kinds: Sequence[str],
   with_torch: bool,
 ) -> Contenders:
-  """Our train step with each kind of pairs, and PyTorch's, which learns from single patches.
+  """Returns our train step by each kind of pairs, and PyTorch's, by single patches.
 
   Raises:
     UserError: the batch does not suit the config.
@@ -104,7 +104,7 @@ def step_contenders(
 
 
 def embedding_contenders(config: ml_collections.ConfigDict, with_torch: bool) -> Contenders:
-  """Our embedding of an image of the config's size, and PyTorch's."""
+  """Returns our embedding of an image of the config's size, and PyTorch's."""
   found = {OURS: lambda: programs.prepare_embedding(config)}
   if with_torch:
     found[TORCH] = lambda: prepare_torch_embedding(config)

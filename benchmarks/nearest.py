@@ -81,7 +81,7 @@ class SearchRow:
   timed_queries: dict[str, int]
 
   def gflops_of(self, contender: str) -> float:
-    """As `gflops`, of any contender."""
+    """Returns `gflops` of any contender."""
     return 2.0 * self.queries * self.bank * self.dim / self.seconds[contender] / 1e9
 
 
@@ -117,14 +117,14 @@ def check(name: str, found: np.ndarray, queries: np.ndarray, rows: np.ndarray) -
 
 
 def warm_up(search: Search, queries: np.ndarray) -> tuple[np.ndarray, float]:
-  """The distances of all queries, and the seconds they took."""
+  """Returns the distances of all queries, and the seconds they took."""
   start = time.perf_counter()
   found = search(queries)
   return found, time.perf_counter() - start
 
 
 def affordable(queries: int, seconds: float) -> int:
-  """How many of the queries a search is timed on that takes `seconds` for all."""
+  """Returns how many of the queries a search is timed on that takes `seconds` for all."""
   return queries if seconds <= LONGEST else max(1, int(queries * LONGEST / seconds))
 
 
@@ -281,7 +281,7 @@ def peaks(rows: Sequence[SearchRow]) -> dict[str, float]:
 def summary(
   rows: Sequence[SearchRow], device: str, threads: Mapping[str, int], rounds: int
 ) -> dict[str, Any]:
-  """The contents of the JSON file."""
+  """Returns the contents of the JSON file."""
   return {
     'rows': [dataclasses.asdict(row) for row in rows],
     'device': device,
@@ -294,7 +294,7 @@ def summary(
 def print_rows(
   rows: Sequence[SearchRow], device: str, threads: Mapping[str, int], rounds: int
 ) -> None:
-  """The table, and what its figures are."""
+  """Prints the table and the meaning of its figures."""
   first = rows[0]
   header = ['data', 'rows', 'GFLOP/s', *(f'of {name} peak' for name in first.peak_share)]
   header += ['fell back', *(f'{name} took' for name in first.ratio)]

@@ -25,7 +25,7 @@ def _plain_distances(queries: jax.Array, blocks: plain.Blocks, k: int) -> jax.Ar
 
 
 def prepare_plain_scan(rows: np.ndarray, k: int) -> Search:
-  """The plain float32 `lax.scan` over blocks of rows on one device, the yardstick."""
+  """Returns the plain float32 `lax.scan` over blocks of rows on one device, the yardstick."""
   blocks = plain.divide(jnp.asarray(rows))
   return lambda queries: np.asarray(_plain_distances(queries, blocks, k=k))
 

@@ -34,7 +34,7 @@ class System(Scorer, Protocol):
 def fit_random_encoder(
   config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress
 ) -> Detector:
-  """A detector whose encoder is untrained."""
+  """Returns a detector whose encoder is untrained."""
   params = encoder.init_encoder(config)
   return Detector.fit(config, params, images, step=0, progress=progress)
 
@@ -42,7 +42,7 @@ def fit_random_encoder(
 def fit_thumbnail(
   config: ml_collections.ConfigDict, images: np.ndarray, progress: Progress
 ) -> Detector:
-  """A detector of whitened thumbnails, without an encoder."""
+  """Returns a detector of whitened thumbnails, without an encoder."""
   return fit_random_encoder(features.thumbnails_alone(config), images, progress)
 
 
@@ -80,5 +80,5 @@ SYSTEMS = (
 
 
 def possible(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """The systems that a config allows: without thumbnails where a scale has none."""
+  """Returns the systems that a config allows: without thumbnails where a scale has none."""
   return tuple(name for name in SYSTEMS if name != THUMBNAIL or features.has_thumbnails(config))

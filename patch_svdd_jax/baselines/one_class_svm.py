@@ -27,7 +27,7 @@ def train(rows: np.ndarray, nu: float, kernel: Kernel) -> Any:
 
 
 def fit(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
-  """The plane of rows f64[N, C].
+  """Returns the plane of rows f64[N, C].
 
   Args:
     rows: f64[N, C].

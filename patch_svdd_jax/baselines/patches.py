@@ -11,7 +11,7 @@ def image_rows(images: np.ndarray) -> np.ndarray:
 
 
 def windows(images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray:
-  """All patches of images u8[N, H, W, 3], a view u8[N, rows, columns, K, K, 3].
+  """Returns all patches of images u8[N, H, W, 3], a view u8[N, rows, columns, K, K, 3].
 
   Args:
     images: u8[N, H, W, 3].
@@ -28,7 +28,7 @@ def windows(images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray
 
 
 def patch_rows(images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray:
-  """The same as rows f32[N, rows, columns, K * K * 3] in [0, 1]."""
+  """Returns the patches as rows f32[N, rows, columns, K * K * 3] in [0, 1]."""
   found = windows(images, receptive_field, stride)
   return found.reshape(*found.shape[:3], -1).astype(np.float32) / 255
 
@@ -36,7 +36,7 @@ def patch_rows(images: np.ndarray, receptive_field: int, stride: int) -> np.ndar
 def sample_rows(
   images: np.ndarray, receptive_field: int, stride: int, count: int, seed: int
 ) -> np.ndarray:
-  """Different patches f32[M, K * K * 3] at random, all where there are no more than `count`.
+  """Draws different patches f32[M, K * K * 3]; all where there are no more than `count`.
 
   Each is as likely as any other; only those that are drawn are ever copied.
   """

@@ -25,7 +25,7 @@ class Pca(NamedTuple):
 
 
 def fit(rows: np.ndarray, components: int, seed: int) -> Pca:
-  """The components of rows f32[N, D], by scikit-learn; no more than N or D.
+  """Returns the components of rows f32[N, D], by scikit-learn; no more than N or D.
 
   Raises:
     UserError: scikit-learn is not installed.

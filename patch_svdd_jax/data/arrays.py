@@ -40,12 +40,12 @@ def listed(images: Any) -> list[np.ndarray]:
 
 
 def is_array(value: Any) -> bool:
-  """Whether a value is an array of whatever library: it has a type of numbers, and a shape."""
+  """Returns whether a value is an array of any library: it has a dtype and a shape."""
   return hasattr(value, 'dtype') and hasattr(value, 'shape')
 
 
 def is_list(array: Any) -> bool:
-  """Whether it is an array of Python objects in a row, as of images of several sizes."""
+  """Returns whether it is an array of Python objects in a row, as of images of several sizes."""
   return array.dtype == object and len(array.shape) == 1
 
 
@@ -70,7 +70,7 @@ def plain(array: Any, name: str) -> np.ndarray:
 
 
 def to_rgb(image: np.ndarray, name: str) -> np.ndarray:
-  """An image u8[h, w, 3], or a grey one u8[h, w] or u8[h, w, 1], as u8[h, w, 3].
+  """Returns an image u8[h, w, 3], or a grey one u8[h, w] or u8[h, w, 1], as u8[h, w, 3].
 
   Raises:
     UserError: it is something else; names it.
@@ -160,7 +160,7 @@ def numbered(count: int) -> list[str]:
 
 
 def dataset(given: Sequence[np.ndarray], config: ml_collections.ConfigDict) -> Dataset:
-  """Normal images as a data set without test images; arguments and errors as of `resized`.
+  """Returns normal images as a data set without test images; see `resized` for arguments.
 
   Raises:
     UserError: `config.data` asks for what cannot be.

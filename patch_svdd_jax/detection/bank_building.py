@@ -91,7 +91,7 @@ def build(
 def lies_on_host(
   config: ml_collections.ConfigDict, shape: tuple[int, ...], strides: Mapping[int, int]
 ) -> bool:
-  """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
+  """Returns whether banks of images [N, H, W, 3] do not fit on the devices."""
   patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
   needed = COPIES * shape[0] * patches * features.dim_of(config) * 4
   free = (
@@ -101,7 +101,7 @@ def lies_on_host(
 
 
 def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
-  """The bank of one scale's embeddings, or of those that are kept, on the devices."""
+  """Returns the bank of one scale's embeddings, or of those that are kept, on the devices."""
   if config.score.coreset == 1:
     return from_embeddings(embeddings)
   devices, images, patches, dim = embeddings.rows.shape
@@ -156,7 +156,7 @@ class Reduced(NamedTuple):
 def reduce_rows(
   rows: np.ndarray, images: int, config: ml_collections.ConfigDict, progress: Progress
 ) -> Reduced:
-  """The rows f32[N * P, D], on the host, of so many images that are kept."""
+  """Returns the rows f32[N * P, D], on the host, of so many images that are kept."""
   of_image = rows.reshape(images, -1, rows.shape[-1])
   inliers = outliers.inliers(of_image, config.score.outliers, place, progress)
   if not inliers.all():
@@ -173,7 +173,7 @@ def reduce_rows(
 
 
 def dropped_shares(inliers: Sequence[np.ndarray]) -> np.ndarray:
-  """The share of each image's patches that are outlying, f64[N], from bool[N, P] of each scale."""
+  """Returns the share of each image's outlying patches, f64[N], from bool[N, P] by scale."""
   shares: np.ndarray = 1 - np.concatenate(inliers, axis=1).mean(axis=1)
   return shares
 
@@ -197,5 +197,5 @@ def chunk_size(dim: int) -> int:
 
 
 def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:
-  """How many of that many rows."""
+  """Returns how many of `count` rows are kept."""
   return int(max(1, round(count * config.score.coreset)))

@@ -28,7 +28,7 @@ ENOUGH = 99
 def calibrate(
   detector: Detector, train: Split, held_out: Split, progress: Progress = iter
 ) -> Detector:
-  """The detector with a calibration; without one where one image or none is to be scored.
+  """Returns the detector with a calibration; without one where one image or none is to be scored.
 
   Args:
     detector: fitted to the images of `train`.
@@ -70,7 +70,7 @@ def fewest_images(config: ml_collections.ConfigDict, train: int, held_out: int) 
 
 
 def in_file_order(split: Split) -> Split:
-  """The images in the natural order of their names, in which most were taken."""
+  """Returns the images in the natural order of their names, in which most were taken."""
   order = sorted(range(len(split)), key=lambda index: natural_key(split.names[index]))
   return split.take(np.array(order, int))
 
@@ -113,7 +113,7 @@ def cross_fit(detector: Detector, images: np.ndarray, progress: Progress) -> Ite
 def refit(
   detector: Detector, rows: Mapping[int, np.ndarray], kept: np.ndarray, count: int
 ) -> Detector:
-  """The detector with memory banks of some images.
+  """Returns the detector with memory banks of some images.
 
   Args:
     detector: whose encoder and whose banks' screens are used.

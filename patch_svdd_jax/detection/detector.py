@@ -174,7 +174,7 @@ class Detector:
     )
 
   def _nearest(self, receptive_field: int, grid: jax.Array) -> nearest.Neighbours:
-    """The nearest rows for each of f32[devices, B, rows, columns, D].
+    """Returns the nearest rows for each of f32[devices, B, rows, columns, D].
 
     Distances and indices come back as [devices * B, rows, columns, k].
     """
@@ -236,7 +236,7 @@ class Detector:
 
 @jax.jit
 def mean_norm(grid: jax.Array) -> jax.Array:
-  """Of each image's embeddings f32[devices, B, rows, columns, D], f32[devices, B]."""
+  """Returns the mean norm, f32[devices, B], of embeddings f32[devices, B, rows, columns, D]."""
   return jnp.sqrt(jnp.sum(grid**2, axis=-1)).mean(axis=(2, 3))
 
 

@@ -81,7 +81,7 @@ def make_score(
 
 
 def distances(grids: jax.Array, bank: jax.Array, k: int) -> jax.Array:
-  """The mean distances f32[B, rows, columns] of f32[B, rows, columns, D] to the k nearest rows."""
+  """Returns the mean distance f32[B, rows, columns] of each embedding to the k nearest rows."""
 
   def of_image(grid: jax.Array) -> jax.Array:
     queries = grid.reshape(-1, grid.shape[-1])
@@ -93,7 +93,7 @@ def distances(grids: jax.Array, bank: jax.Array, k: int) -> jax.Array:
 
 
 def judge(results: Results, calibration: Calibration, limit: Limits) -> Results:
-  """What `inspection` says of scores and maps."""
+  """Judges scores and maps as `inspection` does."""
   normal = jnp.asarray(calibration.scores, jnp.float32)
   as_high = jnp.sum(normal[None] >= results['score'][:, None], axis=1)
   return {
@@ -104,14 +104,14 @@ def judge(results: Results, calibration: Calibration, limit: Limits) -> Results:
 
 
 def standardise_light(images: jax.Array) -> jax.Array:
-  """`data.lighting.standardise` in jax: u8[B, H, W, 3] to u8[B, H, W, 3].
+  """Computes `data.lighting.standardise` in jax: u8[B, H, W, 3] to u8[B, H, W, 3].
 
   A value that lies halfway between two grey levels may become the other one.
   """
   height, width, channels = images.shape[1:]
 
   def mean_of(values: jax.Array) -> jax.Array:
-    """The mean of each image, f32[B, 1, 1, 1], of i32[B, H, W, 3]; sums along a row are exact."""
+    """Returns the mean of each image i32[B, H, W, 3], f32[B, 1, 1, 1]; row sums are exact."""
     of_row = jnp.sum(values, axis=(2, 3), keepdims=True).astype(jnp.float32) / (width * channels)
     return jnp.sum(of_row, axis=1, keepdims=True) / height
 

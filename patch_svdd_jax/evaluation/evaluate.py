@@ -140,7 +140,7 @@ def map_metrics(
 
 
 def search_flop(detector: Detector, image_size: ImageSize) -> float:
-  """Floating point operations of the distances of one image: 2 Q N D, over the scales."""
+  """Counts floating-point operations of one image's distances: 2 Q N D, over the scales."""
   return float(
     sum(
       2.0
@@ -178,7 +178,7 @@ def fallback_fraction(scores: Scores) -> float:
 
 
 def peak_memory() -> int:
-  """The most bytes used so far: of the fullest device where it tells, else of this process."""
+  """Returns the most bytes used so far, of the fullest device or else of this process."""
   statistics: list[Any] = [device.memory_stats() for device in jax.local_devices()]
   if all(statistics):
     return int(max(each['peak_bytes_in_use'] for each in statistics))

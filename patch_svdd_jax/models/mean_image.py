@@ -6,7 +6,7 @@ import numpy as np
 
 
 def training_mean(images: np.ndarray, kind: str) -> np.ndarray:
-  """The mean that is subtracted from images, in grey levels.
+  """Returns the mean that is subtracted from images, in grey levels.
 
   Args:
     images: u8[N, H, W, 3].

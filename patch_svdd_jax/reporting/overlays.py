@@ -42,7 +42,7 @@ class Panes(NamedTuple):
 
 
 def colour_limits(maps: np.ndarray) -> tuple[float, float]:
-  """The scale for all maps of a report: the median and the 99.9 % quantile of all their pixels.
+  """Returns one scale for all maps of a report: their median and 99.9 % quantile.
 
   Most pixels of most images are normal, so what is below the median needs no colour; and a few
   extreme pixels must not dim all others. Values beyond the limits take the colours of the ends.
@@ -58,7 +58,7 @@ def colour_limits(maps: np.ndarray) -> tuple[float, float]:
 
 
 def colour(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """The colours u8[..., 3] of map values f[...]; a value has one colour, whatever surrounds it."""
+  """Returns the colours u8[..., 3] of map values f[...], which depend on nothing else."""
   colours: np.ndarray = _colours()[_levels(values, limits)]
   return colours
 
@@ -73,7 +73,7 @@ def _colours() -> np.ndarray:
 
 
 def colour_layer(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """The colours of map values f[...] with their opacity, u8[..., 4], to lay over a photograph."""
+  """Returns the colours of map values f[...] with opacity, u8[..., 4], to lay over a photo."""
   opacity = np.rint(255 * _OPACITY[_levels(values, limits)]).astype(np.uint8)
   return np.concatenate([colour(values, limits), opacity[..., None]], axis=-1)
 
@@ -181,7 +181,7 @@ def _joined(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
 
 
 def _drawable(text: str) -> str:
-  """The end of a text, without what cannot be drawn."""
+  """Returns the end of a text, without what cannot be drawn."""
   text = ''.join(each if each.isprintable() else '\ufffd' for each in text)
   return text if len(text) <= _LONGEST_TITLE else f'…{text[1 - _LONGEST_TITLE :]}'
 
@@ -193,7 +193,7 @@ def panes_of(
   limits: tuple[float, float],
   longer: int,
 ) -> Panes:
-  """The views of one image.
+  """Returns the views of one image.
 
   Args:
     image: u8[H, W, 3], RGB.
@@ -219,14 +219,14 @@ def panes_of(
 
 
 def _levels(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """Map values as steps u8[...] of the colour scale."""
+  """Returns map values as steps u8[...] of the colour scale."""
   low, high = limits
   scale = 255 / (high - low) if high > low else 0.0
   return np.rint(np.clip((values - low) * scale, 0, 255)).astype(np.uint8)
 
 
 def _outline(mask: np.ndarray, width: int) -> np.ndarray:
-  """A line around the regions of bool[H, W], and along the edge of the image where they reach it.
+  """Outlines the regions of bool[H, W], also along the edge of the image.
 
   It keeps a pixel's distance and covers no region: defects are often as thin as the line.
   """

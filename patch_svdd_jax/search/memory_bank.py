@@ -75,11 +75,11 @@ class Layout(NamedTuple):
     return _platform(self.mesh)
 
   def first_row(self) -> jax.Array:
-    """Inside of shard_map, the number of the first row of a device's part."""
+    """Returns the number of the first row of a device's part, inside of shard_map."""
     return lax.axis_index(DEVICES) * self.share if self.sharded else jnp.int32(0)
 
   def row_count(self) -> jax.Array:
-    """Inside of shard_map, how many rows a device's part has."""
+    """Returns how many rows a device's part has, inside of shard_map."""
     return jnp.clip(self.size - self.first_row(), 0, self.share)
 
 
@@ -165,7 +165,7 @@ class HostBank:
 
 
 def lay_out(size: int, share: int, dim: int, mesh: Mesh) -> Layout:
-  """How a bank of f32[size, dim], dealt in parts of `share` rows, is to lie: copied if small."""
+  """Chooses how a bank of f32[size, dim] lies, in parts of `share` rows: copied if small."""
   if size <= share or size * dim * 4 <= SMALL:
     share = size
   return Layout(size, share, mesh, block_sizes.rows_of_group(_platform(mesh), share))
@@ -194,7 +194,7 @@ def from_rows(
   dtype: jax.typing.DTypeLike | None = None,
   screen: Screen | None = None,
 ) -> MemoryBank:
-  """A bank of rows, dealt to the devices in runs.
+  """Returns a bank of rows, dealt to the devices in runs.
 
   Args:
     rows: f32[N, D], N >= 1; the same in every process.
@@ -219,7 +219,7 @@ def on_host(
   dtype: jax.typing.DTypeLike | None = None,
   screen: Screen | None = None,
 ) -> HostBank:
-  """A bank that stays on the host, `chunk` rows of which visit the devices at a time.
+  """Returns a bank that stays on the host, `chunk` rows of which visit the devices at a time.
 
   Raises:
     UserError: there are no rows; a NaN or an infinity is found when its chunk is searched.
@@ -256,7 +256,7 @@ def _deal(rows: np.ndarray, mesh: Mesh) -> jax.Array:
 def _design(
   sample: np.ndarray, size: int, layout: Layout, dtype: jax.typing.DTypeLike | None
 ) -> Screen:
-  """The screen for a bank of rows such as those of the sample f32[runs, RUN, D], on all devices."""
+  """Designs the screen of a bank from the sample f32[runs, RUN, D], on all devices."""
   if not np.isfinite(sample).all():
     raise UserError(NO_NUMBERS)
   products = [
@@ -275,7 +275,7 @@ def _arrange(
   dtype: jax.typing.DTypeLike | None = None,
   screen: Screen | None = None,
 ) -> MemoryBank:
-  """A bank of rows f32[devices, share, D], the first `size` of them all."""
+  """Returns a bank of rows f32[devices, share, D], the first `size` of them all."""
   layout = lay_out(size, rows.shape[1], rows.shape[2], mesh)
   if not layout.sharded:
     rows = _replicated(rows, size, NamedSharding(mesh, REPLICATED))
@@ -288,7 +288,7 @@ def _arrange(
 
 
 def bank_summary(bank: MemoryBank | HostBank) -> str:
-  """Its size, where it lies and how it is screened, in words."""
+  """Describes the bank: its size, where it lies and how it is screened."""
   devices = f'{bank.mesh.size} device' + 's' * (bank.mesh.size > 1)
   if isinstance(bank, HostBank):
     where = f'on the host, {bank.chunk:,} at a time on {devices}'
@@ -300,7 +300,7 @@ def bank_summary(bank: MemoryBank | HostBank) -> str:
 
 
 def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
-  """The rows f32[N, D], on the host."""
+  """Returns the rows f32[N, D], on the host."""
   if isinstance(bank, HostBank):
     return bank.rows
   rows = np.asarray(multihost_utils.process_allgather(bank.rows, tiled=True))
@@ -310,7 +310,7 @@ def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=('size', 'sharding'))
 def _replicated(rows: jax.Array, size: int, sharding: NamedSharding) -> jax.Array:
-  """The first `size` rows as one part f32[1, size, D] that all devices have."""
+  """Returns the first `size` rows as one part f32[1, size, D] that all devices have."""
   flat = rows.reshape(1, -1, rows.shape[-1])[:, :size]
   placed: jax.Array = lax.with_sharding_constraint(flat, sharding)
   return placed
@@ -330,7 +330,7 @@ def _group(rows: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnames=('runs', 'layout'))
 def _runs(rows: jax.Array, runs: int, layout: Layout) -> jax.Array:
-  """As many runs of RUN rows from all over each part, f32[parts * runs * RUN, D]."""
+  """Returns as many runs of RUN rows from all over each part, f32[parts * runs * RUN, D]."""
 
   def take(rows: jax.Array) -> jax.Array:
     count = layout.row_count()
@@ -355,7 +355,7 @@ def _sample(rows: jax.Array, layout: Layout) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames='layout')
 def _vectors(rows: jax.Array, screen: Screen, layout: Layout) -> jax.Array:
-  """The screening vectors [parts * groups, group, W], made where the rows are."""
+  """Returns the screening vectors [parts * groups, group, W], made where the rows are."""
   dtype, width = screening.dtype_of(screen), width_of_vectors(screen, layout)
   together = max(1, CONVERTED // layout.group)
 

@@ -60,7 +60,7 @@ _REASONS = {
 
 
 def make_app(scorer: Scorer, bounds: Bounds, *, places: int, host: str = '127.0.0.1') -> FastAPI:
-  """The application; its lifespan owns the threads.
+  """Returns the application; its lifespan owns the threads.
 
   Args:
     scorer: is asked by one thread.

@@ -11,7 +11,7 @@ LOOPBACK_NAMES = ('localhost', '127.0.0.1', '[::1]')
 
 
 def is_loopback(host: str) -> bool:
-  """Whether a name or address to listen on is reached from this machine only."""
+  """Returns whether a name or address to listen on is reached from this machine only."""
   try:
     return ipaddress.ip_address(host).is_loopback
   except ValueError:
@@ -19,7 +19,7 @@ def is_loopback(host: str) -> bool:
 
 
 def trusted_hosts(host: str) -> list[str]:
-  """The Host headers that are answered.
+  """Returns the Host headers that are answered.
 
   On a loopback address only its names: a foreign page whose domain is made to point here (DNS
   rebinding) carries its own. On other addresses any, for nobody knows the names that lead there.

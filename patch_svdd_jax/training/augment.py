@@ -9,7 +9,7 @@ from patch_svdd_jax.models.mean_image import subtract_mean
 
 
 def is_lit(augment: ml_collections.ConfigDict) -> bool:
-  """Whether windows are shown under other light."""
+  """Returns whether windows are shown under other light."""
   return bool(augment.brightness or augment.gain)
 
 
@@ -61,7 +61,7 @@ def augment_and_normalise(
 def add_noise(
   window: jax.Array, shift: jax.Array, noise: jax.Array, augment: ml_collections.ConfigDict
 ) -> jax.Array:
-  """A normalised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
+  """Returns a normalised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
 
   Args:
     window: f32[S, S, 3].

@@ -46,7 +46,7 @@ class Views(NamedTuple):
 
 
 def offsets(patch: int, native: int) -> tuple[int, int]:
-  """The smallest and the largest offset of a position pair in points, for 3K/4 to K - 1 pixels."""
+  """Returns the least and largest offset of a position pair in points: 3K/4 to K - 1 pixels."""
   return -(-(3 * patch // 4) // native), (patch - 1) // native
 
 
@@ -90,7 +90,7 @@ def make_sampler(
   pixels = side * side * 3
 
   def draw(key: jax.Array, image_size: ImageSize) -> tuple[jax.Array, jax.Array]:
-    """The image i32[] and the corners i32[2, 2] of a crop's views."""
+    """Returns the image i32[] and the corners i32[2, 2] of a crop's views."""
     uniform = jax.random.uniform(key, (4,))
     shift = sampling.neighbour_shift(uniform[3], reach)
     last = sampling.last_corner(image_size, side)

@@ -16,7 +16,7 @@ from patch_svdd_jax.system import sharding
 def initial(
   config: ml_collections.ConfigDict, images: np.ndarray, mean: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """The centre f32[D] of each scale's name; none where `config.train.svdd` has no use for it.
+  """Returns the centre f32[D] of each scale, by name; none unless `config.train.svdd` has one.
 
   Patches half a receptive field apart are averaged.
 
@@ -44,7 +44,7 @@ def initial(
 
 
 def zeros(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-  """The same with zeros in it, for who only compiles."""
+  """Returns zeros of the same shapes, for ahead-of-time compilation."""
   if config.train.svdd != 'centre':
     return {}
   return {

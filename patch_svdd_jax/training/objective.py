@@ -78,7 +78,7 @@ def encode_with(config: ml_collections.ConfigDict) -> Encode:
 def embed_patch_pairs(
   config: ml_collections.ConfigDict, count: int, crop: windows.Crop
 ) -> EmbedPairs:
-  """The authors' way: every patch of every pair by itself, one pair of each kind from each key."""
+  """Embeds in the authors' way: every patch by itself, one pair of each kind from each key."""
   encode, train = encode_with(config), config.train
   samplers = {
     k: sampling.make_sampler(k, train.position_pairs, train.augment, count, crop)
@@ -210,5 +210,5 @@ def make_loss(
 
 
 def examples(config: ml_collections.ConfigDict) -> int:
-  """What a step draws from a key each: pairs of patches, or crops."""
+  """Returns the number of examples that a step draws from a key each: pairs, or crops."""
   return int(config.train.crops if config.train.pairs == 'crops' else config.train.batch_size)

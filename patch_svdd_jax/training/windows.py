@@ -52,6 +52,6 @@ PLACEMENTS: dict[str, tuple[PartitionSpec, Crop]] = {
 
 
 def padded_count(count: int, spec: PartitionSpec, mesh: Mesh) -> int:
-  """How many images lie on a slice where there are `count`: sharded, as many on each device."""
+  """Counts images that lie on a slice where there are `count`: sharded, equal on each device."""
   devices = mesh.shape[DEVICES]
   return -(-count // devices) * devices if spec == SHARDED else count

@@ -21,7 +21,7 @@ class StaticPage(NamedTuple):
 
 
 def assemble() -> StaticPage:
-  """The page out of its parts, with the colour scale of reports."""
+  """Returns the page out of its parts, with the colour scale of reports."""
   parts = importlib.resources.files(__package__)
   markup, style, script = (
     parts.joinpath(name).read_text('utf-8') for name in ('page.html', 'style.css', 'script.js')
