@@ -28,7 +28,7 @@ def prepare_step(config: ml_collections.ConfigDict) -> Program:
 
 
 def prepare_torch_step(config: ml_collections.ConfigDict) -> Program:
-  """PyTorch's step on patches of random pixels, which are at hand: it draws no pairs."""
+  """Returns PyTorch's step on patches of random pixels, which are at hand: it draws no pairs."""
   step = torch_encoder.make_step(
     architecture.from_config(config.encoder),
     svdd_weight=config.train.svdd_weight,
@@ -51,7 +51,7 @@ def prepare_torch_step(config: ml_collections.ConfigDict) -> Program:
 
 
 def prepare_torch_embedding(config: ml_collections.ConfigDict) -> Program:
-  """PyTorch's embedding of an image whose pixels are normalised already."""
+  """Returns PyTorch's embedding of an image whose pixels are normalised already."""
   embed = torch_encoder.make_embed(architecture.from_config(config.encoder), strides_of(config))
   image = np.random.default_rng(0).random((1, *config.data.image_size, 3), np.float32)
   return Program(

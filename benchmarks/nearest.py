@@ -86,7 +86,7 @@ class SearchRow:
 
 
 def reference(queries: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-  """Distances f64[Q, k] by float64 differences."""
+  """Returns distances f64[Q, k] by float64 differences."""
   best = np.full((len(queries), k), np.inf)
   for first in range(0, len(rows), REFERENCE_BLOCK):
     found = distance.cdist(queries, rows[first : first + REFERENCE_BLOCK])
@@ -272,7 +272,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def peaks(rows: Sequence[SearchRow]) -> dict[str, float]:
-  """GFLOP/s of the large matrix products, the median over all rows."""
+  """Returns GFLOP/s of the large matrix products, the median over all rows."""
   return {
     name: statistics.median(row.peak_gflops[name] for row in rows) for name in rows[0].peak_gflops
   }
@@ -327,7 +327,7 @@ def print_rows(
 
 
 def draw(rows: Sequence[SearchRow], device: str) -> Figure:
-  """GFLOP/s of each contender over the rows of the bank, a panel for each kind of data."""
+  """Plots GFLOP/s of each contender over the rows of the bank, a panel for each kind of data."""
   kinds = list(dict.fromkeys(row.data for row in rows))
   figure = Figure(figsize=(2.5 + 4.5 * len(kinds), 4.5), layout='constrained')
   panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]

@@ -31,7 +31,7 @@ def prepare_plain_scan(rows: np.ndarray, k: int) -> Search:
 
 
 def prepare_torch(rows: np.ndarray, k: int) -> Search:
-  """PyTorch's cdist and minimum, over blocks of rows."""
+  """Returns PyTorch's cdist and minimum, over blocks of rows."""
   import torch
 
   torch.set_num_threads(machine.cores())
@@ -54,7 +54,7 @@ def prepare_torch(rows: np.ndarray, k: int) -> Search:
 
 
 def torch_threads() -> int:
-  """PyTorch's own count."""
+  """Counts PyTorch's threads."""
   import torch
 
   return int(torch.get_num_threads())

@@ -237,7 +237,7 @@ def image_table(rows: Sequence[TrainingRow]) -> tuple[list[str], list[list[str]]
 
 
 def giga(flops: float | None) -> str:
-  """Operations in billions."""
+  """Returns operations in billions."""
   return '-' if flops is None else f'{flops / 1e9:,.4g}'
 
 
@@ -247,7 +247,7 @@ def share(value: float | None) -> str:
 
 
 def size(count: int | None) -> str:
-  """Bytes in MB."""
+  """Returns bytes in MB."""
   return '-' if count is None else console.megabytes(count)
 
 
@@ -285,7 +285,7 @@ def notes(
 
 
 def draw(rows: Sequence[TrainingRow], device: str) -> Figure:
-  """Pairs/s and utilisation of each contender over the batch."""
+  """Plots pairs/s and utilisation of each contender over the batch."""
   figure = Figure(figsize=(11.5, 4.5), layout='constrained')
   left, right = figure.subplots(1, 2)
   measured = [row for row in rows if row.seconds is not None]

@@ -33,7 +33,7 @@ def gaussian(queries: int, rows: int, dim: int, progress: Progress = iter) -> Ve
 
 
 def embeddings(queries: int, rows: int, dim: int, progress: Progress = iter) -> Vectors:
-  """Patches of the default config's texture, embedded by its encoder, untrained.
+  """Returns patches of the default config's texture, embedded by its encoder, untrained.
 
   Images are cut from the photograph at random: those of the bank from the strips of the training
   images, those of the queries from the strip of the test images. Their size, place and orientation

@@ -142,7 +142,7 @@ def push_from_zero(centre: np.ndarray) -> np.ndarray:
 
 
 def resize(images: np.ndarray) -> np.ndarray:
-  """Images u8[N, H, W, 3] as u8[N, SIDE, SIDE, 3]."""
+  """Returns images u8[N, H, W, 3] as u8[N, SIDE, SIDE, 3]."""
   return np.stack([resize_image(image, (SIDE, SIDE), 'box') for image in images])
 
 

@@ -68,7 +68,7 @@ class Boundary(NamedTuple):
   offset: float
 
   def score(self, rows: np.ndarray) -> np.ndarray:
-    """Rows f64[N, C] to f64[N]."""
+    """Scores rows f64[N, C], f64[N]."""
     sums = self.kernel.matrix(rows, self.vectors) @ self.coefficients
     scores: np.ndarray = self.own * self.kernel.diagonal(rows) - sums + self.offset
     return scores

@@ -6,7 +6,7 @@ from patch_svdd_jax.models import geometry
 
 
 def image_rows(images: np.ndarray) -> np.ndarray:
-  """Images u8[N, H, W, 3] as rows f32[N, H * W * 3] in [0, 1]."""
+  """Returns images u8[N, H, W, 3] as rows f32[N, H * W * 3] in [0, 1]."""
   return images.reshape(len(images), -1).astype(np.float32) / 255
 
 

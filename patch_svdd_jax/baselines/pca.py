@@ -19,7 +19,7 @@ class Pca(NamedTuple):
   components: np.ndarray
 
   def reduce(self, rows: np.ndarray) -> np.ndarray:
-    """Rows f32[..., D] to their coordinates f64[..., C]."""
+    """Returns the coordinates f64[..., C] of rows f32[..., D]."""
     coordinates: np.ndarray = ((rows - self.mean) @ self.components.T).astype(np.float64)
     return coordinates
 

@@ -22,7 +22,7 @@ def score_patches(
   batch_size: int,
   progress: Progress,
 ) -> Scores:
-  """Scores of a patch-wise system: maps as the detector's, image scores are their maxima.
+  """Returns scores of a patch-wise system: maps as the detector's, image scores their maxima.
 
   Args:
     score: of images u8[B, H, W, 3] the scores f[B, rows, columns] of their patches.
@@ -50,7 +50,7 @@ def score_images(
   batch_size: int,
   progress: Progress,
 ) -> Scores:
-  """Scores of an image-wise system, which localises nothing: a map has its image's score all over.
+  """Returns scores of an image-wise system, whose maps are constant: it localises nothing.
 
   Args:
     score: of images u8[B, H, W, 3] their scores f[B].
@@ -73,7 +73,7 @@ def _of_one_map(
   batch_size: int,
   progress: Progress,
 ) -> Scores:
-  """Scores with a single map; seconds of the stages 'score' and 'map'."""
+  """Returns scores with a single map, and seconds of the stages 'score' and 'map'."""
 
   def score_batch(part: np.ndarray) -> Scores:
     seconds: dict[str, float] = {}

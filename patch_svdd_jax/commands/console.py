@@ -204,7 +204,7 @@ def print_warnings(texts: Iterable[str]) -> None:
 
 
 def print_data(dataset: Dataset) -> None:
-  """Lines about what the images are, and a few about what is wrong with them or to be minded."""
+  """Returns lines about the images, and a few about what is wrong with them or to be minded."""
   if form := dataset.report.form:
     print(one_line(f'{dataset.name}: {form}'))
   if summary := dataset.report.summary():

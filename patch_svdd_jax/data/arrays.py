@@ -101,7 +101,7 @@ def resized(
   names: Sequence[str],
   digests: Sequence[str] | None = None,
 ) -> Split:
-  """Images of any size as a split of which nothing is known, in the light they were taken in.
+  """Returns images of any size as a split without labels, in the light they were taken in.
 
   Args:
     given: u8[h, w, 3], or u8[h, w] in grey, each.
@@ -155,7 +155,7 @@ def named(names: Iterable[object] | None, count: int) -> list[str]:
 
 
 def numbered(count: int) -> list[str]:
-  """Names of images that have none."""
+  """Returns names for images that have none."""
   return [f'image {index}' for index in range(count)]
 
 

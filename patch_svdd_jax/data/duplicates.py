@@ -94,7 +94,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def directions(vectors: np.ndarray) -> np.ndarray:
-  """Vectors f32[N, D] without their own means, of length 1; 0 where nothing is left."""
+  """Returns vectors f32[N, D] without their own means, of length 1; 0 where nothing is left."""
   vectors = vectors - vectors.mean(axis=1, keepdims=True)
   norms = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(norms > 0, norms, 1)

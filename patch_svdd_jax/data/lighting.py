@@ -47,7 +47,7 @@ def standardise(images: np.ndarray) -> np.ndarray:
 
 
 def change(images: np.ndarray, shift: float, gain: float) -> np.ndarray:
-  """Images under other light: gain * image + shift, in grey levels.
+  """Returns images under other light: gain * image + shift, in grey levels.
 
   Args:
     images: u8[N, H, W, 3].

@@ -190,7 +190,7 @@ def place(rows: np.ndarray, screen: Screen | None = None) -> Bank:
 
 
 def chunk_size(dim: int) -> int:
-  """Rows of which two chunks and their copies fit on the devices."""
+  """Returns rows of which two chunks and their copies fit on the devices."""
   free = min(block_sizes.free_memory(device) for device in jax.local_devices())
   each = int(block_sizes.BANK_SHARE * free) // (2 * COPIES * dim * 4)
   return max(GROUP, each // GROUP * GROUP) * jax.device_count()

@@ -354,6 +354,6 @@ def _remedy(workdir: pathlib.Path) -> str:
 
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-  """Orbax's keeper of the one detector of a workdir, which `numbered` removes the older of."""
+  """Returns orbax's manager of a workdir's detectors; `numbered` removes the older ones."""
   handlers = {'arrays': ocp.StandardCheckpointHandler, 'about': ocp.JsonCheckpointHandler}
   return orbax_manager.make((workdir / FOLDER).absolute(), handlers)

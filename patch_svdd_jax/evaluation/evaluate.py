@@ -153,7 +153,7 @@ def search_flop(detector: Detector, image_size: ImageSize) -> float:
 
 
 def speeds(scores: Scores) -> dict[str, float]:
-  """Images a second of each stage and of all, and peak memory."""
+  """Returns images a second of each stage and of all, and peak memory."""
   rates = {f'{stage}_images_per_s': 1 / s for stage, s in scores.seconds.items()}
   return rates | {
     'images_per_s': 1 / sum(scores.seconds.values()),

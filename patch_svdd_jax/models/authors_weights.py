@@ -69,7 +69,7 @@ def _conv(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]
 
 
 def _listed(names: Iterable[str]) -> str:
-  """Names from a file, the first few of many."""
+  """Lists names from a file, the first few of many."""
   first = sorted(names)
   more = f' and {len(first) - 4} more' if len(first) > 4 else ''
   return ', '.join(quoted(name) for name in first[:4]) + more

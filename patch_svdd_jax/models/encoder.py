@@ -312,7 +312,7 @@ class PositionClassifier(nn.Module):
 
   @nn.compact
   def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
-    """Logits f32[B, 8] from two embeddings f32[B, D]."""
+    """Returns logits f32[B, 8] from two embeddings f32[B, D]."""
     x = first - second
     for index in range(2):
       x = leaky_relu(self.dense(x, self.hidden, f'dense_{index}'))

@@ -58,7 +58,7 @@ def patch_layers(arch: Architecture, patch: int) -> Iterator[Layer]:
 
 
 def step_flops(config: ml_collections.ConfigDict) -> int:
-  """FLOPs of the encoder in one train step, forward and both gradients; two a multiply-add.
+  """Counts FLOPs of the encoder in one train step, forward and backward; two a multiply-add.
 
   The first layer's input, pixels, has no gradient. Activations, the classifier, the optimiser and
   the drawing of pairs are left out, and so is what rematerialisation computes again.

@@ -21,7 +21,7 @@ def training_mean(images: np.ndarray, kind: str) -> np.ndarray:
 
 
 def subtract_mean(images: jax.Array, mean: jax.Array) -> jax.Array:
-  """(images - mean) / 255, in float32.
+  """Returns (images - mean) / 255, in float32.
 
   Args:
     images: [..., H, W, 3] in grey levels, uint8 or float.

@@ -75,7 +75,7 @@ def read(workdir: pathlib.Path) -> Run:
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-  """Runs that differ by their seed alone together, named by what tells them from the others."""
+  """Groups runs that differ by their seed alone, and names them by what tells them apart."""
   settings = [dict(configuration.flatten(run.config)) for run in runs]
   differing = [
     key

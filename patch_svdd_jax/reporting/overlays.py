@@ -174,7 +174,7 @@ def _check(split: Split, maps: np.ndarray) -> None:
 
 
 def _joined(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
-  """Pictures u8[h, w, 3] below (axis 0) or beside (axis 1) each other, with white seams."""
+  """Returns pictures u8[h, w, 3] below (axis 0) or beside (axis 1) each other, with white seams."""
   seam = [(0, _SEAM if each == axis else 0) for each in range(3)]
   padded = [np.pad(each, seam, constant_values=255) for each in pictures[:-1]]
   return np.concatenate([*padded, pictures[-1]], axis)

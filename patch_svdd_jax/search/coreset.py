@@ -200,7 +200,7 @@ def _merge(farthest: Farthest, rows: jax.Array, squared: jax.Array, first: jax.A
 
 
 def _on_devices(lower: Callable[[jax.Array, jax.Array, Any], jax.Array], mesh: Mesh) -> Lower:
-  """run(rows, state, choice, farthest, first) on all devices -> squared distances and farthest.
+  """Returns run(rows, state, choice, farthest, first) -> squared distances and farthest.
 
   Each device lowers its own: lower(rows f32[R, D], state [R], choice) -> f32[R].
   """
@@ -316,7 +316,7 @@ def _on_device_source(rows: jax.Array) -> Source:
 
 
 def _host_source(rows: np.ndarray, at_once: int | None) -> Source:
-  """Parts of `at_once` rows, dealt to the local devices; one part alone stays there."""
+  """Returns parts of `at_once` rows, dealt to the local devices; one part alone stays there."""
   mesh = local_mesh()
   size = -(-min(at_once or len(rows), len(rows)) // mesh.size) * mesh.size
 

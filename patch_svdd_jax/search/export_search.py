@@ -29,7 +29,7 @@ FAR = 1e15
 
 
 def group(rows: np.ndarray) -> np.ndarray:
-  """Rows f32[N, D], N >= 1, as groups f32[groups, GROUP, D], a multiple of TOGETHER.
+  """Returns rows f32[N, D], N >= 1, as groups f32[groups, GROUP, D], a multiple of TOGETHER.
 
   Their order is another; behind them are rows that are FAR.
   """

@@ -242,7 +242,7 @@ def _check_shape(rows: np.ndarray) -> None:
 
 
 def _deal(rows: np.ndarray, mesh: Mesh) -> jax.Array:
-  """Rows f32[N, D] in runs on the devices, f32[devices, share, D], zeros behind."""
+  """Returns rows f32[N, D] in runs on the devices, f32[devices, share, D], zeros behind."""
   share = -(-len(rows) // mesh.size)
 
   def part(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -318,7 +318,7 @@ def _replicated(rows: jax.Array, size: int, sharding: NamedSharding) -> jax.Arra
 
 @functools.partial(jax.jit, static_argnames='layout')
 def _group(rows: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
-  """Rows f32[parts, share, D] in groups, zero where there is none; and whether all are finite."""
+  """Returns rows f32[parts, share, D] in groups, with zeros behind; and whether all are finite."""
   parts, share, dim = rows.shape
   number = jnp.arange(parts)[:, None] * share + jnp.arange(share)[None]
   rows = jnp.where((number < layout.size)[..., None], rows, 0.0)
@@ -344,7 +344,7 @@ def _runs(rows: jax.Array, runs: int, layout: Layout) -> jax.Array:
 
 
 def _sample(rows: jax.Array, layout: Layout) -> np.ndarray:
-  """Runs of rows from all over the bank, f32[runs, RUN, D]."""
+  """Returns runs of rows from all over the bank, f32[runs, RUN, D]."""
   parts, dim = layout.parts, rows.shape[-1] // layout.group
   wanted = min(max(1, SAMPLE // (dim * RUN * parts)), -(-layout.share // RUN))
   sample = multihost_utils.process_allgather(_runs(rows, wanted, layout), tiled=True)

@@ -170,7 +170,7 @@ def _split(values: jax.Array, parts: int) -> list[jax.Array]:
 
 
 def _rounded_up(squared: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-  """Roots [N, 1] of f[N], no less than they are."""
+  """Returns square roots [N, 1] of f[N], rounded up."""
   return (jnp.sqrt(squared) * (1 + 2 * jnp.finfo(dtype).eps)).astype(dtype)[:, None]
 
 

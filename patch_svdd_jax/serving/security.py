@@ -55,7 +55,7 @@ class Guard:
 
 
 def headers(scripts: str, styles: str) -> dict[str, str]:
-  """Headers of every answer; nothing runs but what has these hashes, as 'sha256-...'."""
+  """Returns headers of every answer; nothing runs but what has these hashes, as 'sha256-...'."""
   policy = {
     'default-src': "'none'",
     'script-src': f"'{scripts}'",

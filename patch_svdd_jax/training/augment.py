@@ -16,7 +16,7 @@ def is_lit(augment: ml_collections.ConfigDict) -> bool:
 def random_lighting(
   pixels: jax.Array, normals: jax.Array, augment: ml_collections.ConfigDict
 ) -> jax.Array:
-  """Pixels f32[S, S, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'.
+  """Relights pixels f32[S, S, 3] in grey levels: x * exp(gain n) + 255 brightness n'.
 
   Args:
     pixels: f32[S, S, 3].
@@ -36,7 +36,7 @@ def augment_and_normalise(
   lighting: jax.Array,
   augment: ml_collections.ConfigDict,
 ) -> jax.Array:
-  """Windows lit and normalised, f32[B, S, S, 3].
+  """Returns windows lit and normalised, f32[B, S, S, 3].
 
   Args:
     pixels: u8[B, S, S, 3].

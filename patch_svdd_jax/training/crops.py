@@ -51,7 +51,7 @@ def offsets(patch: int, native: int) -> tuple[int, int]:
 
 
 def draw_points(key: jax.Array, side: int, near: int, far: int, count: int) -> Points:
-  """Pairs on a map.
+  """Returns pairs on a map.
 
   Args:
     key: of the crop at this scale.

@@ -106,7 +106,7 @@ def embed_patch_pairs(
 def embed_crop_pairs(
   config: ml_collections.ConfigDict, count: int, crop: windows.Crop
 ) -> EmbedPairs:
-  """Pairs as points of densely encoded crops, many from each key; see `crops`."""
+  """Returns pairs as points of densely encoded crops, many from each key; see `crops`."""
   encode = encode_with(config)
   arch = architecture.from_config(config.encoder)
   sample = crops.make_sampler(arch, config.train, count, crop)
@@ -114,7 +114,7 @@ def embed_crop_pairs(
 
   @jax.named_scope('sampling')
   def pick(maps: jax.Array, points: jax.Array) -> jax.Array:
-    """Embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
+    """Returns embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
     each = jax.vmap(lambda grid, at: grid[at[:, 0], at[:, 1]])(maps, points)
     picked: jax.Array = each.reshape(-1, each.shape[-1])
     return picked

@@ -41,7 +41,7 @@ class Pairs(NamedTuple):
 
 
 def choose(uniform: jax.Array, low: jax.Array | int, high: jax.Array | int) -> jax.Array:
-  """Integers low <= i <= high from uniform numbers in [0, 1).
+  """Returns integers low <= i <= high from uniform numbers in [0, 1).
 
   All numbers of a pair come from one draw of the generator, whose every call costs seconds of
   compilation on a CPU.
@@ -71,7 +71,7 @@ def neighbour_shift(uniform: jax.Array, reach: int) -> jax.Array:
 def neighbour_pair(
   uniform: jax.Array, image_size: ImageSize, patch: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Corners of two patches a few pixels apart, for L_SVDD' (Yi & Yoon 2020, section 3.2).
+  """Returns corners of two patches a few pixels apart, for L_SVDD' (Yi & Yoon 2020, section 3.2).
 
   The second is the first shifted by up to K // 32 pixels (at least 1) per axis, never by (0, 0),
   then clipped to the image, as the authors do; the clipping can make the two identical.
@@ -109,7 +109,7 @@ def first_of_pair(uniform: jax.Array, offset: jax.Array, last: jax.Array) -> jax
 
 
 def position_pair(uniform: jax.Array, image_size: ImageSize, patch: int, mode: str) -> PositionPair:
-  """Corners of a patch and of one of its 8 neighbours, for L_SSL (section 3.3).
+  """Returns corners of a patch and of one of its 8 neighbours, for L_SSL (section 3.3).
 
   The neighbour's offset is 3K/4 + U[0, K/4) along each axis of its direction.
 

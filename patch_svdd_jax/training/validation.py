@@ -157,7 +157,7 @@ def make_program(config: ml_collections.ConfigDict, strides: dict[int, int], cou
 
 
 def centre(rows: jax.Array) -> jax.Array:
-  """Rows f32[N, D] minus their mean."""
+  """Returns rows f32[N, D] minus their mean."""
   return rows - rows.mean(0)[None]
 
 

@@ -14,7 +14,7 @@ Crop = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
 
 def crop(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
-  """Windows u8[B, side, side, 3] of images u8[N, H, W, 3] that are all on this device.
+  """Returns windows u8[B, side, side, 3] of images u8[N, H, W, 3] that are all on this device.
 
   Args:
     images: u8[N, H, W, 3].
