@@ -28,7 +28,7 @@ def prepare_step(config: ml_collections.ConfigDict) -> Program:
 
 
 def prepare_torch_step(config: ml_collections.ConfigDict) -> Program:
-  """PyTorch's step on patches of random pixels, which are at hand: it draws no pairs."""
+  """Returns PyTorch's step on patches of random pixels, which are at hand: it draws no pairs."""
   step = torch_encoder.make_step(
     architecture.from_config(config.encoder),
     svdd_weight=config.train.svdd_weight,
@@ -51,7 +51,7 @@ def prepare_torch_step(config: ml_collections.ConfigDict) -> Program:
 
 
 def prepare_torch_embedding(config: ml_collections.ConfigDict) -> Program:
-  """PyTorch's embedding of an image whose pixels are normalised already."""
+  """Returns PyTorch's embedding of an image whose pixels are normalised already."""
   embed = torch_encoder.make_embed(architecture.from_config(config.encoder), strides_of(config))
   image = np.random.default_rng(0).random((1, *config.data.image_size, 3), np.float32)
   return Program(
@@ -66,7 +66,7 @@ def prepare_torch_embedding(config: ml_collections.ConfigDict) -> Program:
 
 
 def prepare_all(contenders: Contenders) -> dict[str, Program | None]:
-  """The contenders, each after its first call; None for those that memory does not suffice for."""
+  """Returns the contenders, each after its first call; None where memory does not suffice."""
   ready: dict[str, Program | None] = {}
   for name, prepare in contenders.items():
     try:
@@ -84,7 +84,7 @@ def step_contenders(
   kinds: Sequence[str],
   with_torch: bool,
 ) -> Contenders:
-  """Our train step with each kind of pairs, and PyTorch's, which learns from single patches.
+  """Returns our train step by each kind of pairs, and PyTorch's, by single patches.
 
   Raises:
     UserError: the batch does not suit the config.
@@ -104,7 +104,7 @@ def step_contenders(
 
 
 def embedding_contenders(config: ml_collections.ConfigDict, with_torch: bool) -> Contenders:
-  """Our embedding of an image of the config's size, and PyTorch's."""
+  """Returns our embedding of an image of the config's size, and PyTorch's."""
   found = {OURS: lambda: programs.prepare_embedding(config)}
   if with_torch:
     found[TORCH] = lambda: prepare_torch_embedding(config)

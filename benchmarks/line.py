@@ -75,7 +75,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def photograph(size: int, seed: int) -> np.ndarray:
-  """Noise u8[size, size, 3], with a white square in one image of twenty."""
+  """Returns noise u8[size, size, 3], with a white square in one image of twenty."""
   image = np.clip(np.random.default_rng(seed).normal(120, 20, (size, size, 3)), 0, 255)
   if seed % 20 == 0:
     image[size // 4 : size // 2, size // 4 : size // 2] = 255

@@ -81,12 +81,12 @@ class SearchRow:
   timed_queries: dict[str, int]
 
   def gflops_of(self, contender: str) -> float:
-    """As `gflops`, of any contender."""
+    """Returns `gflops` of any contender."""
     return 2.0 * self.queries * self.bank * self.dim / self.seconds[contender] / 1e9
 
 
 def reference(queries: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-  """Distances f64[Q, k] by float64 differences."""
+  """Returns distances f64[Q, k] by float64 differences."""
   best = np.full((len(queries), k), np.inf)
   for first in range(0, len(rows), REFERENCE_BLOCK):
     found = distance.cdist(queries, rows[first : first + REFERENCE_BLOCK])
@@ -117,14 +117,14 @@ def check(name: str, found: np.ndarray, queries: np.ndarray, rows: np.ndarray) -
 
 
 def warm_up(search: Search, queries: np.ndarray) -> tuple[np.ndarray, float]:
-  """The distances of all queries, and the seconds they took."""
+  """Returns the distances of all queries, and the seconds they took."""
   start = time.perf_counter()
   found = search(queries)
   return found, time.perf_counter() - start
 
 
 def affordable(queries: int, seconds: float) -> int:
-  """How many of the queries a search is timed on that takes `seconds` for all."""
+  """Returns how many of the queries a search is timed on that takes `seconds` for all."""
   return queries if seconds <= LONGEST else max(1, int(queries * LONGEST / seconds))
 
 
@@ -272,7 +272,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def peaks(rows: Sequence[SearchRow]) -> dict[str, float]:
-  """GFLOP/s of the large matrix products, the median over all rows."""
+  """Returns GFLOP/s of the large matrix products, the median over all rows."""
   return {
     name: statistics.median(row.peak_gflops[name] for row in rows) for name in rows[0].peak_gflops
   }
@@ -281,7 +281,7 @@ def peaks(rows: Sequence[SearchRow]) -> dict[str, float]:
 def summary(
   rows: Sequence[SearchRow], device: str, threads: Mapping[str, int], rounds: int
 ) -> dict[str, Any]:
-  """The contents of the JSON file."""
+  """Returns the contents of the JSON file."""
   return {
     'rows': [dataclasses.asdict(row) for row in rows],
     'device': device,
@@ -294,7 +294,7 @@ def summary(
 def print_rows(
   rows: Sequence[SearchRow], device: str, threads: Mapping[str, int], rounds: int
 ) -> None:
-  """The table, and what its figures are."""
+  """Prints the table and the meaning of its figures."""
   first = rows[0]
   header = ['data', 'rows', 'GFLOP/s', *(f'of {name} peak' for name in first.peak_share)]
   header += ['fell back', *(f'{name} took' for name in first.ratio)]
@@ -327,7 +327,7 @@ def print_rows(
 
 
 def draw(rows: Sequence[SearchRow], device: str) -> Figure:
-  """GFLOP/s of each contender over the rows of the bank, a panel for each kind of data."""
+  """Plots GFLOP/s of each contender over the rows of the bank, a panel for each kind of data."""
   kinds = list(dict.fromkeys(row.data for row in rows))
   figure = Figure(figsize=(2.5 + 4.5 * len(kinds), 4.5), layout='constrained')
   panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]

@@ -25,13 +25,13 @@ def _plain_distances(queries: jax.Array, blocks: plain.Blocks, k: int) -> jax.Ar
 
 
 def prepare_plain_scan(rows: np.ndarray, k: int) -> Search:
-  """The plain float32 `lax.scan` over blocks of rows on one device, the yardstick."""
+  """Returns the plain float32 `lax.scan` over blocks of rows on one device, the yardstick."""
   blocks = plain.divide(jnp.asarray(rows))
   return lambda queries: np.asarray(_plain_distances(queries, blocks, k=k))
 
 
 def prepare_torch(rows: np.ndarray, k: int) -> Search:
-  """PyTorch's cdist and minimum, over blocks of rows."""
+  """Returns PyTorch's cdist and minimum, over blocks of rows."""
   import torch
 
   torch.set_num_threads(machine.cores())
@@ -54,7 +54,7 @@ def prepare_torch(rows: np.ndarray, k: int) -> Search:
 
 
 def torch_threads() -> int:
-  """PyTorch's own count."""
+  """Counts PyTorch's threads."""
   import torch
 
   return int(torch.get_num_threads())

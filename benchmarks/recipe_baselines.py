@@ -45,14 +45,14 @@ class LocalContrast:
 
 
 def fit_contrast(config: ml_collections.ConfigDict, _: np.ndarray) -> LocalContrast:
-  """The contrast of the smallest patches."""
+  """Returns the contrast of the smallest patches."""
   return LocalContrast(min(config.encoder.scales), config.score.batch_size)
 
 
 def fit_raw_patches(
   config: ml_collections.ConfigDict, images: np.ndarray, *, whiten: bool
 ) -> RawPatches:
-  """The nearest raw patches at the strides of the smallest scale's patches.
+  """Returns the nearest raw patches at the strides of the smallest scale's patches.
 
   With `whiten` each principal component is divided by its standard deviation, with shrinkage:
   c_i / sqrt(v_i + .1 mean(v)), where v are the variances of the bank's rows.

@@ -160,7 +160,7 @@ def plan(
 
 
 def matches(row: str, pattern: str) -> bool:
-  """Whether a row is meant: by its whole name or that of its recipe."""
+  """Returns whether a row is meant: by its whole name or that of its recipe."""
   return any(fnmatch.fnmatchcase(name, pattern) for name in (row, row.partition('/')[0]))
 
 

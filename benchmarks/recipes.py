@@ -179,7 +179,7 @@ class Search:
     return Rendered(recipe_tables.render(self.entries), recipe_tables.sheet(self.entries))
 
   def is_measured(self, run: Run, entry: Entry) -> bool:
-    """Whether all figures of a run are there."""
+    """Returns whether all figures of a run are there."""
     wanted = self.every_checkpoint and run.trained
     return 'maps' in entry and (not wanted or 'checkpoints' in entry)
 

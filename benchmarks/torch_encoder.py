@@ -61,7 +61,7 @@ def copy_params(params: Mapping[str, Any], encoder: Any) -> None:
 def apply_level(
   layers: Any, x: Any, strides: tuple[int, ...], dilations: tuple[int, ...] | None = None
 ) -> Any:
-  """Convolutions with leaky ReLU between and tanh last: [B, C, H, W] to [B, F, H', W']."""
+  """Returns convolutions with leaky ReLU between and tanh last: [B, C, H, W] to [B, F, H', W']."""
   from torch.nn import functional
 
   last = len(strides) - 1
@@ -149,7 +149,7 @@ def make_classifier(embed_dim: int) -> Any:
 
 
 def classify(classifier: Any, first: Any, second: Any) -> Any:
-  """Logits [B, 8]; the last weight is normalised over its output axis and gets no gradient."""
+  """Returns logits [B, 8]; the last weight is normalised over outputs and gets no gradient."""
   from torch.nn import functional
 
   x = first - second

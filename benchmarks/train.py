@@ -68,7 +68,7 @@ class TrainingRow:
 
 
 def held_on_device() -> int | None:
-  """The most bytes that any local device has held; None where they do not say."""
+  """Returns the most bytes that any local device has held; None where they do not say."""
   statistics = [device.memory_stats() or {} for device in jax.local_devices()]
   held = [values['peak_bytes_in_use'] for values in statistics if 'peak_bytes_in_use' in values]
   return max(held, default=None)
@@ -154,7 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def torch_takes_part() -> bool:
-  """Whether PyTorch takes part; a line on standard error where it does not."""
+  """Returns whether PyTorch takes part; a line on standard error where it does not."""
   if jax.default_backend() != 'cpu':
     print('torch is left out: it would compute on the CPU', file=sys.stderr)
     return False
@@ -201,7 +201,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def step_table(rows: Sequence[TrainingRow]) -> tuple[list[str], list[list[str]]]:
-  """The header and the lines of the train steps."""
+  """Returns the header and the lines of the train steps."""
   precisions = list(dict.fromkeys(name for row in rows for name in row.peak_share))
   header = ['pairs', 'batch', 'ms a step', 'pairs/s', 'GFLOP by shape', 'by compiler']
   header += [f'of {name} peak' for name in precisions]
@@ -221,7 +221,7 @@ def step_table(rows: Sequence[TrainingRow]) -> tuple[list[str], list[list[str]]]
 
 
 def image_table(rows: Sequence[TrainingRow]) -> tuple[list[str], list[list[str]]]:
-  """The header and the lines of the embedding."""
+  """Returns the header and the lines of the embedding."""
   precisions = list(dict.fromkeys(name for row in rows for name in row.peak_share))
   header = ['embedding', 'ms an image', 'GFLOP by shape', 'by compiler']
   header += [*(f'of {name} peak' for name in precisions), 'dispatch', 'program', 'torch took']
@@ -237,29 +237,29 @@ def image_table(rows: Sequence[TrainingRow]) -> tuple[list[str], list[list[str]]
 
 
 def giga(flops: float | None) -> str:
-  """Operations in billions."""
+  """Returns operations in billions."""
   return '-' if flops is None else f'{flops / 1e9:,.4g}'
 
 
 def share(value: float | None) -> str:
-  """A share in per cent."""
+  """Returns a share in per cent."""
   return '-' if value is None else f'{value:.2%}'
 
 
 def size(count: int | None) -> str:
-  """Bytes in MB."""
+  """Returns bytes in MB."""
   return '-' if count is None else console.megabytes(count)
 
 
 def times(ratio: float | None) -> str:
-  """A ratio of times."""
+  """Returns a ratio of times."""
   return '-' if ratio is None else f'{ratio:.2f} x'
 
 
 def notes(
   config: ml_collections.ConfigDict, rows: Sequence[TrainingRow], device: str, rounds: int
 ) -> str:
-  """What the figures are."""
+  """Explains the figures."""
   peaks = {
     name: statistics.median(row.peak_gflops[name] for row in rows if row.peak_gflops)
     for name in next((row.peak_gflops for row in rows if row.peak_gflops), {})
@@ -285,7 +285,7 @@ def notes(
 
 
 def draw(rows: Sequence[TrainingRow], device: str) -> Figure:
-  """Pairs/s and utilisation of each contender over the batch."""
+  """Plots pairs/s and utilisation of each contender over the batch."""
   figure = Figure(figsize=(11.5, 4.5), layout='constrained')
   left, right = figure.subplots(1, 2)
   measured = [row for row in rows if row.seconds is not None]

@@ -23,7 +23,7 @@ SMALLEST_CROP, LARGEST_CROP = 96, 160
 
 
 def gaussian(queries: int, rows: int, dim: int, progress: Progress = iter) -> Vectors:
-  """Independent standard normal coordinates."""
+  """Returns independent standard normal coordinates."""
   del progress  # It is a matter of seconds.
   for_queries, for_rows = np.random.default_rng(0).spawn(2)
   return (
@@ -33,7 +33,7 @@ def gaussian(queries: int, rows: int, dim: int, progress: Progress = iter) -> Ve
 
 
 def embeddings(queries: int, rows: int, dim: int, progress: Progress = iter) -> Vectors:
-  """Patches of the default config's texture, embedded by its encoder, untrained.
+  """Returns patches of the default config's texture, embedded by its encoder, untrained.
 
   Images are cut from the photograph at random: those of the bank from the strips of the training
   images, those of the queries from the strip of the test images. Their size, place and orientation
@@ -84,7 +84,7 @@ def embeddings(queries: int, rows: int, dim: int, progress: Progress = iter) -> 
 def random_images(
   rng: np.random.Generator, strips: tuple[np.ndarray, ...], count: int, size: tuple[int, int]
 ) -> np.ndarray:
-  """Random squares of grey strips u8[H, W], turned, mirrored and resized: u8[count, *size, 3]."""
+  """Draws random squares of grey strips u8[H, W], turned, mirrored, resized: u8[n, *size, 3]."""
   images = np.empty((count, *size, 3), np.uint8)
   for image in images:
     strip = strips[rng.integers(len(strips))]

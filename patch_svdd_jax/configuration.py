@@ -71,13 +71,13 @@ WRONG_TYPE = re.compile(
 
 
 def packaged(folder: str = '') -> dict[str, pathlib.Path]:
-  """The configs that come with the package, or those of one of their folders, by name."""
+  """Returns the configs that come with the package, or those of one of their folders, by name."""
   place = pathlib.Path(configs.__path__[0], folder)
   return {file.stem: file for file in sorted(place.glob('[!_]*.py'))}
 
 
 def find(name: str, folder: str = '') -> pathlib.Path:
-  """The config file called `name`: a path, or else one that comes with the package in `folder`."""
+  """Finds the config file called `name`: a path, or else one of the package's in `folder`."""
   path = config_place(name) if name else pathlib.Path()
   if path.is_file():
     return path
@@ -99,7 +99,7 @@ def config_place(name: str) -> pathlib.Path:
 
 
 def read(name: str) -> ml_collections.ConfigDict:
-  """The config of `FILE[:ARGUMENT]`, by the file's get_config(ARGUMENT).
+  """Returns the config of `FILE[:ARGUMENT]`, by the file's get_config(ARGUMENT).
 
   Raises:
     UserError: there is no such file, it has no get_config, its code fails, or it sets a key or a
@@ -117,7 +117,7 @@ def read(name: str) -> ml_collections.ConfigDict:
 
 
 def call(path: pathlib.Path, function: str, *arguments: Any) -> Any:
-  """What a function of a config file returns.
+  """Returns the result of a function of a config file.
 
   Raises:
     UserError: there is no such function, or its code fails; names the line.
@@ -134,7 +134,7 @@ def call(path: pathlib.Path, function: str, *arguments: Any) -> Any:
 
 
 def line_number(error: Exception, path: pathlib.Path) -> str:
-  """':7', the line of a config file where an error arose; '' where it arose outside."""
+  """Returns ':7', the line of a config file where an error arose; '' where it arose outside."""
   if isinstance(error, SyntaxError):
     return f':{error.lineno}'
   lines = [
@@ -146,7 +146,7 @@ def line_number(error: Exception, path: pathlib.Path) -> str:
 
 
 def error_message(error: Exception) -> str:
-  """An error of a config file's code in one line; those of ml_collections name the key."""
+  """Returns an error of a config file's code in one line; those of ml_collections name the key."""
   text = str(error.args[0]) if error.args else ''
   # ml_collections turns one error's repr into the text of another.
   text = text.replace('\\n', '\n').replace('\\', '')
@@ -160,7 +160,7 @@ def error_message(error: Exception) -> str:
 
 
 def no_such_key(key: str) -> str:
-  """What to say about a key that does not exist, given in full or by its last name."""
+  """Explains that a key does not exist, given in full or by its last name."""
   known = [name for name, _ in flatten(default.get_config())]
   if '.' not in key:
     known = [part for name in known for part in name.split('.')]
@@ -169,7 +169,7 @@ def no_such_key(key: str) -> str:
 
 
 def kind(value: Any) -> str:
-  """What type of setting a value is, in words."""
+  """Returns the type of setting a value is, in words."""
   if isinstance(value, tuple):
     return 'a tuple, each ' + ' or '.join(sorted({kind(item) for item in value}))
   return KINDS.get(type(value), type(value).__name__)
@@ -190,7 +190,7 @@ def mistakes(values: Mapping[str, Any]) -> list[str]:
 
 
 def fits(value: Any, like: Any) -> bool:
-  """Whether a value has the type of another; whole numbers may stand for numbers."""
+  """Returns whether a value has the type of another; whole numbers may stand for numbers."""
   if isinstance(value, tuple) and isinstance(like, tuple):
     return bool(value) and all(any(fits(item, each) for each in like) for item in value)
   return kind(value) == kind(like) or (type(value), type(like)) == (int, float)
@@ -256,7 +256,7 @@ def absolute_places(config: ml_collections.ConfigDict) -> ml_collections.ConfigD
 
 
 def flatten(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:
-  """All keys with their full names, and their values."""
+  """Yields all keys with their full names, and their values."""
   for key, value in config.items():
     if isinstance(value, Mapping | ml_collections.ConfigDict):
       yield from flatten(value, f'{prefix}.{key}')
@@ -267,7 +267,7 @@ def flatten(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple
 def differences(
   old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, sections: Sequence[str] = ()
 ) -> list[str]:
-  """The keys whose values differ, as 'config.train.steps: 100 -> 200'; of `sections`, or of all."""
+  """Lists the keys whose values differ, as 'config.train.steps: 100 -> 200'."""
   before, after = dict(flatten(old)), dict(flatten(new))
   prefixes = tuple(f'config.{section}' for section in sections) or ('config',)
   return [
@@ -319,14 +319,14 @@ def bad_values(values: dict[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:
-  """The config as JSON text."""
+  """Returns the config as JSON text."""
   return json.dumps(config.to_dict(), indent=2) + '\n'
 
 
 def from_json(
   text: str, source: str, absent: Mapping[str, Any] = types.MappingProxyType({})
 ) -> ml_collections.ConfigDict:
-  """The config of JSON text: the defaults, updated by it.
+  """Returns the config of JSON text: the defaults, updated by it.
 
   Args:
     text: of `to_json`.
@@ -367,7 +367,7 @@ def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-  """The config of a workdir.
+  """Returns the config of a workdir.
 
   Raises:
     UserError: there is none, or it cannot be read.

@@ -12,5 +12,5 @@ class UserError(Exception):
 
 
 def one_line(text: str) -> str:
-  """A text that may quote any file's name, with what would break its line escaped."""
+  """Returns a text that may quote any file's name, with what would break its line escaped."""
   return ''.join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

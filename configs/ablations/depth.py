@@ -18,7 +18,7 @@ def get_rows(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
 
 
 def fits(config: ml_collections.ConfigDict, depth: int) -> bool:
-  """Whether there is an encoder of this depth, with the layers that describe patches."""
+  """Returns whether there is an encoder of this depth, with the layers that describe patches."""
   deeper = config.copy_and_resolve_references()
   deeper.encoder.depth = depth
   try:

@@ -37,7 +37,7 @@ def fit_random_encoder(
   progress: Progress,
   regions: np.ndarray | None = None,
 ) -> Detector:
-  """A detector whose encoder is untrained."""
+  """Returns a detector whose encoder is untrained."""
   params = encoder.init_encoder(config)
   return Detector.fit(config, params, images, step=0, progress=progress, regions=regions)
 
@@ -48,7 +48,7 @@ def fit_thumbnail(
   progress: Progress,
   regions: np.ndarray | None = None,
 ) -> Detector:
-  """A detector of whitened thumbnails, without an encoder."""
+  """Returns a detector of whitened thumbnails, without an encoder."""
   return fit_random_encoder(features.thumbnails_alone(config), images, progress, regions)
 
 
@@ -88,5 +88,5 @@ SYSTEMS = (
 
 
 def possible(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """The systems that a config allows: without thumbnails where a scale has none."""
+  """Returns the systems that a config allows: without thumbnails where a scale has none."""
   return tuple(name for name in SYSTEMS if name != THUMBNAIL or features.has_thumbnails(config))

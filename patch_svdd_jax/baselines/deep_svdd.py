@@ -49,7 +49,7 @@ EMBEDDED_TOGETHER = 64
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """The largest of 2 x 2: f32[B, H, W, C] to f32[B, H // 2, W // 2, C].
+  """Returns the largest of 2 x 2: f32[B, H, W, C] to f32[B, H // 2, W // 2, C].
 
   Written out: on CPUs a step with the gradient of XLA's windows takes more than twice as long.
   """
@@ -93,7 +93,7 @@ class DeepSvddState(NamedTuple):
 
 
 def init_encoder(seed: int) -> Params:
-  """The untrained encoder's parameters."""
+  """Returns the untrained encoder's parameters."""
   images = jnp.zeros((1, SIDE, SIDE, 3))
   params: Params = BiasFreeEncoder().init(jax.random.key(seed), images)['params']
   return params
@@ -102,13 +102,13 @@ def init_encoder(seed: int) -> Params:
 def squared_distances(
   params: Params, centre: jax.Array, mean: jax.Array, images: jax.Array
 ) -> jax.Array:
-  """|phi(x) - c|^2 of images u8[B, SIDE, SIDE, 3], f32[B]."""
+  """Returns |phi(x) - c|^2 of images u8[B, SIDE, SIDE, 3], f32[B]."""
   z: Any = BiasFreeEncoder().apply({'params': params}, mean_image.subtract_mean(images, mean))
   return jnp.sum((z - centre[None]) ** 2, axis=1)
 
 
 def one_class_loss(squared: jax.Array) -> jax.Array:
-  """mean_i d_i^2  (Ruff et al. 2018, eq. 4; its weight decay is the optimiser's).
+  """Returns mean_i d_i^2  (Ruff et al. 2018, eq. 4; its weight decay is the optimiser's).
 
   Args:
     squared: f32[B], d^2.
@@ -117,7 +117,7 @@ def one_class_loss(squared: jax.Array) -> jax.Array:
 
 
 def soft_boundary_loss(squared: jax.Array, radius: jax.Array, nu: float) -> jax.Array:
-  """R^2 + 1 / (nu B) sum_i max(0, d_i^2 - R^2)  (eq. 3; its weight decay is the optimiser's).
+  """Returns R^2 + 1 / (nu B) sum_i max(0, d_i^2 - R^2)  (eq. 3; the optimiser decays weights).
 
   Args:
     squared: f32[B], d^2.
@@ -128,12 +128,12 @@ def soft_boundary_loss(squared: jax.Array, radius: jax.Array, nu: float) -> jax.
 
 
 def radius_of(squared: jax.Array, nu: float) -> jax.Array:
-  """R beyond which a share nu of images lie: the (1 - nu) quantile of their distances, f32[]."""
+  """Returns R, beyond which a share nu of images lie: a quantile of their distances, f32[]."""
   return jnp.quantile(jnp.sqrt(squared), 1 - nu)
 
 
 def push_from_zero(centre: np.ndarray) -> np.ndarray:
-  """The centre f32[D] with components within .1 of 0 at +-.1.
+  """Returns the centre f32[D] with components within .1 of 0 at +-.1.
 
   A component at 0 could be reached by weights of 0 (section 3.3, proposition 1).
   """
@@ -142,12 +142,12 @@ def push_from_zero(centre: np.ndarray) -> np.ndarray:
 
 
 def resize(images: np.ndarray) -> np.ndarray:
-  """Images u8[N, H, W, 3] as u8[N, SIDE, SIDE, 3]."""
+  """Returns images u8[N, H, W, 3] as u8[N, SIDE, SIDE, 3]."""
   return np.stack([resize_image(image, (SIDE, SIDE), 'box') for image in images])
 
 
 def optimiser(learning_rate: float) -> optax.GradientTransformation:
-  """Adam, with weight decay in the gradient, lambda / 2 |W|^2 in the loss."""
+  """Returns Adam, with weight decay in the gradient, lambda / 2 |W|^2 in the loss."""
   return optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.adam(learning_rate))
 
 
@@ -192,7 +192,7 @@ def make_train(baseline: ml_collections.ConfigDict, seed: int) -> jax.stages.Wra
 
 
 def in_batches(apply: Callable[[np.ndarray], jax.Array], images: np.ndarray) -> np.ndarray:
-  """What a jitted function gives for images, a padded batch at a time."""
+  """Returns the results of a jitted function for images, a padded batch at a time."""
   parts = []
   for first in range(0, len(images), EMBEDDED_TOGETHER):
     part = images[first : first + EMBEDDED_TOGETHER]
@@ -209,7 +209,7 @@ _squared_distances = jax.jit(squared_distances)
 
 
 def initial_centre(params: Params, mean: np.ndarray, images: np.ndarray) -> np.ndarray:
-  """C f32[EMBED_DIM]: the mean embedding of images u8[N, SIDE, SIDE, 3], pushed away from 0."""
+  """Returns c f32[EMBED_DIM]: the images' mean embedding, pushed away from 0."""
   embeddings = in_batches(functools.partial(_embed, params, mean), images)
   return push_from_zero(embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
 
@@ -275,7 +275,7 @@ class DeepSvdd:
     return dataclasses.replace(fitted, radius=float(radius))
 
   def squared_distances(self, images: np.ndarray) -> np.ndarray:
-    """|phi(x) - c|^2 of images u8[N, SIDE, SIDE, 3], f32[N]."""
+    """Returns |phi(x) - c|^2 of images u8[N, SIDE, SIDE, 3], f32[N]."""
     apply = functools.partial(_squared_distances, self.params, self.centre, self.mean)
     return in_batches(apply, images)
 
@@ -311,7 +311,7 @@ class DeepSvdd:
 
 
 def patch_wise(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The config of patch-wise Deep SVDD: the package's trainer and detector, with one centre.
+  """Returns the config of patch-wise Deep SVDD: the package's detector, with one centre.
 
   The encoder is the same as Patch SVDD's, with its biases and tanh; the distance to the centre is
   its only loss, so lambda has nothing to weigh and is 1 (Yi & Yoon 2020, eq. 2).

@@ -29,7 +29,7 @@ TOLERANCE = 1e-12
 
 
 def fit(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
-  """The sphere of rows f64[N, C].
+  """Returns the sphere of rows f64[N, C].
 
   Args:
     rows: f64[N, C].
@@ -45,7 +45,7 @@ def fit(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
 
 
 def fit_by_svm(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
-  """The sphere of an RBF kernel, from the one-class SVM.
+  """Returns the sphere of an RBF kernel, from the one-class SVM.
 
   The SVM's dual variables sum to nu N, those here to 1: a = alpha / (nu N). What is on the plane is
   on the sphere, so |phi(x) - c|^2 - R^2 = 2 (rho - sum_i alpha_i k(x_i, x)) / (nu N).
@@ -57,7 +57,7 @@ def fit_by_svm(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
 
 
 def fit_by_dual(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
-  """The sphere of any kernel, from its own dual."""
+  """Returns the sphere of any kernel, from its own dual."""
   matrix = kernel.matrix(rows, rows)
   # Above 1 a bound binds nothing, and only makes the problem harder to solve.
   bound = min(1.0, 1 / (nu * len(rows)))
@@ -70,7 +70,7 @@ def fit_by_dual(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
 
 
 def solve_dual(matrix: np.ndarray, bound: float) -> np.ndarray:
-  """The dual variables a f64[N].
+  """Returns the dual variables a f64[N].
 
   Args:
     matrix: K f64[N, N], positive semidefinite.
@@ -101,7 +101,7 @@ def solve_dual(matrix: np.ndarray, bound: float) -> np.ndarray:
 
 
 def squared_radius(a: np.ndarray, bound: float, distances: np.ndarray) -> float:
-  """R^2, from the dual variables f64[N] and the rows' squared distances from the centre f64[N].
+  """Computes R^2 from the dual variables f64[N] and the rows' squared distances f64[N].
 
   Rows with 0 < a < C lie on the sphere. Where there are none, all with a = 0 lie inside and all
   with a = C outside, and R^2 is taken half-way between, as LIBSVM does.

@@ -20,7 +20,7 @@ class Kernel(NamedTuple):
   gamma: float
 
   def matrix(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """K of all pairs: f64[N, C] and f64[M, C] to f64[N, M]."""
+    """Returns k of all pairs: f64[N, C] and f64[M, C] to f64[N, M]."""
     products = x @ y.T
     if self.name == 'rbf':
       squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * products
@@ -29,7 +29,7 @@ class Kernel(NamedTuple):
     return self._of_products(products)
 
   def diagonal(self, x: np.ndarray) -> np.ndarray:
-    """k(x, x): f64[N, C] to f64[N]."""
+    """Returns k(x, x): f64[N, C] to f64[N]."""
     return np.ones(len(x)) if self.name == 'rbf' else self._of_products((x**2).sum(1))
 
   def _of_products(self, products: np.ndarray) -> np.ndarray:
@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
 
 
 def choose(name: str, gamma: float, rows: np.ndarray) -> Kernel:
-  """The kernel for rows f64[N, C].
+  """Returns the kernel for rows f64[N, C].
 
   A gamma of 0 stands for 1 / (C variance), the variance being that of all numbers of the rows
   (scikit-learn's 'scale'), so that neither the dimensions nor the unit of the rows matter.
@@ -68,7 +68,7 @@ class Boundary(NamedTuple):
   offset: float
 
   def score(self, rows: np.ndarray) -> np.ndarray:
-    """Rows f64[N, C] to f64[N]."""
+    """Scores rows f64[N, C], f64[N]."""
     sums = self.kernel.matrix(rows, self.vectors) @ self.coefficients
     scores: np.ndarray = self.own * self.kernel.diagonal(rows) - sums + self.offset
     return scores

@@ -16,7 +16,7 @@ NAMES = {'rbf': 'rbf', 'linear': 'linear', 'polynomial': 'poly'}
 
 
 def train(rows: np.ndarray, nu: float, kernel: Kernel) -> Any:
-  """Scikit-learn's OneClassSVM, fitted to rows f64[N, C]."""
+  """Fits scikit-learn's OneClassSVM to rows f64[N, C]."""
   svm = extra.import_module('sklearn.svm')
   # scikit-learn's linear kernel has no gamma: the rows have it.
   rows = rows * kernel.gamma**0.5 if kernel.name == 'linear' else rows
@@ -27,7 +27,7 @@ def train(rows: np.ndarray, nu: float, kernel: Kernel) -> Any:
 
 
 def fit(rows: np.ndarray, nu: float, kernel: Kernel) -> Boundary:
-  """The plane of rows f64[N, C].
+  """Returns the plane of rows f64[N, C].
 
   Args:
     rows: f64[N, C].

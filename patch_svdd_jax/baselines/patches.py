@@ -8,7 +8,7 @@ from patch_svdd_jax.models import geometry
 
 
 def image_rows(images: np.ndarray) -> np.ndarray:
-  """Images u8[N, H, W, 3] as rows f32[N, H * W * 3] in [0, 1]."""
+  """Returns images u8[N, H, W, 3] as rows f32[N, H * W * 3] in [0, 1]."""
   return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
@@ -38,7 +38,7 @@ def counted_patches(
 
 
 def windows(images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray:
-  """All patches of images u8[N, H, W, 3], a view u8[N, rows, columns, K, K, 3].
+  """Returns all patches of images u8[N, H, W, 3], a view u8[N, rows, columns, K, K, 3].
 
   Args:
     images: u8[N, H, W, 3].
@@ -55,7 +55,7 @@ def windows(images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray
 
 
 def patch_rows(images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray:
-  """The same as rows f32[N, rows, columns, K * K * 3] in [0, 1]."""
+  """Returns the patches as rows f32[N, rows, columns, K * K * 3] in [0, 1]."""
   found = windows(images, receptive_field, stride)
   return found.reshape(*found.shape[:3], -1).astype(np.float32) / 255
 
@@ -68,7 +68,7 @@ def sample_rows(
   seed: int,
   counted: np.ndarray | None = None,
 ) -> np.ndarray:
-  """Different patches f32[M, K * K * 3] at random, all where there are no more than `count`.
+  """Draws different patches f32[M, K * K * 3]; all where there are no more than `count`.
 
   Each is as likely as any other; only those that are drawn are ever copied. With `counted`,
   bool[N, rows, columns], they are of these patches.

@@ -19,13 +19,13 @@ class Pca(NamedTuple):
   components: np.ndarray
 
   def reduce(self, rows: np.ndarray) -> np.ndarray:
-    """Rows f32[..., D] to their coordinates f64[..., C]."""
+    """Returns the coordinates f64[..., C] of rows f32[..., D]."""
     coordinates: np.ndarray = ((rows - self.mean) @ self.components.T).astype(np.float64)
     return coordinates
 
 
 def fit(rows: np.ndarray, components: int, seed: int) -> Pca:
-  """The components of rows f32[N, D], by scikit-learn; no more than N or D.
+  """Returns the components of rows f32[N, D], by scikit-learn; no more than N or D.
 
   Raises:
     UserError: scikit-learn is not installed.

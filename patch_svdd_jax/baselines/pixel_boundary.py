@@ -113,7 +113,7 @@ class PixelBoundary:
     )
 
   def _score_rows(self, rows: np.ndarray) -> np.ndarray:
-    """Rows f32[..., D] to f64[...]."""
+    """Scores rows f32[..., D], f64[...]."""
     reduced = self.pca.reduce(rows)
     return self.boundary.score(reduced.reshape(-1, reduced.shape[-1])).reshape(rows.shape[:-1])
 

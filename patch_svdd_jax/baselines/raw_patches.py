@@ -23,7 +23,7 @@ from patch_svdd_jax.system.batching import Progress
 
 
 def embed(reduction: Pca, images: np.ndarray, receptive_field: int, stride: int) -> np.ndarray:
-  """The reduced patches f32[N, rows, columns, C] of images u8[N, H, W, 3].
+  """Returns the reduced patches f32[N, rows, columns, C] of images u8[N, H, W, 3].
 
   Args:
     reduction: of the patches.

@@ -25,7 +25,7 @@ def write(
 
 
 def read(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict[str, np.ndarray]]:
-  """The config and the arrays.
+  """Returns the config and the arrays.
 
   Raises:
     UserError: they are not there, or cannot be read.

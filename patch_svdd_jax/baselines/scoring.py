@@ -27,7 +27,7 @@ def score_patches(
   regions: np.ndarray | None = None,
   share: float = 1.0,
 ) -> Scores:
-  """Scores of a patch-wise system: maps as the detector's, image scores are their maxima.
+  """Returns scores of a patch-wise system: maps as the detector's, image scores their maxima.
 
   Args:
     score: of images u8[B, H, W, 3] the scores f[B, rows, columns] of their patches.
@@ -63,7 +63,7 @@ def score_images(
   progress: Progress,
   regions: np.ndarray | None = None,
 ) -> Scores:
-  """Scores of an image-wise system, which localises nothing: a map has its image's score all over.
+  """Returns scores of an image-wise system, whose maps are constant: it localises nothing.
 
   Of images with regions it sees these alone, see `patches.black_outside`.
 
@@ -92,7 +92,7 @@ def _of_one_map(
   progress: Progress,
   regions: np.ndarray | None,
 ) -> Scores:
-  """Scores with a single map; seconds of the stages 'score' and 'map'."""
+  """Returns scores with a single map, and seconds of the stages 'score' and 'map'."""
 
   def score_batch(part: np.ndarray, inside: np.ndarray | None) -> Scores:
     seconds: dict[str, float] = {}

@@ -31,7 +31,7 @@ class Product(NamedTuple):
 
 @jax.jit
 def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
-  """The product a b^T, summed in float32."""
+  """Returns the product a b^T, summed in float32."""
   return lax.dot_general(
     a,
     b,
@@ -53,7 +53,7 @@ def product(dtype: jnp.dtype | type, side: int, mesh: Mesh) -> Product:
 
 
 def large_product(dtype: jnp.dtype | type, mesh: Mesh) -> Product:
-  """A product so large that what surrounds it does not count; compiled."""
+  """Returns a product so large that what surrounds it does not count; compiled."""
   side = 1024
   while True:
     candidate = product(dtype, side, mesh)

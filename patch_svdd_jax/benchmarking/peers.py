@@ -32,7 +32,7 @@ class Peer(NamedTuple):
 
 
 def prepare_faiss(rows: np.ndarray, k: int) -> Search:
-  """Faiss's IndexFlatL2, whose distances are squared."""
+  """Returns faiss's IndexFlatL2, whose distances are squared."""
   import faiss
 
   index = faiss.IndexFlatL2(rows.shape[1])
@@ -42,14 +42,14 @@ def prepare_faiss(rows: np.ndarray, k: int) -> Search:
 
 
 def faiss_threads() -> int:
-  """OpenMP's, as faiss sees them."""
+  """Counts OpenMP's threads, as faiss sees them."""
   import faiss
 
   return int(faiss.omp_get_max_threads())
 
 
 def prepare_scikit_learn(rows: np.ndarray, k: int) -> Search:
-  """scikit-learn's brute force, which computes float32 rows' distances in float64."""
+  """Returns scikit-learn's brute force, which computes float32 rows' distances in float64."""
   from sklearn.neighbors import NearestNeighbors
 
   neighbours = NearestNeighbors(n_neighbors=k, algorithm='brute').fit(rows)
@@ -57,7 +57,7 @@ def prepare_scikit_learn(rows: np.ndarray, k: int) -> Search:
 
 
 def scikit_learn_threads() -> int:
-  """OpenMP's, as threadpoolctl, which comes with scikit-learn, sees them."""
+  """Counts OpenMP's threads, as threadpoolctl, which comes with scikit-learn, sees them."""
   import sklearn.neighbors  # noqa: F401, loads its threads
   import threadpoolctl
 

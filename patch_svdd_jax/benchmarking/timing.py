@@ -9,7 +9,7 @@ import numpy as np
 def interleave(
   calls: Mapping[str, Callable[[], object]], rounds: Iterable[int]
 ) -> dict[str, np.ndarray]:
-  """The seconds of each call in each round, f64[rounds].
+  """Returns the seconds of each call in each round, f64[rounds].
 
   Every other round goes backwards: no call always follows the same one, whose threads may still
   spin.

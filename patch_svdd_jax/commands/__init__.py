@@ -175,7 +175,7 @@ def meet(options: argparse.Namespace) -> None:
 
 
 def is_first(options: argparse.Namespace) -> bool:
-  """As of `distributed`, without jax where there is but one process."""
+  """Returns whether this is the first process, without jax where there is but one."""
   if not getattr(options, 'distributed', False):
     return True
   from patch_svdd_jax.system import distributed
@@ -184,7 +184,7 @@ def is_first(options: argparse.Namespace) -> bool:
 
 
 def answer(run: Callable[[], int]) -> int:
-  """The status that `run` returns, or that of its error or interrupt, in one line."""
+  """Returns the status that `run` returns, or that of its error or interrupt, in one line."""
   try:
     with signals.patient():
       status = run()

@@ -26,7 +26,7 @@ SUSPECTS = 5
 
 
 def progress(title: str, unit: str = 'batch') -> Progress:
-  """A progress bar with speed and time left, around an iterable of batches or other units."""
+  """Returns a progress bar with speed and time left, around an iterable of batches."""
   return functools.partial(Bar, desc=title, unit=unit)
 
 
@@ -174,7 +174,7 @@ def positive(text: str) -> int:
 
 
 def print_banks(detector: Detector) -> None:
-  """One line about each memory bank: its size, where it lies, how it is screened."""
+  """Prints one line about each memory bank: its size, where it lies, how it is screened."""
   score = detector.config.score
   without = f', without the {score.outliers:.3g} that was most outlying' if score.outliers else ''
   for k, bank in detector.banks.items():
@@ -182,7 +182,7 @@ def print_banks(detector: Detector) -> None:
 
 
 def print_suspects(detector: Detector, names: Sequence[str]) -> None:
-  """One line about the normal images, by name, that most outlying patches came from."""
+  """Prints one line about the normal images that most outlying patches came from, by name."""
   if detector.dropped is None:
     return
   first = np.argsort(-detector.dropped, kind='stable')[:SUSPECTS]
@@ -191,20 +191,20 @@ def print_suspects(detector: Detector, names: Sequence[str]) -> None:
 
 
 def print_calibration(detector: Detector) -> None:
-  """One line about the false-alarm rates that can be asked for; none without a calibration."""
+  """Prints one line about the false-alarm rates that can be asked for, with a calibration."""
   if detector.calibration:
     images = detector.calibration.images
     print(f'calibrated by {images} normal images: false-alarm rates from {1 / (images + 1):.2g} up')
 
 
 def print_warnings(texts: Iterable[str]) -> None:
-  """One line about each thing to mind."""
+  """Prints one line about each thing to mind."""
   for text in texts:
     print(f'warning: {text}', file=sys.stderr)
 
 
 def print_data(dataset: Dataset) -> None:
-  """Lines about what the images are, and a few about what is wrong with them or to be minded."""
+  """Returns lines about the images, and a few about what is wrong with them or to be minded."""
   if form := dataset.report.form:
     print(one_line(f'{dataset.name}: {form}'))
   if summary := dataset.report.summary():
@@ -213,18 +213,18 @@ def print_data(dataset: Dataset) -> None:
 
 
 def warn_of_duplicates(dataset: Dataset) -> None:
-  """One line where test images are copies of normal ones."""
+  """Prints one line where test images are copies of normal ones."""
   if found := duplicates.find(dataset):
     print_warnings([duplicates.warn(found)])
 
 
 def figure(value: float) -> str:
-  """A metric with four digits; a dash for NaN, where it needs both classes."""
+  """Returns a metric with four digits; a dash for NaN, where it needs both classes."""
   return '-' if math.isnan(value) else f'{value:.4f}'
 
 
 def aurocs(figures: Mapping[str, float | None] | None) -> str:
-  """Image and pixel AUROC, as '0.822 / 0.959'; a dash where nothing was measured."""
+  """Returns image and pixel AUROC as '0.822 / 0.959'; a dash where nothing was measured."""
   if figures is None:
     return '-'
   return ' / '.join('-' if value is None else f'{value:.3f}' for value in figures.values())

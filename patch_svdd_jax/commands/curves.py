@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(entries: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-  """The header and one line a run."""
+  """Returns the header and one line a run."""
   scales = list(entries[0]['accuracy'])
   header = ['run', 'seed', 'steps', 'minutes', 'TFLOP', *(f'positions {k}' for k in scales)]
   header += ['final image / pixel AUROC', 'chosen']

@@ -106,7 +106,7 @@ def print_tables(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> No
 
 
 def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> None:
-  """One table of categories for the main map, beside what needs no training."""
+  """Prints one table of categories for the main map, beside what needs no training."""
   name = evaluation.main_map
   rows = [
     category_table.row(
@@ -120,7 +120,7 @@ def print_categories(evaluation: Evaluation, others: Mapping[str, Evaluation]) -
 
 
 def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> None:
-  """How much farther the nearest rows of the smaller memory bank are."""
+  """Prints how much farther the nearest rows of the smaller memory bank are."""
   for name, error in errors.items():
     print(
       f'{name}: with {share:.3g} of the memory bank the nearest patch is {error["relative"]:.3%} '
@@ -129,7 +129,7 @@ def print_reduction(share: float, errors: Mapping[str, Mapping[str, float]]) -> 
 
 
 def print_checkpoints(name: str, rows: Sequence[checkpoint_table.CheckpointRow]) -> None:
-  """One table of checkpoints, measured on one map."""
+  """Prints one table of checkpoints, measured on one map."""
   shown = checkpoint_table.BEST
   header = [
     'step',
@@ -220,7 +220,7 @@ def evaluate(
 
 
 def output_folder(options: argparse.Namespace) -> pathlib.Path:
-  """What one run at a time may write to."""
+  """Returns the folder that only one run at a time may write to."""
   workdir: pathlib.Path = options.workdir
   return workdir if every_category.is_of_all(workdir) else workdir / 'eval'
 

@@ -30,7 +30,7 @@ FILE = 'categories.json'
 
 
 def of_category(name: str, category: str) -> str:
-  """The name FILE[:ARGUMENT] of a config, of one category where its argument names all."""
+  """Returns the name FILE[:ARGUMENT] of a config, of one category where its argument names all."""
   before, colon, last = name.rpartition(':')
   return f'{before}:{category}' if colon and last == EVERY else name
 
@@ -119,7 +119,7 @@ def train_all(
 
 
 def is_of_all(workdir: pathlib.Path) -> bool:
-  """Whether a workdir holds those of all categories."""
+  """Returns whether a workdir holds those of all categories."""
   return (workdir / FILE).exists()
 
 

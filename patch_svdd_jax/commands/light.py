@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(found: Sequence[Sensitivity]) -> tuple[list[str], list[list[str]]]:
-  """The header and a line for each change of light."""
+  """Returns the header and a line for each change of light."""
   lines = [[title(lighting), f'{auroc:.3f}', f'{ratio:.3f}'] for lighting, auroc, ratio in found]
   return ['light', 'AUROC', 'median score, relit / unchanged'], lines
 

@@ -158,7 +158,7 @@ def check_apart(sources: Sequence[file_search.Source], output: pathlib.Path) -> 
 
 
 def stretched(detector: Detector, results: Predictions) -> str | None:
-  """What to say of images of another aspect ratio than the normal ones, if there are any."""
+  """Returns a warning of images whose aspect ratio is not the normal ones', if there are any."""
   normal = inspection.calibrated(detector).statistics.get(image_size.ASPECT)
   sizes = {line.name: line.size for line in results.read() if isinstance(line, Prediction)}
   if normal is None or not sizes:
@@ -169,7 +169,7 @@ def stretched(detector: Detector, results: Predictions) -> str | None:
 
 
 def title(places: Sequence[pathlib.Path]) -> str:
-  """What the page of the images of some places is called."""
+  """Returns the title of the page of the images of some places."""
   return f'{places[0]}' + (f' and {len(places) - 1} more' if len(places) > 1 else '')
 
 
@@ -300,7 +300,7 @@ def batch_lines(batch: image_stream.Batch, found: Inspection | None) -> list[Lin
 
 
 def inspect(detector: Detector, split: Split, limit: Limits, tally: Tally) -> Inspection:
-  """What is found of a batch."""
+  """Scores and judges a batch."""
   found = inspection.inspect_padded(detector, split, limit, inspection.batch_size(detector))
   tally.rate.score(len(split), found.seconds)
   return found

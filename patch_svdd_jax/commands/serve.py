@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-  """A whole number above 0."""
+  """Returns a whole number above 0."""
   if not text.isdecimal() or not int(text):
     raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
   return int(text)

@@ -168,7 +168,7 @@ def resolved(config: ml_collections.ConfigDict, dataset: Dataset) -> ml_collecti
 
 
 def of_category(config: ml_collections.ConfigDict, category: str) -> ml_collections.ConfigDict:
-  """The same settings for another category."""
+  """Returns the settings for another category."""
   changed = config.copy_and_resolve_references()
   changed.category = category
   return changed
@@ -181,7 +181,7 @@ def assemble(
   config: ml_collections.ConfigDict,
   validation: Split | None = None,
 ) -> Dataset:
-  """A data set of images that are resized and lit.
+  """Returns a data set of images that are resized and lit.
 
   Args:
     name: of the data set and its category.
@@ -214,7 +214,7 @@ def warn_of_stretched(normal: Split, parts: Sequence[Split]) -> None:
 
 
 def light(split: Split, config: ml_collections.ConfigDict) -> Split:
-  """The split in the light that `config.light` asks for; of regions, by these alone."""
+  """Returns the split in the light that `config.light` asks for; of regions, by these alone."""
   if split.regions is not None:
     looks = np.empty_like(split.appearance)
     for index, (image, region) in enumerate(zip(split.images, split.regions, strict=True)):

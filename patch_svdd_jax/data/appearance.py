@@ -18,7 +18,7 @@ def grey_levels(image: np.ndarray) -> np.ndarray:
 
 
 def image_statistics(image: np.ndarray, region: np.ndarray | None = None) -> np.ndarray:
-  """The statistics of an image as it was taken, before its light is standardised.
+  """Returns the statistics of an image as it was taken, before its light is standardised.
 
   - brightness: the mean, and contrast: the standard deviation of its grey levels;
   - noise: the standard deviation of noise (Immerkaer, "Fast Noise Variance Estimation", 1996),

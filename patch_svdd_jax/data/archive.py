@@ -49,7 +49,7 @@ def extract(
 
 
 def categories(archive: pathlib.Path, part: str) -> set[str]:
-  """The names of the folders, at any depth, that hold a `part`, in one pass over the archive.
+  """Returns the names of the folders, at any depth, that hold a `part`, in one pass.
 
   Raises:
     UserError: where the archive is damaged.
@@ -62,7 +62,7 @@ def categories(archive: pathlib.Path, part: str) -> set[str]:
 
 @contextmanager
 def _opened(archive: pathlib.Path) -> Iterator[Any]:
-  """The file, read with a progress bar."""
+  """Yields the file, read with a progress bar."""
   try:
     stream = archive.open('rb')
   except OSError as error:
@@ -106,7 +106,7 @@ def _damaged(archive: pathlib.Path, error: Exception) -> UserError:
 
 
 def _wanted_parts(member: str, wanted: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-  """'any/screw/train/good/000.png' from 'screw' on; empty for what is not wanted."""
+  """Returns 'any/screw/train/good/000.png' from 'screw' on; nothing if it is not wanted."""
   parts = pathlib.PurePosixPath(member).parts
   for i, (folder, part) in enumerate(itertools.pairwise(parts)):
     if part in wanted.get(folder, ()):

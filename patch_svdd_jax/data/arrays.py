@@ -41,12 +41,12 @@ def listed(images: Any) -> list[np.ndarray]:
 
 
 def is_array(value: Any) -> bool:
-  """Whether a value is an array of whatever library: it has a type of numbers, and a shape."""
+  """Returns whether a value is an array of any library: it has a dtype and a shape."""
   return hasattr(value, 'dtype') and hasattr(value, 'shape')
 
 
 def is_list(array: Any) -> bool:
-  """Whether it is an array of Python objects in a row, as of images of several sizes."""
+  """Returns whether it is an array of Python objects in a row, as of images of several sizes."""
   return array.dtype == object and len(array.shape) == 1
 
 
@@ -71,7 +71,7 @@ def plain(array: Any, name: str) -> np.ndarray:
 
 
 def to_rgb(image: np.ndarray, name: str) -> np.ndarray:
-  """An image u8[h, w, 3], or a grey one u8[h, w] or u8[h, w, 1], as u8[h, w, 3].
+  """Returns an image u8[h, w, 3], or a grey one u8[h, w] or u8[h, w, 1], as u8[h, w, 3].
 
   Raises:
     UserError: it is something else; names it.
@@ -102,7 +102,7 @@ def resized(
   names: Sequence[str],
   digests: Sequence[str] | None = None,
 ) -> Split:
-  """Images of any size as a split of which nothing is known, in the light they were taken in.
+  """Returns images of any size as a split without labels, in the light they were taken in.
 
   Args:
     given: u8[h, w, 3], or u8[h, w] in grey, each.
@@ -156,7 +156,7 @@ def named(names: Iterable[object] | None, count: int) -> list[str]:
 
 
 def numbered(count: int) -> list[str]:
-  """Names of images that have none."""
+  """Returns names for images that have none."""
   return [f'image {index}' for index in range(count)]
 
 
@@ -186,7 +186,7 @@ def lit(
 def dataset(
   given: Sequence[np.ndarray], config: ml_collections.ConfigDict, regions: object = None
 ) -> Dataset:
-  """Normal images as a data set without test images; arguments and errors as of `resized`.
+  """Returns normal images as a data set without test images; see `resized` for errors.
 
   Args:
     given: the images.

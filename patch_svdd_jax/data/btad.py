@@ -39,7 +39,7 @@ class Btad(PublishedBuilder):
   }
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """'ok' is good, 'ko' is not."""
+    """Lists the images: 'ok' is good, 'ko' is not."""
     category = self.category_folder(root)
     masks = layout.masks_in(category / 'ground_truth/ko')
     return layout.Layout(

@@ -22,7 +22,7 @@ _REPORT = 'report'  # its key among the metadata of what is prepared
 
 
 def features() -> tfds.features.FeaturesDict:
-  """One example: an image at its own size and what is known about it."""
+  """Returns one example: an image at its own size and what is known about it."""
   return tfds.features.FeaturesDict(
     {
       'image': tfds.features.Image(shape=(None, None, 3)),
@@ -39,7 +39,7 @@ def features() -> tfds.features.FeaturesDict:
 def example(
   image: bytes, mask: bytes, *, has_mask: bool, defect: str, name: str, digest: str
 ) -> dict[str, Any]:
-  """An example from encoded files: given arrays, TFDS would import TensorFlow to encode them."""
+  """Returns an example of encoded files: given arrays, TFDS would import TensorFlow."""
   label = 'good' if defect == layout.GOOD else 'anomalous'
   return {
     'image': image,
@@ -156,7 +156,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return self.qualified_name
 
   def is_given(self) -> bool:
-    """Whether there is a source; otherwise what was prepared of it last is read."""
+    """Returns whether there is a source; otherwise what was prepared of it last is read."""
     return True
 
   def fingerprint(self) -> str:
@@ -179,7 +179,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return '/'.join(part for part in (self.name, self.builder_config_name) if part)
 
   def is_prepared(self) -> bool:
-    """Whether a complete copy is there; TFDS's own check also warns where none is."""
+    """Returns whether a complete copy is there; TFDS's own check also warns where none is."""
     return bool((self.data_path / 'dataset_info.json').exists()) and all(
       path.exists() for split in self.info.splits.values() for path in split.filepaths
     )
@@ -208,7 +208,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return value_range.from_json(self.info.metadata.get(_EXTENTS, '[]'))
 
   def has_range(self) -> bool:
-    """Whether the range of what is prepared is the one that is asked for, if it matters."""
+    """Returns whether the range of what is prepared is the one that is asked for, if it matters."""
     used = self.info.metadata.get(_RANGE)
     return not used or used == list(value_range.resolve(self._within, self.training_extents))
 

@@ -28,7 +28,7 @@ def subfolders(root: pathlib.Path) -> list[str]:
 
 
 def combine(splits: Mapping[str, Split]) -> Split:
-  """The images of all categories, whose names and defects begin with that of their category."""
+  """Joins the images of all categories; names and defects begin with their category."""
   return concatenate([_within(category, split) for category, split in splits.items()])
 
 
@@ -40,5 +40,5 @@ def _within(category: str, split: Split) -> Split:
 
 
 def indices(names: Sequence[str], category: str) -> np.ndarray:
-  """The numbers i[M] of the images of `combine` that are of a category."""
+  """Returns the numbers i[M] of the images of `combine` that are of a category."""
   return np.array([i for i, name in enumerate(names) if name.startswith(f'{category}/')], int)

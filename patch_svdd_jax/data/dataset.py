@@ -60,7 +60,7 @@ class Split:
 
 
 def is_fixed(regions: np.ndarray | None) -> TypeGuard[np.ndarray]:
-  """Whether regions bool[N, H, W] are one broadcast to all images, of which there are some."""
+  """Returns whether regions bool[N, H, W] are one broadcast to all images."""
   return regions is not None and len(regions) > 0 and not regions.strides[0]
 
 

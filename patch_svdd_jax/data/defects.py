@@ -37,7 +37,7 @@ def _centre(rng: np.random.Generator, image: np.ndarray, margin: float) -> tuple
 def _spot(
   rng: np.random.Generator, image: np.ndarray, radius: tuple[float, float], feather: float
 ) -> tuple[np.ndarray, tuple[float, float]]:
-  """An irregular spot inside the image.
+  """Returns an irregular spot inside the image.
 
   Args:
     rng: source of its place and shape.
@@ -64,13 +64,13 @@ def _matched(content: np.ndarray, image: np.ndarray, weight: np.ndarray) -> np.n
 
 
 def _flattened(image: np.ndarray, weight: np.ndarray) -> np.ndarray:
-  """The image with less than half of its contrast about its weighted mean."""
+  """Returns the image with less than half of its contrast about its weighted mean."""
   flattened: np.ndarray = 0.6 * np.average(image, weights=weight) + 0.4 * image
   return flattened
 
 
 def scratch(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
-  """A thin curved line, darker or brighter than the texture, two to three pixels wide."""
+  """Returns a thin curved line, darker or brighter than the texture, two to three pixels wide."""
   del other
   start = np.array(_centre(rng, image, 12))
   angle, length = uniform(rng, 0, 2 * np.pi), uniform(rng, 40, 70)
@@ -87,7 +87,7 @@ def scratch(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> D
 
 
 def stain(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
-  """A smooth darkening or brightening through which the texture shows with less contrast."""
+  """Adds a smooth darkening or brightening that lowers the texture's contrast."""
   del other
   weight, _ = _spot(rng, image, (14, 20), feather=8)
   shift = sign(rng) * uniform(rng, 1.0, 1.5) * image.std()
@@ -95,7 +95,7 @@ def stain(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Def
 
 
 def dent(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
-  """A round, worn dent, as much brighter on the flank that faces the light as darker opposite."""
+  """Adds a round, worn dent: brighter on the flank that faces the light, darker opposite."""
   del other
   radius = uniform(rng, 12, 17)
   row, column = _centre(rng, image, radius + 2)
@@ -110,7 +110,7 @@ def dent(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defe
 
 
 def foreign(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
-  """Another texture, as bright on average as what it covers and as rough as the image."""
+  """Pastes another texture, as bright as the pixels it covers and as rough as the image."""
   weight, _ = _spot(rng, image, (14, 20), feather=3)
   height, width = image.shape
   top = int(rng.random() * (other.shape[0] - height + 1))
@@ -120,7 +120,7 @@ def foreign(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> D
 
 
 def coarse(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
-  """The texture itself, enlarged two to three times about the middle of the spot."""
+  """Returns the texture itself, enlarged two to three times about the middle of the spot."""
   del other
   weight, centre = _spot(rng, image, (14, 20), feather=3)
   zoom = uniform(rng, 2.0, 3.0)
@@ -131,7 +131,7 @@ def coarse(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> De
 
 
 def smeared(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
-  """The texture wiped along one direction."""
+  """Returns the texture wiped along one direction."""
   del other
   weight, _ = _spot(rng, image, (14, 20), feather=3)
   angle = uniform(rng, 0, np.pi)
@@ -149,7 +149,7 @@ def smeared(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> D
 
 
 def blurred(rng: np.random.Generator, image: np.ndarray, other: np.ndarray) -> Defect:
-  """The texture out of focus."""
+  """Returns the texture out of focus."""
   del other
   weight, _ = _spot(rng, image, (14, 20), feather=4)
   content = ndimage.gaussian_filter(image.astype(np.float64), uniform(rng, 2.2, 3.0))

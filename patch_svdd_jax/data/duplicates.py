@@ -42,7 +42,7 @@ class Duplicate(NamedTuple):
 
 
 def find(dataset: Dataset) -> list[Duplicate]:
-  """The test images that are copies of normal ones, each with the nearest one, in their order.
+  """Finds the test images that are copies of normal ones, each with the nearest one.
 
   d = 1 - r of two images, r the correlation of their grey levels beyond those of the mean image. A
   copy has d <= min(SHARE * median over normal images of d to the nearest other one, FARTHEST), or
@@ -72,7 +72,7 @@ def find(dataset: Dataset) -> list[Duplicate]:
 
 
 def warn(found: Sequence[Duplicate]) -> str:
-  """What to say of them, in one line."""
+  """Describes the copies in one line."""
   names = ', '.join(f'{pair.test} = {pair.normal}' for pair in found[:SHOWN])
   more = ', ...' if len(found) > SHOWN else ''
   images = 'test image is a copy' if len(found) == 1 else 'test images are copies'
@@ -83,7 +83,7 @@ def warn(found: Sequence[Duplicate]) -> str:
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-  """Grey levels of SIDE x SIDE areas, f32[N, pixels], of images u8[N, H, W, 3]."""
+  """Returns grey levels of SIDE x SIDE areas, f32[N, pixels], of images u8[N, H, W, 3]."""
   height, width = images.shape[1:3]
   size = min(SIDE, width), min(SIDE, height)
   small = np.empty((len(images), size[0] * size[1]), np.float32)
@@ -94,14 +94,14 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def directions(vectors: np.ndarray) -> np.ndarray:
-  """Vectors f32[N, D] without their own means, of length 1; 0 where nothing is left."""
+  """Returns vectors f32[N, D] without their own means, of length 1; 0 where nothing is left."""
   vectors = vectors - vectors.mean(axis=1, keepdims=True)
   norms = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(norms > 0, norms, 1)
 
 
 def usual_distance(vectors: np.ndarray) -> float:
-  """The median of 1 - r to the nearest other one of vectors f32[N, D]; 0 of a single one."""
+  """Returns the median of 1 - r to the nearest other one of vectors f32[N, D]; 0 of one."""
   if len(vectors) < 2:
     return 0.0
   chosen = np.unique(np.linspace(0, len(vectors) - 1, ENOUGH).astype(int))
@@ -115,5 +115,5 @@ def usual_distance(vectors: np.ndarray) -> float:
 
 
 def digest(image: np.ndarray) -> bytes:
-  """What images of the same pixels have in common, and others have not."""
+  """Returns a digest that images of equal pixels have in common, and others have not."""
   return hashlib.blake2b(image.tobytes(), digest_size=16).digest()

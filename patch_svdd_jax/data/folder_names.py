@@ -41,22 +41,22 @@ def meaning(name: str) -> str:
 
 
 def means_good(name: str) -> bool:
-  """Whether a folder's name says that the images inside are normal."""
+  """Returns whether a folder's name says that the images inside are normal."""
   return meaning(name) in GOOD_NAMES
 
 
 def resembles_good(name: str) -> bool:
-  """Whether a name that does not mean good may have been meant so, as 'good_2'."""
+  """Returns whether a name that does not mean good may have been meant so, as 'good_2'."""
   return not means_good(name) and _LIKE_GOOD.match(meaning(name)) is not None
 
 
 def means_truth(name: str) -> bool:
-  """Whether a folder's name says that masks are inside."""
+  """Returns whether a folder's name says that masks are inside."""
   return meaning(name) in TRUTH_NAMES
 
 
 def means_region(name: str) -> bool:
-  """Whether a file or folder right inside a set is of regions of interest, and holds no images."""
+  """Returns whether a file or folder right inside a set holds regions of interest, no images."""
   return name.casefold() in (REGION, REGIONS)
 
 
@@ -72,5 +72,5 @@ def role(name: str) -> Role | None:
 
 
 def may_be_meant(name: str) -> bool:
-  """Whether a folder beside train and test may have been meant for one of them, or for masks."""
+  """Returns whether a folder may have been meant for train, test or masks."""
   return role(name) is not None or any(word in meaning(name) for word in _MEANT)

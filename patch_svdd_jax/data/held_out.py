@@ -8,7 +8,7 @@ from patch_svdd_jax.system.batching import evenly_spaced
 
 
 def divide(split: Split, share: float) -> tuple[Split, Split]:
-  """The images to train on, and those that are held out: share * N rounded, but at least one.
+  """Divides images into those to train on and those held out: share * N rounded, at least one.
 
   Which ones depends on N and the share alone, on no seed, so that runs can be compared. They are
   spread evenly over the files in their order, since images that were taken one after another are

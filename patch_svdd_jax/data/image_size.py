@@ -46,7 +46,7 @@ def check_given(size: Sequence[int]) -> None:
 
 
 def resolve(size: Sequence[int], own: np.ndarray) -> tuple[int, int]:
-  """The size with its open sides filled in.
+  """Returns the size with its open sides filled in.
 
   Args:
     size: (height, width) in pixels, 0 where a side is open.
@@ -73,18 +73,18 @@ def resolve(size: Sequence[int], own: np.ndarray) -> tuple[int, int]:
 
 
 def aspects(sizes: np.ndarray) -> np.ndarray:
-  """Width / height, f64[N], of sizes (height, width) i64[N, 2]."""
+  """Returns width / height, f64[N], of sizes (height, width) i64[N, 2]."""
   ratios: np.ndarray = sizes[:, 1] / sizes[:, 0]
   return ratios
 
 
 def median_aspect(sizes: np.ndarray) -> float:
-  """The median of width / height of sizes i64[N, 2], N >= 1."""
+  """Returns the median of width / height of sizes i64[N, 2], N >= 1."""
   return float(np.median(aspects(sizes)))
 
 
 def resolved(config: ml_collections.ConfigDict, size: Sequence[int]) -> ml_collections.ConfigDict:
-  """The whole config, with the size (height, width) of its images where a side is open."""
+  """Returns the whole config, with the size (height, width) of its images where a side is open."""
   if all(config.data.image_size):
     return config
   config = config.copy_and_resolve_references()
@@ -93,13 +93,13 @@ def resolved(config: ml_collections.ConfigDict, size: Sequence[int]) -> ml_colle
 
 
 def stretch(aspect: float, sizes: np.ndarray) -> np.ndarray:
-  """By how much images of sizes i64[N, 2] are stretched to an aspect ratio, f64[N], at least 1."""
+  """Returns how much images of sizes i64[N, 2] are stretched, f64[N], at least 1."""
   factors = aspects(sizes) / aspect
   return np.maximum(factors, 1 / factors)
 
 
 def stretch_warnings(aspect: float, sizes: np.ndarray) -> list[tuple[str, ...]]:
-  """What to say of each image of sizes i64[N, 2], if it is stretched; see `stretch_summary`."""
+  """Returns a warning for each image of sizes i64[N, 2] that is stretched."""
   return [
     (f'stretched {factor:.3g} times: aspect ratio {own:.4g}, of normal images {aspect:.4g}',)
     if factor > 1 + TOLERANCE
@@ -109,7 +109,7 @@ def stretch_warnings(aspect: float, sizes: np.ndarray) -> list[tuple[str, ...]]:
 
 
 def stretch_summary(aspect: float, sizes: np.ndarray, names: Sequence[str]) -> str | None:
-  """What to say of images that are of another aspect ratio than the training images.
+  """Returns a warning of images whose aspect ratio is not that of the training images.
 
   All are resized to one size, so what they show is stretched; by more than TOLERANCE is said.
 

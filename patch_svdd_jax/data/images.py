@@ -38,7 +38,7 @@ FILTERS = {
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-  """The file's content; a UserError where it cannot be read."""
+  """Returns the file's content; a UserError where it cannot be read."""
   try:
     return path.read_bytes()
   except OSError as error:
@@ -143,7 +143,7 @@ def decode_region(data: bytes, name: str) -> np.ndarray:
 
 
 def encode_png(array: np.ndarray) -> bytes:
-  """The PNG file of u8[H, W, 3], of u8[H, W, 4] with opacity or, as 0 and 255, of bool[H, W].
+  """Encodes u8[H, W, 3], u8[H, W, 4] with opacity or, as 0 and 255, bool[H, W] as PNG.
 
   Fast rather than small.
   """
@@ -183,13 +183,13 @@ def normalise(data: bytes, name: str, within: value_range.Range) -> Normalised:
 
 
 def decode_normalised(data: bytes) -> np.ndarray:
-  """u8[H, W, 3] of what `normalise` returned; u8[H, W] of a mask that `encode_png` wrote."""
+  """Decodes what `normalise` returned to u8[H, W, 3]; a mask of `encode_png` to u8[H, W]."""
   with Image.open(io.BytesIO(data)) as image:
     return np.asarray(image.convert('RGB') if image.format == 'JPEG' else image)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], resample: str) -> np.ndarray:
-  """u8[h, w, 3] to u8[H, W, 3] for size (H, W) with the filter that FILTERS names."""
+  """Resizes u8[h, w, 3] to u8[H, W, 3] for size (H, W) with the filter that FILTERS names."""
   if image.shape[:2] == size:
     return image
   resized = Image.fromarray(image).resize((size[1], size[0]), FILTERS[resample])
@@ -204,7 +204,7 @@ MASK_RULE = (
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """bool[h, w] to bool[H, W] for size (H, W); see MASK_RULE."""
+  """Resizes bool[h, w] to bool[H, W] for size (H, W); see MASK_RULE."""
   if mask.shape == size:
     return mask
   resized = Image.fromarray(mask.astype(np.uint8)).resize(

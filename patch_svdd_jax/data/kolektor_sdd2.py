@@ -39,7 +39,7 @@ class KolektorSdd2(PublishedBuilder):
   counts = {WHOLE: Counts(2085, 894, 110)}  # noqa: RUF012, a table
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Names do not tell what is normal: all are called defective here."""
+    """Lists the images; names do not tell which are normal, so all are called defective here."""
     return layout.Layout(_numbered(root, 'train'), _numbered(root, 'test'))
 
   def labelled(self, found: layout.Layout) -> layout.Layout:

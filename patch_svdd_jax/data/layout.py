@@ -222,7 +222,7 @@ def fingerprint(layout: Layout) -> str:
 
 
 def _listing(folder: pathlib.Path, wanted: Callable[[pathlib.Path], bool]) -> list[pathlib.Path]:
-  """Visible entries that are wanted, in natural order; none where the folder is missing."""
+  """Lists the visible entries that are wanted, in natural order; none without a folder."""
   if not folder.is_dir():
     return []
   try:
@@ -233,19 +233,19 @@ def _listing(folder: pathlib.Path, wanted: Callable[[pathlib.Path], bool]) -> li
 
 
 def folders(folder: pathlib.Path) -> list[str]:
-  """The names of its sub-folders, in natural order; none where it is missing."""
+  """Returns the names of its sub-folders, in natural order; none where it is missing."""
   return [entry.name for entry in _listing(folder, pathlib.Path.is_dir)]
 
 
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Its image files, in natural order; none where it is missing."""
+  """Lists the image files of a folder, in natural order; none where it is missing."""
   return _listing(folder, lambda path: path.suffix.lower() in images.SUFFIXES and path.is_file())
 
 
 def items(
   category: pathlib.Path, place: str, defect: str = GOOD, find: FindMasks = no_masks
 ) -> tuple[Item, ...]:
-  """The images of a sub-folder of a category, such as 'test/scratch', all of one type."""
+  """Returns the images of a sub-folder of a category, such as 'test/scratch', all of one type."""
   found = ((path, find(path)) for path in image_files(category / place))
   folder = pathlib.PurePosixPath(place)
   return tuple(
@@ -278,7 +278,7 @@ def _ambiguous(image: pathlib.Path, own: tuple[pathlib.Path, ...]) -> str:
 
 
 def mask_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Its mask files, in natural order; none where it is missing."""
+  """Lists the mask files of a folder, in natural order; none where it is missing."""
   return _listing(folder, lambda path: path.suffix.lower() in masks.SUFFIXES and path.is_file())
 
 

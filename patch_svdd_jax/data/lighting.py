@@ -20,13 +20,13 @@ def ordered(lights: Iterable[str]) -> list[str]:
 
 
 def to_grey_levels(values: np.ndarray) -> np.ndarray:
-  """Rounded to uint8, what is darker than black or brighter than white cut off."""
+  """Rounds to uint8, and cuts off what is darker than black or brighter than white."""
   levels: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
   return levels
 
 
 def standardise(images: np.ndarray, regions: np.ndarray | None = None) -> np.ndarray:
-  """Every image with the same mean and the same standard deviation over its pixels and channels.
+  """Brings every image to one mean and one standard deviation over pixels and channels.
 
   Colours keep their relation: all channels of an image are changed alike.
 
@@ -63,7 +63,7 @@ def _light_inside(block: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, n
 
 
 def change(images: np.ndarray, shift: float, gain: float) -> np.ndarray:
-  """Images under other light: gain * image + shift, in grey levels.
+  """Returns images under other light: gain * image + shift, in grey levels.
 
   Args:
     images: u8[N, H, W, 3].

@@ -40,7 +40,7 @@ class MagneticTile(PublishedBuilder):
   counts = {WHOLE: Counts(None, None, 392)}  # noqa: RUF012, a table
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Images and masks stand in the same folder: the images are those in JPEG."""
+    """Lists the images: those in JPEG, beside which the masks stand."""
     train, good = split_free(_photographs(root, FREE))
     kinds = [kind for kind in layout.folders(root) if kind.startswith('MT_') and kind != FREE]
     defects = [item for kind in kinds for item in _photographs(root, kind)]

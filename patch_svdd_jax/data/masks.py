@@ -88,7 +88,7 @@ def judge(mask: np.ndarray) -> str | None:
 
 
 def is_tiny(marked: int, pixels: int) -> bool:
-  """Whether so few pixels are marked that they may be a slip."""
+  """Returns whether so few pixels are marked that they may be a slip."""
   return marked < TINY and marked < TINY_SHARE * pixels
 
 

@@ -37,5 +37,5 @@ class Mpdd(PublishedBuilder):
   }
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """The layout of `layout.scan` in each category."""
+    """Returns the layout of `layout.scan` in each category."""
     return layout.scan(self.category_folder(root))

@@ -50,5 +50,5 @@ class Mvtec(PublishedBuilder):
   parts = ('train', 'test', 'ground_truth')
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """The layout of `layout.scan` in each category."""
+    """Returns the layout of `layout.scan` in each category."""
     return layout.scan(self.category_folder(root))

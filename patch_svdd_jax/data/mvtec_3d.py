@@ -49,7 +49,7 @@ class Mvtec3d(PublishedBuilder):
   unread = ('xyz',)
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Images and masks of a type stand side by side."""
+    """Lists the images; those of a type stand beside their masks."""
     category = self.category_folder(root)
 
     def of_type(defect: str) -> tuple[layout.Item, ...]:

@@ -52,7 +52,7 @@ class MvtecAd2(PublishedBuilder):
     return found[1] if found else ''
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """The masks stand among the test images."""
+    """Lists the images; masks stand among the test images."""
     category = self.category_folder(root)
     masks = layout.masks_in(category / 'test_public/ground_truth/bad')
     return layout.Layout(

@@ -236,7 +236,7 @@ def _judge_mask(entry: Entry, suffix: str, known: Collection[str]) -> str:
 
 
 def _is_picture(entry: Entry, suffix: str) -> bool:
-  """Whether a file is an image, by its suffix or else by how it begins."""
+  """Returns whether a file is an image, by its suffix or else by how it begins."""
   if suffix in images.SUFFIXES or suffix in PICTURES:
     return True
   try:

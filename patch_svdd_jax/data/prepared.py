@@ -196,7 +196,7 @@ def check_format() -> None:
 
 
 def read_sizes(builder: Builder, split: str) -> np.ndarray:
-  """i64[N, 2], the (height, width) of a split's images, from their headers."""
+  """Reads i64[N, 2], the (height, width) of a split's images, from their headers."""
   if split not in builder.info.splits:
     return np.zeros((0, 2), np.int64)
   raw = tfds.decode.SkipDecoding()

@@ -32,7 +32,7 @@ class Counts(NamedTuple):
     return text if self.validation == 0 else f'{text}, {validation} validation'
 
   def agree(self, found: 'Counts') -> bool:
-    """Whether `found` has every number that is known."""
+    """Returns whether `found` has every number that is known."""
     return all(want in (None, have) for want, have in zip(self, found, strict=True))
 
 
@@ -77,7 +77,7 @@ class PublishedBuilder(LayoutBuilder):
 
   @classmethod
   def present(cls, root: pathlib.Path) -> list[str]:
-    """The categories that an archive, which is read through, or a folder holds.
+    """Returns the categories that an archive, which is read through, or a folder holds.
 
     Raises:
       UserError: the archive is damaged.
@@ -102,15 +102,15 @@ class PublishedBuilder(LayoutBuilder):
     """Lists the category's files by their names, below the folder that holds what is published."""
 
   def labelled(self, found: layout.Layout) -> layout.Layout:
-    """The same with labels that only the content of masks tells; mostly names tell them."""
+    """Returns the layout with labels that only the masks' content tells, if there are any."""
     return found
 
   def wanted(self) -> Mapping[str, Collection[str]]:
-    """What is extracted of the archive, see `archive.extract`."""
+    """Returns the parts of the archive that are extracted, see `archive.extract`."""
     return {self.builder_config_name: self.parts}
 
   def category_folder(self, root: pathlib.Path) -> pathlib.Path:
-    """The folder of the category.
+    """Returns the folder of the category.
 
     Raises:
       UserError: where there is none.
@@ -132,7 +132,7 @@ class PublishedBuilder(LayoutBuilder):
     )
 
   def is_given(self) -> bool:
-    """Whether there is a root; without one, what was prepared of it is read."""
+    """Returns whether there is a root; without one, what was prepared of it is read."""
     return bool(self._root)
 
   @property

@@ -75,7 +75,7 @@ class RealIad(PublishedBuilder):
     )
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """Training images that are not normal, which no official file lists, are left out."""
+    """Lists the images; training images that are not normal, which no list names, are left out."""
     category = self.category_folder(root)
     train, test = _splits(root, self.builder_config_name)
     return layout.Layout(

@@ -50,7 +50,7 @@ def title(config: ml_collections.ConfigDict, category: str) -> str:
 
 
 def names_every(config: ml_collections.ConfigDict) -> bool:
-  """Whether it names every category, one by one, of a data set that has some."""
+  """Returns whether it names every category, one by one, of a data set that has some."""
   if config.category != categories.EVERY:
     return False
   return config.name in ('textures', 'folder') or WHOLE not in _published(config).counts
@@ -73,7 +73,7 @@ def official(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def present(config: ml_collections.ConfigDict) -> list[str]:
-  """The categories whose images are there, below its root or, without one, prepared.
+  """Returns the categories whose images are there, below its root or, without one, prepared.
 
   Args:
     config: as for `data.load`; its category does not matter.

@@ -28,47 +28,47 @@ _SEED = 20200629
 
 
 def photographs() -> dict[str, np.ndarray]:
-  """The three photographs, u8[512, 512] each, from the installed scikit-image."""
+  """Returns the three photographs, u8[512, 512] each, from the installed scikit-image."""
   import skimage.data
 
   return {category: getattr(skimage.data, category)() for category in CATEGORIES}
 
 
 def train_corners() -> list[tuple[int, int]]:
-  """(top, left) of the training images: every 16 rows, two columns in either strip."""
+  """Returns (top, left) of the training images: every 16 rows, two columns in either strip."""
   first, last = TEST_COLUMNS
   columns = (0, first - SIZE, last, 512 - SIZE)
   return [(top, left) for top in range(0, 512 - SIZE + 1, 16) for left in columns]
 
 
 def test_corners() -> list[tuple[int, int]]:
-  """(top, left) of all possible test images: every 24 rows, every 16 columns of the strip."""
+  """Returns (top, left) of all test images: every 24 rows, every 16 columns of the strip."""
   first, last = TEST_COLUMNS
   lefts = range(first, last - SIZE + 1, 16)
   return [(top, left) for top in range(0, 512 - SIZE + 1, 24) for left in lefts]
 
 
 def crop(photograph: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
-  """u8[SIZE, SIZE] of a photograph."""
+  """Crops u8[SIZE, SIZE] out of a photograph."""
   top, left = corner
   return photograph[top : top + SIZE, left : left + SIZE]
 
 
 def _generator(*names: str) -> np.random.Generator:
-  """Independent random numbers for every combination of names."""
+  """Returns independent random numbers for every combination of names."""
   key = hashlib.sha256('/'.join(names).encode()).digest()[:8]
   return np.random.Generator(np.random.PCG64([_SEED, int.from_bytes(key, 'big')]))
 
 
 def train_crops(photograph: np.ndarray) -> dict[str, np.ndarray]:
-  """Name of each training image to its pixels, u8[SIZE, SIZE]."""
+  """Returns the pixels u8[SIZE, SIZE] of each training image, by its name."""
   return {
     f'train/good/{i:03}.png': crop(photograph, corner) for i, corner in enumerate(train_corners())
   }
 
 
 def clean_test_crops(category: str, photograph: np.ndarray) -> dict[str, np.ndarray]:
-  """Name of each test image to the crop it is made of, before any defect; all crops differ."""
+  """Returns the crop that each test image is made of, by its name; all crops differ."""
   names = [f'test/good/{i:03}.png' for i in range(NORMAL_TEST_IMAGES)]
   names += [f'test/{kind}/{i:03}.png' for kind in defects.KINDS for i in range(IMAGES_PER_DEFECT)]
   corners = test_corners()
@@ -104,7 +104,7 @@ class Textures(Builder):
     return photographs()
 
   def fingerprint(self) -> str:
-    """Of the photographs' pixels."""
+    """Returns a digest of the photographs' pixels."""
     digest = hashlib.sha256()
     for photograph in self._photographs.values():
       digest.update(photograph.tobytes())

@@ -52,11 +52,11 @@ class Visa(PublishedBuilder):
   parts = ('Data',)
 
   def wanted(self) -> Mapping[str, Collection[str]]:
-    """The category, and the split."""
+    """Returns the category, and the split."""
     return {**super().wanted(), _SPLIT.parent.name: (_SPLIT.name,)}
 
   def scan(self, root: pathlib.Path) -> layout.Layout:
-    """In natural order: the rows have none."""
+    """Lists the images in natural order: the rows have none."""
     self.category_folder(root)
     splits: dict[str, list[layout.Item]] = {'train': [], 'test': []}
     for row in _rows(root / _SPLIT):

@@ -17,7 +17,7 @@ from patch_svdd_jax.system.sharding import PRECISION
 def upsample(
   distances: jax.Array, *, image_size: ImageSize, receptive_field: int, stride: int
 ) -> jax.Array:
-  """Each pixel becomes the mean of the patches that cover it  (Yi & Yoon 2020, section 3.5).
+  """Gives each pixel the mean of the patches that cover it  (Yi & Yoon 2020, section 3.5).
 
   Args:
     distances: f32[B, rows, columns], of each patch to the nearest normal one.
@@ -45,7 +45,7 @@ def upsample_inside(
   receptive_field: int,
   stride: int,
 ) -> jax.Array:
-  """Each pixel of a region becomes the mean of the patches that count and cover it.
+  """Returns each pixel of a region becomes the mean of the patches that count and cover it.
 
   With d_q the distance of patch q, c_q = 1 where it counts and 0 where it does not, and w_pq its
   weight in the mean over all patches that cover pixel p (`upsample`), pixel p of the region has
@@ -74,7 +74,7 @@ def upsample_inside(
 
 
 def aggregate(maps: Mapping[str, jax.Array], weights: Sequence[float] = ()) -> dict[str, jax.Array]:
-  """The maps of all scales, their 'sum' and their 'product' (eq. 8), f32[B, H, W] each.
+  """Returns the maps of all scales, their 'sum' and their 'product' (eq. 8), f32[B, H, W] each.
 
   With weights w the product is prod_k map_k ^ w_k, a weighted geometric mean but for its exponent:
   a scale whose distances vary more, or say less, then counts less. Eq. 8 has w = 1.
@@ -100,7 +100,7 @@ def main_map(names: Collection[str]) -> str:
 
 
 def image_score(maps: np.ndarray, regions: np.ndarray | None = None) -> np.ndarray:
-  """The largest value of each map f32[B, H, W], in its region bool[H, W]: f32[B].
+  """Returns the largest value of each map f32[B, H, W], in its region bool[H, W]: f32[B].
 
   That of an empty region is 0.
   """

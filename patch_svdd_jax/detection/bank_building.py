@@ -100,7 +100,7 @@ def build(
 def lies_on_host(
   config: ml_collections.ConfigDict, shape: tuple[int, ...], strides: Mapping[int, int]
 ) -> bool:
-  """Whether the banks stay on the host: those of images [N, H, W, 3] do not fit on the devices."""
+  """Returns whether banks of images [N, H, W, 3] do not fit on the devices."""
   patches = sum(geometry.patch_count(shape[1:3], k, stride) for k, stride in strides.items())
   needed = COPIES * shape[0] * patches * features.dim_of(config) * 4
   free = (
@@ -110,7 +110,7 @@ def lies_on_host(
 
 
 def arrange(embeddings: Embeddings, config: ml_collections.ConfigDict, progress: Progress) -> Bank:
-  """The bank of one scale's embeddings, or of those that are kept, on the devices."""
+  """Returns the bank of one scale's embeddings, or of those that are kept, on the devices."""
   if config.score.coreset == 1:
     return from_embeddings(embeddings)
   devices, images, patches, dim = embeddings.rows.shape
@@ -200,7 +200,7 @@ def reduce_rows(
   progress: Progress,
   counts: np.ndarray | None = None,
 ) -> Reduced:
-  """The rows that are kept.
+  """Returns the rows that are kept.
 
   Args:
     rows: f32[N, D], on the host, image after image.
@@ -226,7 +226,7 @@ def reduce_rows(
 
 
 def dropped_shares(inliers: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> np.ndarray:
-  """The share of each image's patches that are outlying, f64[N]; 0 of one without any.
+  """Returns the share of each image's patches that are outlying, f64[N]; 0 of one without any.
 
   Args:
     inliers: of each scale, bool[M] of its rows.
@@ -260,12 +260,12 @@ def append(bank: Bank, rows: np.ndarray) -> Bank:
 
 
 def chunk_size(dim: int) -> int:
-  """Rows of which two chunks and their copies fit on the devices."""
+  """Returns rows of which two chunks and their copies fit on the devices."""
   free = min(block_sizes.free_memory(device) for device in jax.local_devices())
   each = int(block_sizes.BANK_SHARE * free) // (2 * COPIES * dim * 4)
   return max(GROUP, each // GROUP * GROUP) * jax.device_count()
 
 
 def rows_kept(count: int, config: ml_collections.ConfigDict) -> int:
-  """How many of that many rows."""
+  """Returns how many of `count` rows are kept."""
   return int(max(1, round(count * config.score.coreset)))

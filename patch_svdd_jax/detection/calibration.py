@@ -65,12 +65,12 @@ class Calibration:
     return len(self.scores)
 
   def p_values(self, scores: np.ndarray) -> np.ndarray:
-    """The p-value of each image score f[N], f64[N]."""
+    """Returns the p-value of each image score f[N], f64[N]."""
     below = np.searchsorted(self.scores, np.asarray(scores, np.float64))
     return (1 + self.images - below) / (self.images + 1)
 
   def threshold(self, rate: float) -> Threshold:
-    """The lowest one above which p is at most `rate`; that of the lowest rate if there is none.
+    """Returns the lowest threshold above which p is at most `rate`, or that of the lowest rate.
 
     Args:
       rate: share of normal images that may be called anomalous, in (0, 1).
@@ -81,7 +81,7 @@ class Calibration:
     return Threshold(float(self.scores[-places]), reached, reached <= rate + 1e-12)
 
   def pixel_threshold(self, rate: float) -> Threshold:
-    """The lowest one above which a pixel's p is at most `rate`.
+    """Returns the lowest one above which a pixel's p is at most `rate`.
 
     Where n images cannot ensure the rate, it is the one above which they had that share of pixels.
 
@@ -103,7 +103,7 @@ def calibrate(
   statistics: Mapping[str, np.ndarray],
   regions: np.ndarray | None = None,
 ) -> Calibration:
-  """The calibration by normal images.
+  """Returns the calibration by normal images.
 
   Args:
     scores: f[n], image scores, n >= 1.
@@ -146,7 +146,7 @@ def moments(pixels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def rate_warning(threshold: Threshold, rate: float, images: int, what: str) -> str | None:
-  """What to say of a threshold that does not ensure the rate that was asked for.
+  """Returns a warning where a threshold does not ensure the rate that was asked for.
 
   Args:
     threshold: for it.

@@ -28,7 +28,7 @@ ENOUGH = 99
 def calibrate(
   detector: Detector, train: Split, held_out: Split, progress: Progress = iter
 ) -> Detector:
-  """The detector with a calibration; without one where one image or none is to be scored.
+  """Returns the detector with a calibration; without one where one image or none is to be scored.
 
   Args:
     detector: fitted to the images of `train`.
@@ -128,7 +128,7 @@ def counting(split: Split, config: ml_collections.ConfigDict) -> Split:
 
 
 def in_file_order(split: Split) -> Split:
-  """The images in the natural order of their names, in which most were taken."""
+  """Returns the images in the natural order of their names, in which most were taken."""
   order = sorted(range(len(split)), key=lambda index: natural_key(split.names[index]))
   return split.take(np.array(order, int))
 
@@ -169,7 +169,7 @@ def refit(
   kept: np.ndarray,
   counts: Mapping[int, np.ndarray],
 ) -> Detector:
-  """The detector with memory banks of some images.
+  """Returns the detector with memory banks of some images.
 
   Args:
     detector: whose encoder and whose banks' screens are used.

@@ -272,7 +272,7 @@ class Detector:
   def _nearest(
     self, receptive_field: int, grid: jax.Array, counted: np.ndarray | None
   ) -> nearest.Neighbours:
-    """The nearest rows for each of f32[devices, B, rows, columns, D].
+    """Returns the nearest rows for each of f32[devices, B, rows, columns, D].
 
     Distances and indices come back as [devices * B, rows, columns, k], NaN and 0 of patches that
     do not count by bool[devices * B, rows, columns]: those are not searched for.
@@ -297,7 +297,7 @@ class Detector:
     )
 
   def _search(self, receptive_field: int, queries: jax.Array) -> nearest.Neighbours:
-    """The nearest rows for each of f32[Q, D]."""
+    """Returns the nearest rows for each of f32[Q, D]."""
     return nearest.search(queries, self.banks[receptive_field], self.config.score.neighbours)
 
   def _map(
@@ -308,7 +308,7 @@ class Detector:
     counted: np.ndarray | None,
     regions: np.ndarray | None,
   ) -> jax.Array:
-    """The map f32[B, height, width] of one scale's distances f32[B, rows, columns]."""
+    """Returns the map f32[B, height, width] of one scale's distances f32[B, rows, columns]."""
     options: Any = {
       'image_size': size,
       'receptive_field': receptive_field,
@@ -398,13 +398,13 @@ class Detector:
 
 @jax.jit
 def mean_norm(grid: jax.Array) -> jax.Array:
-  """Of each image's embeddings f32[devices, B, rows, columns, D], f32[devices, B]."""
+  """Returns the mean norm, f32[devices, B], of embeddings f32[devices, B, rows, columns, D]."""
   return jnp.sqrt(jnp.sum(grid**2, axis=-1)).mean(axis=(2, 3))
 
 
 @jax.jit
 def mean_norm_of(grid: jax.Array, counted: jax.Array) -> jax.Array:
-  """The same of the embeddings that count, bool[devices, B, rows, columns]; 0 where none does."""
+  """Returns `mean_norm` of the embeddings that count, bool[devices, B, rows, columns]."""
   norms = jnp.sqrt(jnp.sum(grid**2, axis=-1))
   total = jnp.where(counted, norms, 0.0).sum(axis=(2, 3))
   return total / jnp.maximum(counted.sum(axis=(2, 3)), 1)
@@ -535,6 +535,6 @@ def _remedy(workdir: pathlib.Path) -> str:
 
 
 def manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-  """Orbax's keeper of the one detector of a workdir, which `numbered` removes the older of."""
+  """Returns orbax's manager of a workdir's detectors; `numbered` removes the older ones."""
   handlers = {'arrays': ocp.StandardCheckpointHandler, 'about': ocp.JsonCheckpointHandler}
   return orbax_manager.make((workdir / FOLDER).absolute(), handlers)

@@ -23,14 +23,14 @@ RUNS = 5
 
 
 def limits(normal: np.ndarray) -> tuple[float, float]:
-  """The range of a statistic f[n] of normal images, widened."""
+  """Returns the range of a statistic f[n] of normal images, widened."""
   low, high = float(np.min(normal)), float(np.max(normal))
   margin = WIDENING / (len(normal) + 1) * (high - low)
   return low - margin, high + margin
 
 
 def outside(normal: Statistics, found: Statistics) -> list[tuple[str, ...]]:
-  """What to say of each image: a text for each statistic that lies outside of the normal images'.
+  """Returns texts for each image, one for each statistic outside of the normal images' range.
 
   Args:
     normal: f[n] each, by name.
@@ -89,7 +89,7 @@ def drift(normal: np.ndarray) -> float:
 
 
 def warn(texts: Sequence[str]) -> str:
-  """One line of what `of_batch` found."""
+  """Returns one line of what `of_batch` found."""
   return 'other light, camera or focus than in training? ' + '; '.join(texts)
 
 

@@ -46,7 +46,7 @@ def to_stablehlo(detector: Detector, limit: Limits | None) -> bytes:
 
 
 def to_onnx(detector: Detector, limit: Limits | None) -> bytes:
-  """The same as an ONNX model, of input 'images' and an output of each result's name.
+  """Returns an ONNX model with the input 'images' and an output of each result's name.
 
   Raises:
     UserError: the detector cannot be exported, or the converter is not installed.

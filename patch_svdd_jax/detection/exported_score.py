@@ -101,7 +101,7 @@ def make_score(
 def distances(
   grids: jax.Array, bank: jax.Array, k: int, places: np.ndarray | None = None
 ) -> jax.Array:
-  """The mean distances f32[B, rows, columns] of f32[B, rows, columns, D] to the k nearest rows.
+  """Returns the mean distance f32[B, rows, columns] of each embedding to the k nearest rows.
 
   With `places`, i64[Q] of the patches of an image, only these are searched for; the others get 0.
   """
@@ -119,7 +119,7 @@ def distances(
 
 
 def judge(results: Results, calibration: Calibration, limit: Limits) -> Results:
-  """What `inspection` says of scores and maps."""
+  """Judges scores and maps as `inspection` does."""
   normal = jnp.asarray(calibration.scores, jnp.float32)
   as_high = jnp.sum(normal[None] >= results['score'][:, None], axis=1)
   return {
@@ -130,7 +130,7 @@ def judge(results: Results, calibration: Calibration, limit: Limits) -> Results:
 
 
 def standardise_light(images: jax.Array, region: np.ndarray | None = None) -> jax.Array:
-  """`data.lighting.standardise` in jax: u8[B, H, W, 3] to u8[B, H, W, 3], by a region bool[H, W].
+  """Computes `data.lighting.standardise` in jax, u8[B, H, W, 3], by a region bool[H, W].
 
   A value that lies halfway between two grey levels may become the other one.
   """
@@ -141,7 +141,7 @@ def standardise_light(images: jax.Array, region: np.ndarray | None = None) -> ja
     of_rows = np.count_nonzero(region) / width
 
   def mean_of(values: jax.Array) -> jax.Array:
-    """The mean of each image, f32[B, 1, 1, 1], of i32[B, H, W, 3]; sums along a row are exact."""
+    """Returns the mean of each image i32[B, H, W, 3], f32[B, 1, 1, 1]; row sums are exact."""
     if region is not None and region.any():
       values = jnp.where(region[None, :, :, None], values, 0)
     of_row = jnp.sum(values, axis=(2, 3), keepdims=True).astype(jnp.float32) / of_each

@@ -91,7 +91,7 @@ class Inspection:
 
 
 def limits(detector: Detector, rate: float, pixel_rate: float) -> Limits:
-  """The limits for false-alarm rates.
+  """Returns the limits for false-alarm rates.
 
   Args:
     detector: calibrated.
@@ -124,7 +124,7 @@ def _check_rate(name: str, rate: float) -> None:
 
 
 def calibrated(detector: Detector) -> calibration.Calibration:
-  """The detector's calibration.
+  """Returns the detector's calibration.
 
   Raises:
     UserError: it has none.
@@ -179,7 +179,7 @@ def batch_size(detector: Detector) -> int:
 
 
 def inspect_padded(detector: Detector, split: Split, limit: Limits, size: int) -> Inspection:
-  """The same of at most `size` images, padded to that many with copies.
+  """Inspects at most `size` images, padded to that many with copies.
 
   Another number of images would be another program to compile.
   """
@@ -190,7 +190,7 @@ def inspect_padded(detector: Detector, split: Split, limit: Limits, size: int) -
 def find_regions(
   maps: np.ndarray, alarms: Sequence[bool] | np.ndarray, threshold: float, sizes: np.ndarray
 ) -> tuple[tuple[Region, ...], ...]:
-  """Those of the images with an alarm, whose sizes are i64[N, 2]."""
+  """Finds the regions of images with an alarm, whose sizes are i64[N, 2]."""
   return tuple(
     regions.find(each, threshold, (int(height), int(width))) if alarm else ()
     for each, alarm, (height, width) in zip(maps, alarms, sizes, strict=True)

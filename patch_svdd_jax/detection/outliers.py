@@ -26,7 +26,7 @@ Place = Callable[[np.ndarray, Screen | None], MemoryBank | HostBank]
 
 
 def outlyingness(rows: np.ndarray, place: Place, progress: Progress = iter) -> np.ndarray:
-  """The distance of each row to the nearest row of the images of other folds.
+  """Returns the distance of each row to the nearest row of the images of other folds.
 
   The cost is that of a search for all rows in nine tenths of them. All folds' banks are of one
   size, and so are their queries: one program searches them all.
@@ -59,7 +59,7 @@ def outlyingness(rows: np.ndarray, place: Place, progress: Progress = iter) -> n
 def inliers(
   rows: np.ndarray, counts: np.ndarray, share: float, place: Place, progress: Progress = iter
 ) -> np.ndarray:
-  """Whether each row is kept, bool[M]: all but the most outlying share, rounded.
+  """Returns whether each row is kept, bool[M]: all but the most outlying share, rounded.
 
   Of a single image all are kept: there is nothing to compare it with.
 

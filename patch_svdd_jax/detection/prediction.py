@@ -38,7 +38,7 @@ class Prediction:
     return {None: '', True: 'alarm', False: 'pass'}[self.alarm]
 
   def to_json(self) -> dict[str, Any]:
-    """Returns it as JSON has it: sizes as [width, height], boxes as [left, top, width, height]."""
+    """Returns a JSON object: sizes as [width, height], boxes as [left, top, width, height]."""
     record = {
       'image': self.name,
       'verdict': self.verdict,

@@ -111,7 +111,7 @@ def fit(
 def solve(
   mean: np.ndarray, covariance: np.ndarray, widths: list[int], components: int
 ) -> dict[str, np.ndarray]:
-  """The 'mean' f32[F] and the 'matrix' f32[F, D] of (x - mean) @ matrix.
+  """Returns the 'mean' f32[F] and the 'matrix' f32[F, D] of (x - mean) @ matrix.
 
   With s_b = (sum of the variances of block b)^-1/2, and S the diagonal matrix of each number's s_b,
   the matrix is S; whitened, it is S V (l + mean(l))^-1/2 of the largest eigenvalues l of

@@ -23,7 +23,7 @@ class Region(NamedTuple):
 
 
 def find(anomaly_map: np.ndarray, threshold: float, size: ImageSize) -> tuple[Region, ...]:
-  """The 8-connected regions above the threshold, the highest score first.
+  """Returns the 8-connected regions above the threshold, the highest score first.
 
   Args:
     anomaly_map: f32[H, W].

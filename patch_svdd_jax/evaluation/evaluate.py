@@ -160,7 +160,7 @@ def defects_outside(split: Split) -> list[str]:
 def search_flop(
   detector: Detector, image_size: ImageSize, regions: np.ndarray | None = None
 ) -> float:
-  """Floating point operations of the distances of one image: 2 Q N D, over the scales.
+  """Counts floating-point operations of one image's distances: 2 Q N D, over the scales.
 
   Of images with regions bool[N, H, W] it is the mean.
   """
@@ -181,7 +181,7 @@ def search_flop(
 
 
 def speeds(scores: Scores) -> dict[str, float]:
-  """Images a second of each stage and of all, and peak memory."""
+  """Returns images a second of each stage and of all, and peak memory."""
   rates = {f'{stage}_images_per_s': 1 / s for stage, s in scores.seconds.items()}
   return rates | {
     'images_per_s': 1 / sum(scores.seconds.values()),
@@ -210,7 +210,7 @@ def fallback_fraction(scores: Scores) -> float:
 
 
 def peak_memory() -> int:
-  """The most bytes used so far: of the fullest device where it tells, else of this process."""
+  """Returns the most bytes used so far, of the fullest device or else of this process."""
   statistics: list[Any] = [device.memory_stats() for device in jax.local_devices()]
   if all(statistics):
     return int(max(each['peak_bytes_in_use'] for each in statistics))

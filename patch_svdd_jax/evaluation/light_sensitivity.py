@@ -50,7 +50,7 @@ class Sensitivity(NamedTuple):
 
 
 def compare(lighting: Lighting | str, scores: np.ndarray, relit: np.ndarray) -> Sensitivity:
-  """The sensitivity by the scores f32[N] of images as they are, and relit."""
+  """Returns the sensitivity by the scores f32[N] of images as they are, and relit."""
   labels = np.repeat([False, True], [len(scores), len(relit)])
   auroc = metrics.auroc(rank_elements(labels, np.concatenate([scores, relit])))
   return Sensitivity(lighting, auroc, float(np.median(relit) / np.median(scores)))
@@ -62,7 +62,7 @@ def measure_sensitivity(
   progress: Progress = iter,
   regions: np.ndarray | None = None,
 ) -> list[Sensitivity]:
-  """The sensitivity to each of LIGHTINGS, by the detector's main map.
+  """Returns the sensitivity to each of LIGHTINGS, by the detector's main map.
 
   Args:
     detector: fitted.

@@ -32,7 +32,7 @@ class Curve(NamedTuple):
 
 
 def roc_curve(labels: np.ndarray, scores: np.ndarray) -> Curve:
-  """Share of anomalous elements found (y) over that of normal ones called anomalous (x).
+  """Returns the share of anomalous elements found (y) over that of false alarms (x).
 
   From (0, 0) to (1, 1); elements of equal score make one oblique line. Its area is
   `metrics.auroc`.
@@ -48,7 +48,7 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray) -> Curve:
 
 
 def pro_curve(masks: np.ndarray, maps: np.ndarray, regions: np.ndarray | None = None) -> Curve:
-  """Per-region overlap (y) over the share of normal pixels called anomalous (x).
+  """Returns the per-region overlap (y) over the share of normal pixels called anomalous (x).
 
   From (0, 0) to (1, 1). Its area up to a limit, divided by the limit, is `metrics.aupro`, which
   says what an overlap is.
@@ -66,7 +66,7 @@ def pro_curve(masks: np.ndarray, maps: np.ndarray, regions: np.ndarray | None = 
 
 
 def precision_recall_curve(labels: np.ndarray, scores: np.ndarray) -> Curve:
-  """Precision (y) over recall (x), a staircase from recall 0 to 1.
+  """Returns precision (y) over recall (x), a staircase from recall 0 to 1.
 
   A step has the precision of the threshold at which its recall is reached: no interpolation. Its
   area is `metrics.average_precision`.
@@ -89,7 +89,7 @@ def precision_recall_curve(labels: np.ndarray, scores: np.ndarray) -> Curve:
 
 
 def up_to(curve: Curve, limit: float) -> Curve:
-  """The part of a curve where x <= `limit`, interpolated there."""
+  """Returns the part of a curve where x <= `limit`, interpolated there."""
   if not curve.x.size:
     return curve
   inside = np.searchsorted(curve.x, limit, 'right')
@@ -98,7 +98,7 @@ def up_to(curve: Curve, limit: float) -> Curve:
 
 
 def _found_over_false(ranking: Ranking) -> Curve:
-  """From each falling anomalous score two vertices: before and after the threshold passes it."""
+  """Makes two vertices of each anomalous score: before and after the threshold passes it."""
   if ranking.one_class:
     return _empty()
   last = _last_of_ties(ranking)
@@ -112,7 +112,7 @@ def _found_over_false(ranking: Ranking) -> Curve:
 
 
 def _last_of_ties(ranking: Ranking) -> np.ndarray:
-  """Of each distinct anomalous score the place i64[V] of its last element, by falling score."""
+  """Returns the place i64[V] of the last element of each anomalous score, by falling score."""
   falling = ranking.scores[::-1]
   return np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
 

@@ -47,7 +47,7 @@ class Pixels(NamedTuple):
 
 
 def check_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The labels as bool and the scores as floats, of one shape and without a NaN."""
+  """Returns the labels as bool and the scores as floats, of one shape and without a NaN."""
   labels, scores = np.asarray(labels, bool), np.asarray(scores)
   if scores.dtype not in (np.float32, np.float64):
     scores = scores.astype(np.float64)

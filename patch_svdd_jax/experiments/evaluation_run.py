@@ -39,7 +39,7 @@ from patch_svdd_jax.training.checkpoints import Checkpoints
 def read_config(
   name: str | None, rest: Sequence[str], workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-  """The workdir's config, or `--config`, with the overrides.
+  """Returns the workdir's config, or `--config`, with the overrides.
 
   Raises:
     UserError: a setting is bad, or its encoder is another than the workdir's.
@@ -67,7 +67,7 @@ def read_config(
 def restore_encoder(
   checkpoints: Checkpoints, workdir: pathlib.Path, step: int | None
 ) -> encoder.Params:
-  """The encoder of a checkpoint."""
+  """Returns the encoder of a checkpoint."""
   # Of the shapes it was saved in: the config may ask for fewer scales.
   shapes = jax.eval_shape(functools.partial(encoder.init_encoder, configuration.load(workdir)))
   return checkpoints.restore_encoder(
@@ -76,7 +76,7 @@ def restore_encoder(
 
 
 def load_labelled(config: ml_collections.ConfigDict) -> data.Dataset:
-  """The data set of `config.data`, which has test images.
+  """Returns the data set of `config.data`, which has test images.
 
   Raises:
     UserError: it has none, some of them cannot be used, or it cannot be loaded.
@@ -113,7 +113,7 @@ def other_data(workdir: pathlib.Path, dataset: data.Dataset) -> str | None:
 
 
 def is_fitted_on(origin: Origin, config: ml_collections.ConfigDict, normal: data.Split) -> bool:
-  """Whether a detector has been fitted on what counts of these normal images by a config."""
+  """Returns whether a detector was fitted on these normal images, as far as a config counts."""
   return origin.images == digest_normal(normal.images, normal.regions, config.data.region_share)
 
 
@@ -136,7 +136,7 @@ def get_detector(
   dataset: data.Dataset,
   progress: Callable[[str], Progress],
 ) -> Detector:
-  """The chosen checkpoint's detector; fitted anew where the saved one has another origin."""
+  """Returns the chosen checkpoint's detector, fitted anew if the saved one is another's."""
   normal = dataset.train
   with Checkpoints(workdir) as checkpoints:
     step = checkpoints.chosen
@@ -282,7 +282,7 @@ def stage_seconds(
 
 
 def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:
-  """What to say of the rates, and of test images that look otherwise than the normal ones."""
+  """Returns warnings of the rates, and of test images that look unlike the normal ones."""
   texts = distribution_shift.of_batch(inspection.calibrated(detector).statistics, found.statistics)
   return [*limit.warnings, *([distribution_shift.warn(texts)] if texts else [])]
 

@@ -105,14 +105,14 @@ def folder_name(text: str) -> str:
 def with_values(
   config: ml_collections.ConfigDict, values: dict[str, Any]
 ) -> ml_collections.ConfigDict:
-  """A copy of the config with other values, by full key."""
+  """Returns a copy of the config with other values, by full key."""
   copy = config.copy_and_resolve_references()
   copy.update_from_flattened_dict({key.removeprefix('config.'): v for key, v in values.items()})
   return configuration.absolute_places(copy)
 
 
 def rows(name: str, config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
-  """The rows of an ablation by folder name: values by full key.
+  """Returns the rows of an ablation by folder name: values by full key.
 
   Args:
     name: of a file that comes with the package, or its path. Its get_rows(config) returns what each
@@ -145,7 +145,7 @@ def plan(
   vary: Sequence[str],
   ablation: str | None,
 ) -> list[Group]:
-  """The groups of the sweep, all of whose settings have been checked.
+  """Returns the groups of the sweep, all of whose settings have been checked.
 
   Args are the options of `sweep`: without values of lambda or rates, members have the config's, or
   what a row of the ablation sets.

@@ -49,7 +49,7 @@ class Architecture:
     return math.prod(layer.stride for layer in self.base)
 
   def extent(self, layers: int) -> tuple[int, int]:
-    """What an output of so many of the lowest level's layers sees, and pixels to the next one."""
+    """Returns the receptive field and the stride of an output of some of the lowest layers."""
     field, step = 1, 1
     for layer in self.base[:layers]:
       field += (layer.kernel - 1) * step
@@ -60,7 +60,7 @@ class Architecture:
 def deal_kernels(
   receptive_field: int, depth: int, strided_layers: int, strided_kernel: int
 ) -> tuple[int, ...]:
-  """Kernel sizes with which `depth` VALID convolutions map K x K to 1 x 1 exactly.
+  """Chooses kernel sizes with which `depth` VALID convolutions map K x K to 1 x 1 exactly.
 
   The first `strided_layers` have the kernel `strided_kernel` and stride 2. What they leave of K is
   dealt over the others, which have stride 1, as evenly as it goes and the larger kernels first,
@@ -91,14 +91,14 @@ def deal_kernels(
 
 
 def resample_channels(channels: Sequence[int], layers: int, width: float) -> tuple[int, ...]:
-  """`layers` hidden channel counts that follow the profile `channels`, times `width`."""
+  """Resamples the profile `channels` to `layers` hidden channel counts, times `width`."""
   return tuple(
     max(1, round(width * channels[index * len(channels) // layers])) for index in range(layers)
   )
 
 
 def check_scales(scales: Sequence[int], receptive_field: int) -> tuple[int, ...]:
-  """The scales, descending.
+  """Returns the scales, descending.
 
   Raises:
     UserError: a scale is not `receptive_field` times a power of two, or stands twice.
@@ -114,7 +114,7 @@ def check_scales(scales: Sequence[int], receptive_field: int) -> tuple[int, ...]
 
 
 def from_config(config: ml_collections.ConfigDict) -> Architecture:
-  """The architecture of `config.encoder`.
+  """Returns the architecture of `config.encoder`.
 
   Raises:
     UserError: the depth does not fit the receptive field, a scale is not a level, or quadrants of
@@ -144,12 +144,12 @@ def from_config(config: ml_collections.ConfigDict) -> Architecture:
 
 
 def scale_name(receptive_field: int) -> str:
-  """The name of a scale in parameters, metrics and tables, as 'k64'."""
+  """Returns the name of a scale in parameters, metrics and tables, as 'k64'."""
   return f'k{receptive_field}'
 
 
 def strides_of(config: ml_collections.ConfigDict) -> dict[int, int]:
-  """The stride of each receptive field, in pixels.
+  """Returns the stride of each receptive field, in pixels.
 
   Raises:
     UserError: there are not as many strides as scales.

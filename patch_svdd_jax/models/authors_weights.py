@@ -35,7 +35,7 @@ def encoder_params(path: str | os.PathLike[str]) -> dict[str, dict[str, dict[str
 
 
 def _difference(tensors: Mapping[str, np.ndarray]) -> str:
-  """In what names or shapes are not those of the authors' encoder; '' if they are."""
+  """Describes how names or shapes differ from those of the authors' encoder; '' if not."""
   d = tensors['enc.conv8.bias'].size if 'enc.conv8.bias' in tensors else 64
   shapes = _shapes(d)
   if missing := shapes.keys() - tensors.keys():
@@ -49,7 +49,7 @@ def _difference(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def _shapes(d: int) -> dict[str, tuple[int, ...]]:
-  """The authors' names and shapes, kernels as OIHW, for embeddings of D dimensions."""
+  """Returns the authors' names and shapes, kernels as OIHW, for embeddings of D dimensions."""
   widths = (3, 32, 64, 128, 128, 64, 32, 32, d)
   kernels = {f'enc.conv{i + 1}': (widths[i + 1], widths[i], 3, 3) for i in range(8)}
   kernels |= {'conv1': (128, d, 2, 2), 'conv2': (d, 128, 1, 1)}
@@ -60,7 +60,7 @@ def _shapes(d: int) -> dict[str, tuple[int, ...]]:
 
 
 def _conv(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-  """A convolution's parameters, its kernel turned from OIHW to HWIO, in memory of their own."""
+  """Returns a convolution's parameters, with the kernel turned from OIHW to HWIO."""
   kernel = tensors[f'{name}.weight'].transpose(2, 3, 1, 0)
   return {
     'kernel': np.array(kernel, np.float32, order='C'),
@@ -69,7 +69,7 @@ def _conv(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]
 
 
 def _listed(names: Iterable[str]) -> str:
-  """Names from a file, the first few of many."""
+  """Lists names from a file, the first few of many."""
   first = sorted(names)
   more = f' and {len(first) - 4} more' if len(first) > 4 else ''
   return ', '.join(quoted(name) for name in first[:4]) + more

@@ -57,7 +57,7 @@ def convolve(
 
 
 def by_platform(x: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
-  """`convolve` in the form that is fastest where it runs."""
+  """Calls `convolve` in the form that is fastest where it runs."""
   found: jax.Array = lax.platform_dependent(
     x,
     kernel,
@@ -69,7 +69,7 @@ def by_platform(x: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def valid_conv(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-  """A VALID convolution, summed in full float32.
+  """Returns a VALID convolution, summed in full float32.
 
   Args:
     x: [B, H, W, C], float32 or bfloat16.
@@ -85,7 +85,7 @@ def valid_conv(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> j
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-  """`valid_conv` as one operation whatever the platform, and without gradients of its own."""
+  """Computes `valid_conv` as one operation on every platform, without gradients of its own."""
   return convolve(x, kernel, stride=stride, dilation=dilation).astype(x.dtype)
 
 
@@ -108,7 +108,7 @@ def _backward(
 def input_gradient(
   gradient: jax.Array, kernel: jax.Array, shape: tuple[int, ...], stride: int, dilation: int
 ) -> jax.Array:
-  """The gradient by x: the gradient convolved with the kernel turned by 180 degrees."""
+  """Returns the gradient by x: the gradient convolved with the kernel turned by 180 degrees."""
   reach = (kernel.shape[0] - 1) * dilation
   vertical, horizontal = (
     # Pixels past the last window, where the stride does not divide, have no gradient.
@@ -124,7 +124,7 @@ def input_gradient(
 def kernel_gradient(
   x: jax.Array, gradient: jax.Array, size: int, stride: int, dilation: int
 ) -> jax.Array:
-  """The gradient by the kernel: each channel of x convolved with the gradient's."""
+  """Returns the gradient by the kernel: each channel of x convolved with the gradient's."""
   height, width = (
     (outputs - 1) * stride + (size - 1) * dilation + 1 for outputs in gradient.shape[1:3]
   )

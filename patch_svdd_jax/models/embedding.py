@@ -178,7 +178,7 @@ def embed(
 
 
 def _of_all_processes(rows: jax.Array, mesh: Mesh) -> jax.Array:
-  """One array over all devices, from what each process has on its own [devices, ...]."""
+  """Returns one array over all devices, from what each process has on its own [devices, ...]."""
   return jax.make_array_from_single_device_arrays(
     (mesh.size, *rows.shape[1:]),
     NamedSharding(mesh, SHARDED),
@@ -199,7 +199,7 @@ def embed_to_host(
   progress: Progress = iter,
   counted: Mapping[int, np.ndarray] | None = None,
 ) -> dict[int, np.ndarray]:
-  """The same for embeddings that do not fit on the devices: rows f32[N, D] of each scale.
+  """Returns the same for embeddings that do not fit on the devices: rows f32[N, D] of each scale.
 
   With `counted`, bool[images, rows, columns] of each scale, only these patches are there.
   """

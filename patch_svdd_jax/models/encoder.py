@@ -40,13 +40,13 @@ class Initializers(NamedTuple):
 
 
 def uniform_initializer(fan_in: int) -> nn.initializers.Initializer:
-  """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default and therefore the authors'."""
+  """Draws from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default and so the authors'."""
   bound = fan_in**-0.5
   return drawn_flat(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound))
 
 
 def drawn_flat(initializer: nn.initializers.Initializer) -> nn.initializers.Initializer:
-  """The same numbers as a draw of four dimensions, which XLA takes four times longer to compile."""
+  """Draws the numbers of four dimensions from one, which XLA compiles four times faster."""
 
   def initialize(
     key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
@@ -80,12 +80,12 @@ INITIALIZERS: dict[str, Callable[[int], Initializers]] = {
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-  """The activation between all layers."""
+  """Returns the activation between all layers."""
   return nn.leaky_relu(x, LEAK)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """bfloat16 as float32; other types as they are."""
+  """Converts bfloat16 to float32; other types stay as they are."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -210,7 +210,7 @@ class Encoder(nn.Module):
     return self.embed_activations(self.activations(images), images.shape[1:3], strides)
 
   def activations(self, images: jax.Array, count: int | None = None) -> list[jax.Array]:
-    """The activations of the lowest level, each the input of the next layer.
+    """Returns the activations of the lowest level, each the input of the next layer.
 
     Args:
       images: f32[B, H, W, 3], of `subtract_mean`.
@@ -267,7 +267,7 @@ class Encoder(nn.Module):
     return at_least_float32(grid[:, 0, 0])
 
   def level_module(self, receptive_field: int) -> nn.Module:
-    """The submodule of the level with this receptive field."""
+    """Returns the submodule of the level with this receptive field."""
     module: nn.Module = getattr(self, f'level_{receptive_field}')
     return module
 
@@ -277,7 +277,7 @@ class Encoder(nn.Module):
 
 
 def fine_strides(architecture: Architecture, strides: Mapping[int, int]) -> dict[int, int]:
-  """The stride at which each level must be computed to serve its own output and the levels above.
+  """Returns the stride at which each level must be computed for itself and those above.
 
   Raises:
     UserError: a stride is not a positive multiple of the native stride.
@@ -312,14 +312,14 @@ class PositionClassifier(nn.Module):
 
   @nn.compact
   def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
-    """Logits f32[B, 8] from two embeddings f32[B, D]."""
+    """Returns logits f32[B, 8] from two embeddings f32[B, D]."""
     x = first - second
     for index in range(2):
       x = leaky_relu(self.dense(x, self.hidden, f'dense_{index}'))
     return self.dense(x, POSITIONS, 'last', frozen=not self.train_last_layer)
 
   def dense(self, x: jax.Array, features: int, name: str, frozen: bool = False) -> jax.Array:
-    """A dense layer in full float32; `frozen` normalises its weight and cuts the gradient to it."""
+    """Returns a dense layer in full float32; `frozen` normalises its weight, without gradient."""
     initializer = uniform_initializer(x.shape[-1])
     kernel = self.param(f'{name}_kernel', initializer, (x.shape[-1], features))
     bias = self.param(f'{name}_bias', initializer, (features,))
@@ -329,7 +329,7 @@ class PositionClassifier(nn.Module):
 
 
 def init_encoder(config: ml_collections.ConfigDict) -> Params:
-  """The untrained encoder's parameters: a function of `config.encoder` and `config.seed`."""
+  """Returns an untrained encoder's parameters: a function of `config.encoder` and the seed."""
   arch = architecture.from_config(config.encoder)
   smallest = jnp.zeros((1, arch.levels[-1], arch.levels[-1], 3))
   key = jax.random.fold_in(jax.random.key(config.seed), 0)

@@ -50,7 +50,7 @@ class Features(NamedTuple):
     return Features(self.names)
 
   def widths(self, arch: Architecture) -> list[int]:
-    """The numbers of each block; each hidden layer is one."""
+    """Returns the numbers of each block; each hidden layer is one."""
     widths = {
       'embedding': [arch.embed_dim],
       'hidden': [arch.base[layer - 1].features for layer in hidden_layers(arch)],
@@ -59,7 +59,7 @@ class Features(NamedTuple):
     return [width for name in self.names for width in widths[name]]
 
   def dim(self, arch: Architecture) -> int:
-    """D, the numbers that describe a patch."""
+    """Returns D, the numbers that describe a patch."""
     raw = sum(self.widths(arch))
     return min(self.components, raw) if self.components else raw
 
@@ -69,14 +69,14 @@ EMBEDDING = Features()
 
 
 def from_config(config: ml_collections.ConfigDict) -> Features:
-  """The features of `config.score`."""
+  """Returns the features of `config.score`."""
   names = tuple(config.features)
   projected = config.whiten or names != EMBEDDING.names
   return Features(names, projected, config.components if config.whiten else 0)
 
 
 def dim_of(config: ml_collections.ConfigDict) -> int:
-  """D of a whole config: the numbers of a memory bank's row."""
+  """Returns D of a whole config: the numbers of a memory bank's row."""
   return from_config(config.score).dim(architecture.from_config(config.encoder))
 
 
@@ -120,12 +120,12 @@ def thumbnails_alone(config: ml_collections.ConfigDict) -> ml_collections.Config
 
 
 def hidden_layers(arch: Architecture) -> tuple[int, ...]:
-  """Which layers' activations are pooled, counted from 1."""
+  """Returns the numbers of the layers whose activations are pooled, counted from 1."""
   return tuple(layer for layer in HIDDEN if layer < len(arch.base))
 
 
 def layers_needed(names: tuple[str, ...], arch: Architecture) -> int:
-  """How many hidden layers must be computed."""
+  """Returns how many hidden layers must be computed."""
   needed = {'embedding': len(arch.base) - 1, 'hidden': max(HIDDEN), 'thumbnail': 0}
   return min(max(needed[name] for name in names), len(arch.base) - 1)
 
@@ -170,7 +170,7 @@ def describe(
 def pool(
   activations: jax.Array, corners: list[np.ndarray], extent: int, seen: tuple[int, int] = (1, 1)
 ) -> jax.Array:
-  """The mean of the activations that see nothing but a region of pixels.
+  """Returns the mean of the activations that see nothing but a region of pixels.
 
   Along each axis it is a product with a matrix, which is fast everywhere, however regions overlap.
   Images go one by one: of many together a CPU would move all activations first.
@@ -198,7 +198,7 @@ def pool(
 
 
 def thumbnails(pixels: jax.Array, corners: list[np.ndarray], extent: int) -> jax.Array:
-  """The means of a patch's 4 x 4 cells, f32[B, R, S, 48], row by row, of f32[B, H, W, 3].
+  """Returns the means of a patch's 4 x 4 cells, f32[B, R, S, 48], row by row, of f32[B, H, W, 3].
 
   Args:
     pixels: of images.
@@ -213,7 +213,7 @@ def thumbnails(pixels: jax.Array, corners: list[np.ndarray], extent: int) -> jax
 
 
 def project(grids: Mapping[int, jax.Array], params: Params) -> dict[int, jax.Array]:
-  """(x - mean) @ matrix of each x, f32[..., F] to f32[..., D], by what is fitted of each scale."""
+  """Computes (x - mean) @ matrix of each x, f32[..., F] to f32[..., D], for each scale."""
 
   def one(grid: jax.Array, mean: jax.Array, matrix: jax.Array) -> jax.Array:
     centred = grid - mean.reshape((1,) * (grid.ndim - 1) + mean.shape)
@@ -223,7 +223,7 @@ def project(grids: Mapping[int, jax.Array], params: Params) -> dict[int, jax.Arr
 
 
 def empty(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """A projection of zeros, as the parameters would have it, for who only compiles.
+  """Returns a projection of zeros, as the parameters would have it, for who only compiles.
 
   Where `config.score` asks for none, nothing.
   """

@@ -19,7 +19,7 @@ class Layer(NamedTuple):
 
 
 def base_layers(arch: Architecture, size: ImageSize, thinning: int) -> Iterator[Layer]:
-  """The layers of the lowest level on an image; the last computes every `thinning`-th output."""
+  """Yields the lowest level's layers; the last computes every `thinning`-th output."""
   rows, columns = size
   channels = 3
   for index, layer in enumerate(arch.base):
@@ -31,7 +31,7 @@ def base_layers(arch: Architecture, size: ImageSize, thinning: int) -> Iterator[
 
 
 def merge_layers(arch: Architecture, outputs: int) -> Iterator[Layer]:
-  """The layers of a level above, for so many embeddings."""
+  """Yields the layers of a level above, for so many embeddings."""
   yield Layer(outputs * 4 * arch.embed_dim * arch.merge_features, False)
   yield Layer(outputs * arch.merge_features * arch.embed_dim, False)
 
@@ -39,7 +39,7 @@ def merge_layers(arch: Architecture, outputs: int) -> Iterator[Layer]:
 def image_layers(
   arch: Architecture, size: ImageSize, strides: Mapping[int, int]
 ) -> Iterator[Layer]:
-  """All layers of one pass over an image."""
+  """Yields all layers of one pass over an image."""
   fine = fine_strides(arch, strides)
   base, *above = arch.levels
   yield from base_layers(arch, size, fine[base] // arch.native_stride)
@@ -49,7 +49,7 @@ def image_layers(
 
 
 def patch_layers(arch: Architecture, patch: int) -> Iterator[Layer]:
-  """All layers of one patch encoded by itself, its quadrants side by side."""
+  """Yields all layers of one patch encoded by itself, its quadrants side by side."""
   base = arch.receptive_field
   for layer in base_layers(arch, (base, base), 1):
     yield layer._replace(macs=layer.macs * (patch // base) ** 2)
@@ -58,7 +58,7 @@ def patch_layers(arch: Architecture, patch: int) -> Iterator[Layer]:
 
 
 def step_flops(config: ml_collections.ConfigDict) -> int:
-  """FLOPs of the encoder in one train step, forward and both gradients; two a multiply-add.
+  """Counts FLOPs of the encoder in one train step, forward and backward; two a multiply-add.
 
   The first layer's input, pixels, has no gradient. Activations, the classifier, the optimiser and
   the drawing of pairs are left out, and so is what rematerialisation computes again.
@@ -78,14 +78,14 @@ def step_flops(config: ml_collections.ConfigDict) -> int:
 
 
 def embedding_flops(config: ml_collections.ConfigDict) -> float:
-  """Of embedding all patches of an image, two for each multiply-add of the convolutions."""
+  """Counts FLOPs to embed all patches of an image, two for each multiply-add of convolutions."""
   arch = architecture.from_config(config.encoder)
   layers = image_layers(arch, tuple(config.data.image_size), strides_of(config))
   return 2.0 * sum(layer.macs for layer in layers)
 
 
 def image_flops(config: ml_collections.ConfigDict) -> float:
-  """Of describing all patches of an image by `config.score.features`, with their projection."""
+  """Counts FLOPs to describe all patches of an image by `config.score.features`, projected."""
   arch, strides = architecture.from_config(config.encoder), strides_of(config)
   size, found = tuple(config.data.image_size), features.from_config(config.score)
   if 'embedding' in found.names:
@@ -104,7 +104,7 @@ def image_flops(config: ml_collections.ConfigDict) -> float:
 def pooling_macs(
   arch: Architecture, size: ImageSize, grid: tuple[int, int], names: tuple[str, ...]
 ) -> int:
-  """Of the products that pool features of these names over a grid of patches."""
+  """Counts multiply-adds that pool features of these names over a grid of patches."""
   shapes = []  # rows, columns and channels of what is pooled, and regions along a patch's side
   if 'thumbnail' in names:
     shapes.append((*size, 3, features.CELLS))

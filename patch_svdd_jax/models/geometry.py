@@ -15,7 +15,7 @@ ImageSize = tuple[int, ...]
 
 
 def grid_extent(extent: int, receptive_field: int, stride: int) -> int:
-  """The number of patches along an axis of `extent` pixels.
+  """Returns the number of patches along an axis of `extent` pixels.
 
   Raises:
     UserError: the axis is shorter than one patch.
@@ -29,7 +29,7 @@ def grid_extent(extent: int, receptive_field: int, stride: int) -> int:
 
 
 def grid_shape(image_size: ImageSize, receptive_field: int, stride: int) -> tuple[int, int]:
-  """The patch grid (rows, columns) of an image of (height, width) pixels."""
+  """Returns the patch grid (rows, columns) of an image of (height, width) pixels."""
   height, width = image_size
   return (
     grid_extent(height, receptive_field, stride),
@@ -38,7 +38,7 @@ def grid_shape(image_size: ImageSize, receptive_field: int, stride: int) -> tupl
 
 
 def patch_count(image_size: ImageSize, receptive_field: int, stride: int) -> int:
-  """How many patches an image has; see `grid_shape`."""
+  """Returns how many patches an image has; see `grid_shape`."""
   rows, columns = grid_shape(image_size, receptive_field, stride)
   return rows * columns
 
@@ -46,7 +46,7 @@ def patch_count(image_size: ImageSize, receptive_field: int, stride: int) -> int
 def patches_inside(
   regions: np.ndarray, receptive_field: int, stride: int, share: float
 ) -> np.ndarray:
-  """Which patches of the grid lie in a region: those with at least a share of their pixels there.
+  """Returns the patches of the grid that lie in a region: a share of their pixels does.
 
   Args:
     regions: bool[..., H, W]. Where they are one broadcast to many, so is what is returned.
@@ -81,14 +81,14 @@ def patches_inside(
 
 
 def shorter_side(image_size: ImageSize) -> float:
-  """The shorter side in pixels, of those that are known: 0 is a side that the images will tell."""
+  """Returns the shorter of the sides that are known, in pixels: 0 is one the images will tell."""
   return min((side for side in image_size if side), default=math.inf)
 
 
 def pooling_weights(
   regions: np.ndarray, extent: int, outputs: int, field: int, step: int
 ) -> np.ndarray:
-  """The mean over the outputs that see nothing but a region, along one axis, as a matrix.
+  """Returns the mean over the outputs that see nothing but a region, along one axis, as a matrix.
 
   Args:
     regions: i[R], the first pixel of each region.
@@ -107,7 +107,7 @@ def pooling_weights(
 
 
 def coverage_weights(extent: int, receptive_field: int, stride: int) -> np.ndarray:
-  """The mean over the patches that cover a pixel, along one axis, as a matrix.
+  """Returns the mean over the patches that cover a pixel, along one axis, as a matrix.
 
   A patch is a square, so the mean over the patches that cover a pixel is the mean along the rows of
   the mean along the columns: `rows @ patch_scores @ columns.T` is the whole pixel map.

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def training_mean(images: np.ndarray, kind: str, regions: np.ndarray | None = None) -> np.ndarray:
-  """The mean that is subtracted from images, in grey levels.
+  """Returns the mean that is subtracted from images, in grey levels.
 
   Regions of interest count for the mean of a channel, which is that of the pixels inside. They do
   not for that of each pixel: patches that count reach beyond the region, where a mean is needed.
@@ -32,7 +32,7 @@ def training_mean(images: np.ndarray, kind: str, regions: np.ndarray | None = No
 
 
 def subtract_mean(images: jax.Array, mean: jax.Array) -> jax.Array:
-  """(images - mean) / 255, in float32.
+  """Returns (images - mean) / 255, in float32.
 
   Args:
     images: [..., H, W, 3] in grey levels, uint8 or float.

@@ -46,7 +46,7 @@ class Tiles(NamedTuple):
 
 
 def smallest(strides: Mapping[int, int]) -> tuple[int, int]:
-  """The least step of tiles, and by how much they overlap, in pixels."""
+  """Returns the least step of tiles, and by how much they overlap, in pixels."""
   return math.lcm(*strides.values()), max(k - stride for k, stride in strides.items())
 
 
@@ -66,7 +66,7 @@ def check(tile: int, strides: Mapping[int, int]) -> None:
 
 
 def cut(extent: int, tile: int, strides: Mapping[int, int]) -> Tiles:
-  """The fewest tiles that hold all patches along an axis, as small as so many can be.
+  """Returns the fewest tiles that hold all patches along an axis, as small as so many can be.
 
   Args:
     extent: pixels along the axis.
@@ -84,12 +84,12 @@ def cut(extent: int, tile: int, strides: Mapping[int, int]) -> Tiles:
 
 
 def is_whole(size: ImageSize, tile: int) -> bool:
-  """Whether images of this size are encoded whole."""
+  """Returns whether images of this size are encoded whole."""
   return not tile or max(size) <= tile
 
 
 def count(size: ImageSize, tile: int, strides: Mapping[int, int]) -> int:
-  """How many tiles an image has; one that is encoded whole has one."""
+  """Returns how many tiles an image has; one that is encoded whole has one."""
   if is_whole(size, tile):
     return 1
   return math.prod(cut(extent, tile, strides).number for extent in size)
@@ -131,13 +131,13 @@ def in_tiles(encode: Encode, strides: Mapping[int, int], tile: int) -> Encode:
 
 
 def pad(image: jax.Array, axes: tuple[Tiles, ...]) -> jax.Array:
-  """[H, W, 3] with zeros below and to the right, as far as the tiles reach."""
+  """Pads [H, W, 3] with zeros below and to the right, as far as the tiles reach."""
   missing = [max(0, axis.covered - side) for axis, side in zip(axes, image.shape[:2], strict=True)]
   return jnp.pad(image, (*((0, pixels) for pixels in missing), (0, 0)))
 
 
 def pixels_of(image: jax.Array, corner: jax.Array, axes: tuple[Tiles, ...]) -> jax.Array:
-  """The pixels of the tile at i32[2], its row and column among the tiles."""
+  """Returns the pixels of the tile at i32[2], its row and column among the tiles."""
   rows, columns = axes
   first = (corner[0] * rows.step, corner[1] * columns.step, 0)
   return lax.dynamic_slice(image, first, (rows.extent, columns.extent, 3))
@@ -149,7 +149,7 @@ def assemble(
   axes: tuple[Tiles, ...],
   strides: Mapping[int, int],
 ) -> Grids:
-  """The grids f32[rows, columns, D] of an image, from those f32[1, ., ., D] of each tile."""
+  """Joins the grids f32[1, ., ., D] of an image's tiles to f32[rows, columns, D]."""
   rows, columns = axes
   shapes = jax.eval_shape(encode_tile, jnp.zeros(2, jnp.int32))
   empty = {

@@ -96,7 +96,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def quoted(text: str) -> str:
-  """Text from a file, fit for a line on a terminal."""
+  """Returns text from a file, made fit for a line on a terminal."""
   return ascii(text[:80])[1:-1]
 
 
@@ -162,7 +162,7 @@ def _read_storage(file: BinaryIO, numel: int, file_bytes: int) -> np.ndarray:
 
 
 def _view(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
-  """The tensor as a view of its storage; `_check_layout` has proved that it lies within."""
+  """Returns the tensor as a view of its storage; `_check_layout` has proved that it lies within."""
   strides = [4 * s for s in tensor.stride]
   return np.lib.stride_tricks.as_strided(
     storage[tensor.offset :], tensor.size, strides, writeable=False
@@ -250,7 +250,7 @@ def _set_items(target: Any, *items: Any) -> dict[str, Any]:
 
 
 def _name(module: Any, name: Any) -> _Name:
-  """The inert stand-in of what a file wants imported."""
+  """Returns the inert stand-in of what a file wants imported."""
   asked = f'{module}.{name}' if _all_of(str, (module, name)) else 'a name that is no text'
   known = {allowed.value: allowed for allowed in _Name}
   if asked not in known:
@@ -259,7 +259,7 @@ def _name(module: Any, name: Any) -> _Name:
 
 
 def _reduce(function: Any, arguments: Any) -> Any:
-  """What a call of one of the names makes: an empty dict or a tensor."""
+  """Returns the result of calling one of the names: an empty dict or a tensor."""
   if function is _Name.ORDERED_DICT and arguments == ():
     return {}
   if function is _Name.REBUILD_TENSOR and isinstance(arguments, tuple) and len(arguments) == 6:
@@ -275,7 +275,7 @@ def _build(target: Any, state: Any) -> dict[str, Any]:
 
 
 def _storage(identity: Any) -> _Storage:
-  """The storage that a persistent id means: ('storage', type, key, device, numel, view)."""
+  """Returns the storage that a persistent id means: ('storage', type, key, device, numel, view)."""
   if not isinstance(identity, tuple) or len(identity) != 6:
     raise _refusal('a persistent object that is no storage')
   kind, dtype, key, device, numel, view = identity
@@ -290,7 +290,7 @@ def _storage(identity: Any) -> _Storage:
 def _tensor(
   storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any
 ) -> _Tensor:
-  """A tensor of a layout that numpy may be trusted with."""
+  """Returns a tensor of a layout that numpy may be trusted with."""
   if type(storage) is not _Storage or type(requires_grad) is not bool or hooks != {}:
     raise _refusal('a tensor of an odd make')
   shaped = _all_of(tuple, (size, stride)) and 1 <= len(size) == len(stride) <= 4
@@ -321,7 +321,7 @@ def _refusal(asked: str) -> _BadFileError:
 
 
 def _all_of(kind: type, values: Iterable[Any]) -> bool:
-  """Whether all values are exactly of a kind: True is an int elsewhere, not here."""
+  """Returns whether all values are exactly of a kind: True is an int elsewhere, not here."""
   return all(type(value) is kind for value in values)
 
 

@@ -36,7 +36,7 @@ def make(
   statistics: Mapping[int, Mapping[str, float] | None],
   chosen: int | None,
 ) -> list[CheckpointRow]:
-  """One row for each checkpoint, ascending.
+  """Returns one row for each checkpoint, ascending.
 
   Args:
     figures: test metrics of the main map by step and name.
@@ -61,7 +61,7 @@ def make(
 
 
 def highest(values: Mapping[int, float]) -> int | None:
-  """The first step of the highest value; None where all are NaN."""
+  """Returns the first step of the highest value; None where all are NaN."""
   there = {step: value for step, value in values.items() if not math.isnan(value)}
   return max(there, key=lambda step: there[step], default=None)
 

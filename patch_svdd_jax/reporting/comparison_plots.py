@@ -41,7 +41,7 @@ def draw(comparison: Comparison) -> 'Figure':
 
 
 def make_charts(comparison: Comparison) -> list[Chart]:
-  """Returns the same as charts."""
+  """Returns the comparison as charts."""
   height = max(1.2, 0.6 + _rows_height(comparison))
   heading = 'category' if comparison.several else ''
   found = [Chart('intervals', interval_title(comparison), UP, heading, height)]

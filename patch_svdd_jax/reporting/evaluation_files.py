@@ -75,7 +75,7 @@ def of_images(split: Split, evaluation: Evaluation) -> dict[str, dict[str, Any]]
 
 
 def reduction(evaluation: Evaluation, full: Evaluation) -> dict[str, dict[str, float]]:
-  """What the smaller memory bank costs: by scale, how much farther its nearest rows are."""
+  """Returns the cost of the smaller bank: how much farther its nearest rows are, by scale."""
   return {
     name: coreset.distance_error(full.scores.distances[name].ravel(), distances.ravel())
     for name, distances in evaluation.scores.distances.items()

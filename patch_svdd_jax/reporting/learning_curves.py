@@ -51,7 +51,7 @@ class Run(NamedTuple):
 
 
 def read(workdir: pathlib.Path) -> Run:
-  """The run of a workdir.
+  """Returns the run of a workdir.
 
   Raises:
     UserError: nothing was trained there.
@@ -77,7 +77,7 @@ def read(workdir: pathlib.Path) -> Run:
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-  """Runs that differ by their seed alone together, named by what tells them from the others."""
+  """Groups runs that differ by their seed alone, and names them by what tells them apart."""
   settings = [dict(configuration.flatten(run.config)) for run in runs]
   differing = [
     key
@@ -92,7 +92,7 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-  """The mean over the last SMOOTHED calls, fewer at the start."""
+  """Returns the mean over the last SMOOTHED calls, fewer at the start."""
   sums = np.concatenate([[0.0], np.cumsum(values)])
   last = np.arange(1, len(values) + 1)
   first = np.maximum(last - SMOOTHED, 0)
@@ -101,7 +101,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def summary(groups: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
-  """One entry a run: what it took and where it ended."""
+  """Returns one entry a run: what it took and where it ended."""
   entries = []
   for name, runs in groups.items():
     for run in runs:

@@ -44,7 +44,7 @@ class Panes(NamedTuple):
 
 
 def colour_limits(maps: np.ndarray) -> tuple[float, float]:
-  """The scale for all maps of a report: the median and the 99.9 % quantile of all their pixels.
+  """Returns one scale for all maps of a report: their median and 99.9 % quantile.
 
   Most pixels of most images are normal, so what is below the median needs no colour; and a few
   extreme pixels must not dim all others. Values beyond the limits take the colours of the ends.
@@ -60,7 +60,7 @@ def colour_limits(maps: np.ndarray) -> tuple[float, float]:
 
 
 def colour(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """The colours u8[..., 3] of map values f[...]; a value has one colour, whatever surrounds it."""
+  """Returns the colours u8[..., 3] of map values f[...], which depend on nothing else."""
   colours: np.ndarray = _colours()[_levels(values, limits)]
   return colours
 
@@ -75,7 +75,7 @@ def _colours() -> np.ndarray:
 
 
 def colour_layer(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """The colours of map values f[...] with their opacity, u8[..., 4], to lay over a photograph."""
+  """Returns the colours of map values f[...] with opacity, u8[..., 4], to lay over a photo."""
   opacity = np.rint(255 * _OPACITY[_levels(values, limits)]).astype(np.uint8)
   return np.concatenate([colour(values, limits), opacity[..., None]], axis=-1)
 
@@ -182,14 +182,14 @@ def _check(split: Split, maps: np.ndarray) -> None:
 
 
 def _joined(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
-  """Pictures u8[h, w, 3] below (axis 0) or beside (axis 1) each other, with white seams."""
+  """Returns pictures u8[h, w, 3] below (axis 0) or beside (axis 1) each other, with white seams."""
   seam = [(0, _SEAM if each == axis else 0) for each in range(3)]
   padded = [np.pad(each, seam, constant_values=255) for each in pictures[:-1]]
   return np.concatenate([*padded, pictures[-1]], axis)
 
 
 def _drawable(text: str) -> str:
-  """The end of a text, without what cannot be drawn."""
+  """Returns the end of a text, without what cannot be drawn."""
   text = ''.join(each if each.isprintable() else '\ufffd' for each in text)
   return text if len(text) <= _LONGEST_TITLE else f'…{text[1 - _LONGEST_TITLE :]}'
 
@@ -202,7 +202,7 @@ def panes_of(
   longer: int,
   region: np.ndarray | None = None,
 ) -> Panes:
-  """The views of one image.
+  """Returns the views of one image.
 
   Args:
     image: u8[H, W, 3], RGB.
@@ -232,14 +232,14 @@ def panes_of(
 
 
 def _levels(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """Map values as steps u8[...] of the colour scale."""
+  """Returns map values as steps u8[...] of the colour scale."""
   low, high = limits
   scale = 255 / (high - low) if high > low else 0.0
   return np.rint(np.clip((values - low) * scale, 0, 255)).astype(np.uint8)
 
 
 def _outline(mask: np.ndarray, width: int) -> np.ndarray:
-  """A line around the regions of bool[H, W], and along the edge of the image where they reach it.
+  """Outlines the regions of bool[H, W], also along the edge of the image.
 
   It keeps a pixel's distance and covers no region: defects are often as thin as the line.
   """

@@ -19,7 +19,7 @@ class Failure(NamedTuple):
   error: str
 
   def to_json(self) -> dict[str, Any]:
-    """Returns it as JSON has it."""
+    """Returns the failure as a JSON object."""
     return {'image': self.name, 'error': self.error}
 
 

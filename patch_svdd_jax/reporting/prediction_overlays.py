@@ -18,7 +18,7 @@ Which = Literal['alarms', 'all', 'none']
 
 
 def colour_limits(calibration: Calibration, threshold: float) -> tuple[float, float]:
-  """The colour scale of all pictures: from the median of normal pixels, the threshold amid it."""
+  """Returns the scale of all pictures: from the normal pixels' median, threshold in the middle."""
   low = float(calibration.levels[np.argmax(calibration.shares <= 0.5)])
   return low, 2 * max(threshold, low) - low
 

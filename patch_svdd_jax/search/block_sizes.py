@@ -43,7 +43,7 @@ class BlockSizes(NamedTuple):
 
 
 def free_memory(device: jax.Device) -> int:
-  """The device's free memory in bytes; a CPU device has its share of the system's."""
+  """Returns the device's free memory in bytes; a CPU device has its share of the system's."""
   statistics = device.memory_stats() if device.platform != 'cpu' else None
   if statistics and 'bytes_limit' in statistics:
     return int(statistics['bytes_limit'] - statistics['bytes_in_use'])

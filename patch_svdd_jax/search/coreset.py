@@ -95,7 +95,7 @@ def _nothing_yet(dim: int) -> Farthest:
 def lower_bounds(
   rows: jax.Array, point: jax.Array, chosen: jax.Array, real: jax.Array
 ) -> jax.Array:
-  """Lower bounds f32[G, B] of squared distances, as above; infinite where a choice is not real."""
+  """Bounds squared distances from below, f32[G, B]; infinite where a choice is not real."""
   rows, chosen = rows - point[None], chosen - point[None]
   shrink = 1 - (8 * rows.shape[1] + 32) * 2.0**-24
   row_norms = shrink * jnp.sum(rows**2, axis=1)
@@ -200,7 +200,7 @@ def _merge(farthest: Farthest, rows: jax.Array, squared: jax.Array, first: jax.A
 
 
 def _on_devices(lower: Callable[[jax.Array, jax.Array, Any], jax.Array], mesh: Mesh) -> Lower:
-  """run(rows, state, choice, farthest, first) on all devices -> squared distances and farthest.
+  """Returns run(rows, state, choice, farthest, first) -> squared distances and farthest.
 
   Each device lowers its own: lower(rows f32[R, D], state [R], choice) -> f32[R].
   """
@@ -231,7 +231,7 @@ def _begin(
   *,
   mesh: Mesh,
 ) -> tuple[jax.Array, Farthest]:
-  """Squared distances f32[N] to the first row chosen, -1 where not valid; infinite for NaN."""
+  """Returns squared distances f32[N] to the first choice, -1 if not valid, infinite for NaN."""
 
   def squared_to(rows: jax.Array, valid: jax.Array, start: jax.Array) -> jax.Array:
     squared = jnp.sum((rows - start[None]) ** 2, axis=1)
@@ -250,7 +250,7 @@ def pass_over(
   *,
   mesh: Mesh,
 ) -> tuple[jax.Array, Farthest]:
-  """Squared distances f32[N] to all rows chosen so far."""
+  """Returns squared distances f32[N] to all rows chosen so far."""
   return _on_devices(_lower, mesh)(rows, squared, chosen, farthest, first)
 
 
@@ -305,7 +305,7 @@ class Source(NamedTuple):
 
 
 def _on_device_source(rows: jax.Array) -> Source:
-  """One part, which stays where it is."""
+  """Returns one part, which stays where it is."""
   places = rows.sharding.devices_indices_map(rows.shape)
   devices = sorted(places, key=lambda device: places[device][0].start or 0)
   mesh = Mesh(np.array(devices), (DEVICES,))
@@ -316,7 +316,7 @@ def _on_device_source(rows: jax.Array) -> Source:
 
 
 def _host_source(rows: np.ndarray, at_once: int | None) -> Source:
-  """Parts of `at_once` rows, dealt to the local devices; one part alone stays there."""
+  """Returns parts of `at_once` rows, dealt to the local devices; one part alone stays there."""
   mesh = local_mesh()
   size = -(-min(at_once or len(rows), len(rows)) // mesh.size) * mesh.size
 
@@ -420,7 +420,7 @@ def _check_finite(row: int, size: float, limit: float) -> None:
 
 
 def distance_error(full: np.ndarray, reduced: np.ndarray) -> dict[str, float]:
-  """What a reduction costs: how much farther the nearest kept row is than the nearest of all.
+  """Returns how much farther the nearest kept row is than the nearest of all.
 
   Args:
     full: f32[Q], distances from queries to the nearest row of the full bank.

@@ -29,7 +29,7 @@ FAR = 1e15
 
 
 def group(rows: np.ndarray) -> np.ndarray:
-  """Rows f32[N, D], N >= 1, as groups f32[groups, GROUP, D], a multiple of TOGETHER.
+  """Returns rows f32[N, D], N >= 1, as groups f32[groups, GROUP, D], a multiple of TOGETHER.
 
   Their order is another; behind them are rows that are FAR.
   """
@@ -40,7 +40,7 @@ def group(rows: np.ndarray) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
-  """The numbers of rows that lie together, GROUP of them but in the last list.
+  """Returns the numbers of rows that lie together, GROUP of them but in the last list.
 
   They are halved along the axis of their largest variance, and so are the halves.
   """
@@ -53,7 +53,7 @@ def _halves(rows: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
 
 
 def mean_distance(queries: jax.Array, groups: jax.Array, k: int) -> jax.Array:
-  """The mean L2 distance to the k nearest rows.
+  """Returns the mean L2 distance to the k nearest rows.
 
   Args:
     queries: f32[Q, D].
@@ -66,7 +66,7 @@ def mean_distance(queries: jax.Array, groups: jax.Array, k: int) -> jax.Array:
   nearest = _nearest_groups(queries, groups, min(k + SPARE, len(groups)))
 
   def look(number: jax.Array) -> jax.Array:
-    """Squared distances f32[Q, GROUP] to the rows of one group for each query, i32[Q]."""
+    """Returns squared distances f32[Q, GROUP] to the rows of one group for each query, i32[Q]."""
     return jnp.sum(jnp.square(queries[:, None] - groups[number]), axis=-1)
 
   squared = jnp.moveaxis(lax.map(look, nearest.T), 0, 1).reshape(len(queries), -1)
@@ -74,7 +74,7 @@ def mean_distance(queries: jax.Array, groups: jax.Array, k: int) -> jax.Array:
 
 
 def _nearest_groups(queries: jax.Array, groups: jax.Array, count: int) -> jax.Array:
-  """The groups of the nearest rows, i32[Q, count], as far as a product can tell."""
+  """Returns the groups of the nearest rows, i32[Q, count], as far as a product can tell."""
 
   def visit(
     kept: tuple[jax.Array, jax.Array], first: jax.Array

@@ -66,7 +66,7 @@ def maxima_of_rows(
 
 
 def _largest(queries: jax.Array, rows: jax.Array, group: int) -> jax.Array:
-  """The largest product of each group, f32[Q, groups]; vectors are [Q, W], [groups * group, W]."""
+  """Returns each group's largest product, f32[Q, groups], of [Q, W], [groups * group, W]."""
   products = lax.dot_general(
     queries,
     rows,

@@ -79,11 +79,11 @@ class Layout(NamedTuple):
     return _platform(self.mesh)
 
   def first_row(self) -> jax.Array:
-    """Inside of shard_map, the number of the first row of a device's part."""
+    """Returns the number of the first row of a device's part, inside of shard_map."""
     return lax.axis_index(DEVICES) * self.share if self.sharded else jnp.int32(0)
 
   def row_count(self) -> jax.Array:
-    """Inside of shard_map, how many rows a device's part has."""
+    """Returns how many rows a device's part has, inside of shard_map."""
     return jnp.clip(self.size - self.first_row(), 0, self.share)
 
 
@@ -177,7 +177,7 @@ class HostBank:
 
 
 def lay_out(size: int, share: int, dim: int, mesh: Mesh) -> Layout:
-  """How a bank of f32[size, dim], dealt in parts of `share` rows, is to lie: copied if small."""
+  """Chooses how a bank of f32[size, dim] lies, in parts of `share` rows: copied if small."""
   if size <= share or size * dim * 4 <= SMALL:
     share = size
   return Layout(size, share, mesh, block_sizes.rows_of_group(_platform(mesh), share))
@@ -206,7 +206,7 @@ def from_rows(
   dtype: jax.typing.DTypeLike | None = None,
   screen: Screen | None = None,
 ) -> MemoryBank:
-  """A bank of rows, dealt to the devices in runs.
+  """Returns a bank of rows, dealt to the devices in runs.
 
   Args:
     rows: f32[N, D], N >= 1; the same in every process.
@@ -231,7 +231,7 @@ def on_host(
   dtype: jax.typing.DTypeLike | None = None,
   screen: Screen | None = None,
 ) -> HostBank:
-  """A bank that stays on the host, `chunk` rows of which visit the devices at a time.
+  """Returns a bank that stays on the host, `chunk` rows of which visit the devices at a time.
 
   Raises:
     UserError: there are no rows; a NaN or an infinity is found when its chunk is searched.
@@ -254,7 +254,7 @@ def _check_shape(rows: np.ndarray) -> None:
 
 
 def _deal(rows: np.ndarray, mesh: Mesh) -> jax.Array:
-  """Rows f32[N, D] in runs on the devices, f32[devices, share, D], zeros behind."""
+  """Returns rows f32[N, D] in runs on the devices, f32[devices, share, D], zeros behind."""
   share = -(-len(rows) // mesh.size)
 
   def part(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -268,7 +268,7 @@ def _deal(rows: np.ndarray, mesh: Mesh) -> jax.Array:
 def _design(
   sample: np.ndarray, size: int, layout: Layout, dtype: jax.typing.DTypeLike | None
 ) -> Screen:
-  """The screen for a bank of rows such as those of the sample f32[runs, RUN, D], on all devices."""
+  """Designs the screen of a bank from the sample f32[runs, RUN, D], on all devices."""
   if not np.isfinite(sample).all():
     raise UserError(NO_NUMBERS)
   products = [
@@ -287,7 +287,7 @@ def _arrange(
   dtype: jax.typing.DTypeLike | None = None,
   screen: Screen | None = None,
 ) -> MemoryBank:
-  """A bank of rows f32[devices, share, D], the first `size` of them all."""
+  """Returns a bank of rows f32[devices, share, D], the first `size` of them all."""
   layout = lay_out(size, rows.shape[1], rows.shape[2], mesh)
   if not layout.sharded:
     rows = _replicated(rows, size, NamedSharding(mesh, REPLICATED))
@@ -345,7 +345,7 @@ def first(bank: MemoryBank, size: int) -> MemoryBank:
 
 @jax.jit
 def _write(bank: MemoryBank, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The rows and screening vectors of a bank, with rows f32[N, D] behind those that are there."""
+  """Returns the rows and vectors of a bank with rows f32[N, D] behind its own."""
   dtype, width = screening.dtype_of(bank.screen), width_of_vectors(bank.screen, bank.layout)
   valid = jnp.ones(len(rows), bool)
   vectors = screening.row_vectors(bank.screen, rows, valid, dtype, width)
@@ -361,7 +361,7 @@ def _write(bank: MemoryBank, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def bank_summary(bank: MemoryBank | HostBank) -> str:
-  """Its size, where it lies and how it is screened, in words."""
+  """Describes the bank: its size, where it lies and how it is screened."""
   devices = f'{bank.mesh.size} device' + 's' * (bank.mesh.size > 1)
   if isinstance(bank, HostBank):
     where = f'on the host, {bank.chunk:,} at a time on {devices}'
@@ -373,7 +373,7 @@ def bank_summary(bank: MemoryBank | HostBank) -> str:
 
 
 def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
-  """The rows f32[N, D], on the host."""
+  """Returns the rows f32[N, D], on the host."""
   if isinstance(bank, HostBank):
     return bank.rows
   rows = np.asarray(multihost_utils.process_allgather(bank.rows, tiled=True))
@@ -383,7 +383,7 @@ def to_rows(bank: MemoryBank | HostBank) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=('size', 'sharding'))
 def _replicated(rows: jax.Array, size: int, sharding: NamedSharding) -> jax.Array:
-  """The first `size` rows as one part f32[1, size, D] that all devices have."""
+  """Returns the first `size` rows as one part f32[1, size, D] that all devices have."""
   flat = rows.reshape(1, -1, rows.shape[-1])[:, :size]
   placed: jax.Array = lax.with_sharding_constraint(flat, sharding)
   return placed
@@ -391,7 +391,7 @@ def _replicated(rows: jax.Array, size: int, sharding: NamedSharding) -> jax.Arra
 
 @functools.partial(jax.jit, static_argnames='layout')
 def _group(rows: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
-  """Rows f32[parts, share, D] in groups, zero where there is none; and whether all are finite."""
+  """Returns rows f32[parts, share, D] in groups, with zeros behind; and whether all are finite."""
   parts, share, dim = rows.shape
   number = jnp.arange(parts)[:, None] * share + jnp.arange(share)[None]
   rows = jnp.where((number < layout.size)[..., None], rows, 0.0)
@@ -403,7 +403,7 @@ def _group(rows: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnames=('runs', 'layout'))
 def _runs(rows: jax.Array, runs: int, layout: Layout) -> jax.Array:
-  """As many runs of RUN rows from all over each part, f32[parts * runs * RUN, D]."""
+  """Returns as many runs of RUN rows from all over each part, f32[parts * runs * RUN, D]."""
 
   def take(rows: jax.Array) -> jax.Array:
     count = layout.row_count()
@@ -417,7 +417,7 @@ def _runs(rows: jax.Array, runs: int, layout: Layout) -> jax.Array:
 
 
 def _sample(rows: jax.Array, layout: Layout) -> np.ndarray:
-  """Runs of rows from all over the bank, f32[runs, RUN, D]."""
+  """Returns runs of rows from all over the bank, f32[runs, RUN, D]."""
   parts, dim = layout.parts, rows.shape[-1] // layout.group
   wanted = min(max(1, SAMPLE // (dim * RUN * parts)), -(-layout.share // RUN))
   sample = multihost_utils.process_allgather(_runs(rows, wanted, layout), tiled=True)
@@ -430,7 +430,7 @@ def _sample(rows: jax.Array, layout: Layout) -> np.ndarray:
 def _vectors(
   rows: jax.Array, screen: Screen, layout: Layout, filled: jax.Array | None = None
 ) -> jax.Array:
-  """The screening vectors [parts * groups, group, W], made where the rows are."""
+  """Returns the screening vectors [parts * groups, group, W], made where the rows are."""
   dtype, width = screening.dtype_of(screen), width_of_vectors(screen, layout)
   together = max(1, CONVERTED // layout.group)
 

@@ -45,7 +45,7 @@ def search(
   query_block: int = 0,
   bank_block: int = 0,
 ) -> Neighbours:
-  """The k nearest rows of the memory bank  (k = 1: Yi & Yoon 2020, eq. 7).
+  """Returns the k nearest rows of the memory bank  (k = 1: Yi & Yoon 2020, eq. 7).
 
   Args:
     queries: f32[Q, D].
@@ -86,7 +86,7 @@ def search(
 def sizes_for(
   bank: MemoryBank | HostBank, queries: int, query_block: int = 0, bank_block: int = 0
 ) -> BlockSizes:
-  """The block sizes of a search, chosen for the devices where they are 0.
+  """Returns the block sizes of a search, chosen for the devices where they are 0.
 
   Raises:
     UserError: they are out of range.
@@ -116,7 +116,7 @@ def _search(
 def _neighbours(
   queries: jax.Array, squared: jax.Array, indices: jax.Array, taken: jax.Array
 ) -> tuple[Neighbours, jax.Array]:
-  """From squared distances f64[Q, k] and the number of passes i32[Q]."""
+  """Makes neighbours of squared distances f64[Q, k] and the number of passes i32[Q]."""
   finite = jnp.isfinite(queries).all(axis=1, keepdims=True)
   with jax.enable_x64(True):
     distances = jnp.sqrt(squared).astype(jnp.float32)
@@ -151,7 +151,7 @@ def _shift(found: Found, first: int) -> Found:
 
 @functools.partial(jax.jit, static_argnames='k')
 def _merge(best: Found, found: Found, k: int) -> Found:
-  """The k nearest of both."""
+  """Returns the k nearest of two lists of neighbours."""
   with jax.enable_x64(True):
     squared, indices = (
       jnp.concatenate(pair, axis=1) for pair in zip(best[:2], found[:2], strict=True)
@@ -217,7 +217,7 @@ def search_on_devices(queries: jax.Array, bank: MemoryBank, k: int, sizes: Block
 
 
 def _nearest_of_all(squared: jax.Array, indices: jax.Array, taken: jax.Array, k: int) -> Found:
-  """The k nearest of those that the devices have found, f64[Q, k] and i32[Q, k] on each."""
+  """Returns the k nearest of those that the devices have found, f64[Q, k] and i32[Q, k] on each."""
   with jax.enable_x64(True):
     squared = lax.all_gather(squared, DEVICES, axis=1, tiled=True)
     indices = lax.all_gather(indices, DEVICES, axis=1, tiled=True)

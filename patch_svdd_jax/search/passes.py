@@ -167,7 +167,7 @@ def by_parts(
 def _first_pass(
   queries: jax.Array, rows: Rows, maxima: Maxima, k: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Squared distances f64[Q, k], row numbers i32[Q, k], and whether they are proven, bool[Q]."""
+  """Returns squared distances f64[Q, k], rows i32[Q, k], and which are proven, bool[Q]."""
   everyone = jnp.arange(len(queries))
   # Some more than the nearest rows can lie in, for bounds that are not quite tight.
   most = k + k // 2
@@ -248,7 +248,7 @@ def _further_passes(
 def _nearest_groups(
   maxima: Maxima, who: jax.Array, count: int
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
-  """The groups of the least bounds for some queries, those of equal bounds in their order.
+  """Returns the groups of the least bounds for some queries, those of equal bounds in their order.
 
   The first so many lie in as many blocks, those with the least bounds.
 
@@ -278,7 +278,7 @@ def _nearest_groups(
 
 
 def _first(bounds: jax.Array, numbers: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-  """The least of bounds f32[P, N] and their numbers i32[P, N]; of equal ones, those in front.
+  """Returns the least of bounds f32[P, N] and their numbers i32[P, N]; the first of equals.
 
   Blocks stand by their numbers, and their groups by their blocks' bounds: in both, those with
   bounds of 0 by their numbers.
@@ -290,13 +290,13 @@ def _first(bounds: jax.Array, numbers: jax.Array, count: int) -> tuple[jax.Array
 
 
 def _bounds(products: jax.Array, squared: jax.Array) -> jax.Array:
-  """Lower bounds of products f32[P, ...] and |x|^2 f32[P]; infinite of those SCANNED."""
+  """Returns bounds of products f32[P, ...] and |x|^2 f32[P]; infinite of those SCANNED."""
   bounds = screening.lower_bounds(-products, squared)
   return jnp.where(products == SCANNED, jnp.inf, bounds)
 
 
 def may_improve(bounds: jax.Array, squared: jax.Array, rows: Rows) -> jax.Array:
-  """Whether groups of such bounds f32[P] can hold one of the nearest rows, bool[P].
+  """Returns whether groups of such bounds f32[P] can hold one of the nearest rows, bool[P].
 
   Args:
     bounds: the least of the groups that were not scanned.
@@ -340,7 +340,7 @@ def _scan_groups(
 
 
 def least(squared: jax.Array, rows: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """The k least of f64[Q, N] and their rows i32[Q, N]; of equal ones the lowest rows first."""
+  """Returns the k least of f64[Q, N] and their rows i32[Q, N]; of equals the lowest rows."""
 
   def one(squared: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     least = squared.min(axis=1)

@@ -125,7 +125,7 @@ def is_tight(screen: Screen) -> bool:
 
 
 def margin(width: int, dtype: jax.typing.DTypeLike) -> float:
-  """The docstring's e, for vectors of a width and type."""
+  """Returns the docstring's e, for vectors of a width and type."""
   components = 2.0**-15 + 2.0**-21 if dtype == jnp.bfloat16 else 6 * 2.0**-24
   return components + 2 * (2 * width * 2.0**-23)
 
@@ -148,7 +148,7 @@ def width_of(
 
 
 def _coordinates(screen: Screen, points: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """V'x f64[N, d + r], r(x)^2 f64[N] and |x|^2 f64[N] of points f32[N, D]; call it in 64 bits."""
+  """Returns V'x f64[N, d + r], r(x)^2 and |x|^2 f64[N] of points f32[N, D], in 64 bits."""
   centre, scale = screen.centre.astype(jnp.float64), screen.scale.astype(jnp.float64)
   x = (points.astype(jnp.float64) - centre[None]) * scale
   squared = jnp.sum(x * x, axis=-1)
@@ -161,7 +161,7 @@ def _coordinates(screen: Screen, points: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _split(values: jax.Array, parts: int) -> list[jax.Array]:
-  """bfloat16 arrays whose sum is `values`, up to 2^-8 of what is left for each of them."""
+  """Returns bfloat16 arrays whose sum is `values`, up to 2^-8 of the rest for each of them."""
   split = []
   for _ in range(parts):
     split.append(values.astype(jnp.bfloat16))
@@ -170,7 +170,7 @@ def _split(values: jax.Array, parts: int) -> list[jax.Array]:
 
 
 def _rounded_up(squared: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-  """Roots [N, 1] of f[N], no less than they are."""
+  """Returns square roots [N, 1] of f[N], rounded up."""
   return (jnp.sqrt(squared) * (1 + 2 * jnp.finfo(dtype).eps)).astype(dtype)[:, None]
 
 
@@ -235,13 +235,13 @@ def row_vectors(
 
 
 def _join(parts: list[jax.Array], width: int) -> jax.Array:
-  """The vectors [N, W] of their parts, with zeros behind."""
+  """Returns the vectors [N, W] of their parts, with zeros behind."""
   vectors = jnp.concatenate(parts, axis=-1)
   return jnp.pad(vectors, ((0, 0), (0, width - vectors.shape[1])))
 
 
 def lower_bounds(negative_products: jax.Array, squared: jax.Array) -> jax.Array:
-  """Proven lower bounds of |q - b|^2 in the screen's scale, f32[Q, ...].
+  """Returns proven lower bounds of |q - b|^2 in the screen's scale, f32[Q, ...].
 
   Args:
     negative_products: f32[Q, ...], -u(q).u(b), or the least of several rows.
@@ -366,7 +366,7 @@ def _cheapest(rotated: np.ndarray, size: int, group: int, kinds: Sequence[Kind])
     return found
 
   def bounds(kind: Kind) -> np.ndarray:
-    """The least bound of each group for each query."""
+    """Returns the least bound of each group for each query."""
     kept = kind.accurate + kind.rough
     left = [
       np.sqrt(
@@ -390,7 +390,7 @@ def _cheapest(rotated: np.ndarray, size: int, group: int, kinds: Sequence[Kind])
     found = bounds(kind)
 
     def looks(step: int) -> np.ndarray:
-      """At how many groups each query looks, of every `step`-th of the sample."""
+      """Counts the groups at which each query looks, of every `step`-th of the sample."""
       nearest = distances[:, ::step].min(axis=1, keepdims=True)
       counts: np.ndarray = np.maximum(1, (found[:, ::step] <= nearest).sum(axis=1))
       return counts

@@ -63,7 +63,7 @@ def make_app(
   regions: Regions | None = None,
   additions: Additions | None = None,
 ) -> FastAPI:
-  """The application; its lifespan owns the threads.
+  """Returns the application; its lifespan owns the threads.
 
   Args:
     scorer: is asked by one thread.

@@ -120,7 +120,7 @@ class DetectorRegions:
     self._thread: threading.Thread | None = None
 
   def present(self) -> bytes | None:
-    """The PNG of the region by which images are scored; None where all of them is."""
+    """Returns the PNG of the region by which images are scored; None where all of them is."""
     region = self._scorer.detector.region
     return None if region is None else images.encode_png(region)
 
@@ -183,7 +183,7 @@ class DetectorRegions:
       self._scorer.replace(remade)
 
   def about(self) -> dict[str, Any]:
-    """How far it is, as JSON has it."""
+    """Returns how far it is, as JSON has it."""
     return {
       'state': self._state,
       'share': self._stages.done,

@@ -37,7 +37,7 @@ class Regions(Protocol):
   """Lists what the endpoints ask for, in any thread."""
 
   def present(self) -> bytes | None:
-    """The PNG of the region by which images are scored; None where all of them is."""
+    """Returns the PNG of the region by which images are scored; None for all of them."""
 
   def check(self, region: np.ndarray) -> None:
     """Refuses a region bool[h, w] that the detector cannot have.
@@ -57,7 +57,7 @@ class Regions(Protocol):
     """
 
   def about(self) -> dict[str, Any]:
-    """How far it is, as JSON has it."""
+    """Describes how far it is, for JSON."""
 
   def close(self) -> None:
     """Ends what is under way."""
@@ -81,7 +81,7 @@ def add(app: FastAPI, regions: Regions | None, bounds: Bounds) -> None:
     },
   )
   def show() -> Response:
-    """The region by which images are scored."""
+    """Returns the region by which images are scored."""
     png = allowed().present()
     return Response(status_code=204) if png is None else Response(png, media_type=PNG)
 

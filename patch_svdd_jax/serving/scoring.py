@@ -47,7 +47,7 @@ class Scorer(Protocol):
     """The map values (low, high) that colours mean."""
 
   def prepare(self, image: np.ndarray, name: str) -> Split:
-    """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
+    """Prepares an image u8[h, w, 3] of any size: resized and lit as the detector expects it."""
 
   def score(self, images: Sequence[Split]) -> list[Scored]:
     """Scores 1 to `batch_size` of them."""
@@ -56,7 +56,7 @@ class Scorer(Protocol):
     """Makes `batch_size` larger; returns whether it did."""
 
   def about(self) -> dict[str, Any]:
-    """The model, its limits, and what is remarkable, as JSON has it."""
+    """Describes the model, its limits, and anything remarkable, for JSON."""
 
 
 class _Judge(NamedTuple):
@@ -145,7 +145,7 @@ class DetectorScorer:
     self._judge = judge
 
   def sizes(self) -> list[int]:
-    """What batches are padded to, rising."""
+    """Returns the sizes that batches are padded to, rising."""
     largest = inspection.batch_size(self.detector)
     sizes = [self._devices]
     while sizes[-1] * GROWTH < largest:
@@ -169,7 +169,7 @@ class DetectorScorer:
       judge.inspect(grey, size)
 
   def prepare(self, image: np.ndarray, name: str) -> Split:
-    """An image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
+    """Returns an image u8[h, w, 3] of any size, resized and lit as the detector expects it."""
     config = self.detector.config.data
     return arrays.lit(arrays.resized([image], config, [name]), config, fixed=self.detector.region)
 
@@ -190,7 +190,7 @@ class DetectorScorer:
     ]
 
   def about(self) -> dict[str, Any]:
-    """The model, its limits, and what is remarkable, as JSON has it."""
+    """Returns the model, its limits, and what is remarkable, as JSON has it."""
     judge = self._judge
     return {
       'model': {

@@ -11,7 +11,7 @@ LOOPBACK_NAMES = ('localhost', '127.0.0.1', '[::1]')
 
 
 def is_loopback(host: str) -> bool:
-  """Whether a name or address to listen on is reached from this machine only."""
+  """Returns whether a name or address to listen on is reached from this machine only."""
   try:
     return ipaddress.ip_address(host).is_loopback
   except ValueError:
@@ -60,7 +60,7 @@ class Guard:
 
 
 def headers(scripts: str, styles: str) -> dict[str, str]:
-  """Headers of every answer; nothing runs but what has these hashes, as 'sha256-...'."""
+  """Returns headers of every answer; nothing runs but what has these hashes, as 'sha256-...'."""
   policy = {
     'default-src': "'none'",
     'script-src': f"'{scripts}'",

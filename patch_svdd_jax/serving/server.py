@@ -55,7 +55,7 @@ class PatientProtocol(H11Protocol):
 
 
 def bind(host: str, port: int) -> socket.socket:
-  """A socket on an address, not listening yet; port 0 takes a free one.
+  """Returns a socket on an address, not listening yet; port 0 takes a free one.
 
   Raises:
     UserError: the port is in use, or the address is not this machine's.

@@ -56,7 +56,7 @@ class Upload(NamedTuple):
 
 
 async def read(request: Request, bounds: Bounds) -> Upload:
-  """The one image of a request: the form field `image`, or the body itself.
+  """Returns the one image of a request: the form field `image`, or the body itself.
 
   Raises:
     HTTPException: 400, 408, 413, 415 or 422, with a reason in one line.
@@ -87,12 +87,12 @@ async def read(request: Request, bounds: Bounds) -> Upload:
 
 
 def kind_of(request: Request) -> str:
-  """The kind of a request's body, by its content type."""
+  """Returns the kind of a request's body, by its content type."""
   return request.headers.get('content-type', '').partition(';')[0].strip().lower()
 
 
 def too_large(bounds: Bounds) -> HTTPException:
-  """What is said of a body that is too large."""
+  """Returns the message for a body that is too large."""
   return HTTPException(413, f'the upload is larger than {bounds.request_bytes / 2**20:g} MB')
 
 
@@ -128,14 +128,14 @@ async def _from_form(request: Request) -> Upload:
 
 
 def _shown(name: str | None) -> str:
-  """A file name that can be shown: no path, no control characters, not endless."""
+  """Returns a file name that can be shown: no path, no control characters, not endless."""
   last = re.split(r'[\\/]', name or '')[-1]
   printable = ''.join(letter for letter in last if letter.isprintable())
   return printable[:_NAME_LENGTH] or FIELD
 
 
 def decode(upload: Upload, bounds: Bounds, within: value_range.Range) -> np.ndarray:
-  """The image u8[H, W, 3], in RGB order, upright.
+  """Returns the image u8[H, W, 3], in RGB order, upright.
 
   Args:
     upload: an image file.
@@ -149,7 +149,7 @@ def decode(upload: Upload, bounds: Bounds, within: value_range.Range) -> np.ndar
 
 
 def decode_region(upload: Upload, bounds: Bounds) -> np.ndarray:
-  """The region of interest bool[H, W] that an image file shows; otherwise as `decode`."""
+  """Returns the region of interest bool[H, W] that an image file shows; otherwise as `decode`."""
   return _decoded(upload, bounds, images.decode_region)
 
 

@@ -20,7 +20,7 @@ class Bar(tqdm):
 
 
 def pad_images(images: np.ndarray, count: int) -> np.ndarray:
-  """`images` with black ones behind, `count` in all."""
+  """Pads `images` with black ones to `count` in all."""
   if count == len(images):
     return images
   padding = [(0, count - len(images))] + [(0, 0)] * (images.ndim - 1)
@@ -28,6 +28,6 @@ def pad_images(images: np.ndarray, count: int) -> np.ndarray:
 
 
 def evenly_spaced(count: int, wanted: int) -> np.ndarray:
-  """The middles of `wanted` equal runs of 0 .. count - 1, i64[wanted]; all if there are fewer."""
+  """Returns the middles of `wanted` equal runs of 0 .. count - 1, i64[wanted], or all."""
   wanted = min(count, wanted)
   return (2 * np.arange(wanted) + 1) * count // (2 * max(wanted, 1))

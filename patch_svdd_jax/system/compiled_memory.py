@@ -16,7 +16,7 @@ class Memory(NamedTuple):
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
-  """What a compiled program needs on each device."""
+  """Returns the bytes that a compiled program needs on each device."""
   analysis: Any = compiled.memory_analysis()
   return Memory(
     analysis.argument_size_in_bytes,
@@ -26,7 +26,7 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
-  """Whether a program did not fit, when it was compiled or when it ran."""
+  """Returns whether a program did not fit, when it was compiled or when it ran."""
   return 'RESOURCE_EXHAUSTED' in str(error)
 
 

@@ -27,7 +27,7 @@ def seal(folder: pathlib.Path) -> None:
 
 
 def damage(folder: pathlib.Path) -> str | None:
-  """What is wrong with a folder since it was sealed, in words.
+  """Describes the damage to a folder since it was sealed; None where there is none.
 
   None where nothing is, or the folder was never sealed.
   """
@@ -96,5 +96,5 @@ def digest_parts(*parts: bytes | memoryview) -> str:
 
 
 def digest(images: np.ndarray) -> str:
-  """A digest that tells images u8[N, H, W, 3] from others."""
+  """Returns a digest that tells images u8[N, H, W, 3] from others."""
   return hashlib.blake2b(np.ascontiguousarray(images).reshape(-1).data, digest_size=16).hexdigest()

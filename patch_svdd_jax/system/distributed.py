@@ -42,12 +42,12 @@ class ProcessLostError(UserError):
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes files and prints; the only one is."""
+  """Returns whether this process is the one that writes files and prints; the only one is."""
   return jax.process_index() == 0
 
 
 def maximum(value: int) -> int:
-  """The largest of the values that the processes give; each waits until all have given theirs."""
+  """Returns the largest of the processes' values; each waits until all have given theirs."""
   if jax.process_count() == 1:
     return value
   mesh = sharding.all_devices()
@@ -156,7 +156,7 @@ def _join() -> None:
 
 
 def _variable(name: str) -> int | None:
-  """The number in an environment variable."""
+  """Returns the number in an environment variable."""
   text = os.environ.get(name)
   if text and not text.isdigit():
     raise UserError(f'{name}={text}: must be a whole number')
@@ -165,7 +165,7 @@ def _variable(name: str) -> int | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Neither prints nor shows progress; errors are still heard."""
+  """Keeps from printing and from showing progress; errors are still heard."""
   Bar.hidden = True
   nowhere = pathlib.Path(os.devnull)
   with nowhere.open('w', encoding='utf-8') as file, contextlib.redirect_stdout(file):

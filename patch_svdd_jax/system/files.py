@@ -94,7 +94,7 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 def no_space(place: pathlib.Path) -> str:
-  """What to say where the disk of a file or folder is full."""
+  """Returns the message for a full disk of a file or folder."""
   return (
     f'no space left on the disk of {place}: free some and run the same command again; what is '
     'already there is whole'
@@ -115,14 +115,14 @@ def check_room(folder: pathlib.Path, size: int) -> None:
 
 
 def error_number(error: Exception) -> int | None:
-  """The errno of an OSError, or of a ValueError by which tensorstore reports one."""
+  """Returns the errno of an OSError, or of a ValueError by which tensorstore reports one."""
   quoted = re.search(r"os_error_code='(\d+)'", str(error))
   return int(quoted[1]) if quoted else getattr(error, 'errno', None)
 
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """The path to write a file under, which gets its name once all of it is there.
+  """Yields the path to write a file under, which gets its name once all of it is there.
 
   Its folder is made where it is missing.
 
@@ -199,7 +199,7 @@ def cache_folder() -> pathlib.Path:
 
 
 def fitting(name: str, ending: str) -> str:
-  """A file's name with an ending; where both are too long, the name's start and a digest of it."""
+  """Returns a file's name with an ending; one that is too long is cut, with a digest."""
   encoded = os.fsencode(name)
   if len(encoded) + len(ending) <= LONGEST_NAME:
     return name + ending

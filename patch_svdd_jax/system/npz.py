@@ -17,7 +17,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """All arrays of an npz."""
+  """Returns all arrays of an npz."""
   # Opened here: what is no npz leaves numpy's own file open.
   with path.open('rb') as opened, np.load(opened, allow_pickle=False) as arrays:
     return dict(arrays)

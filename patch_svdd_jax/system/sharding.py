@@ -19,12 +19,12 @@ Tree = TypeVar('Tree')
 
 
 def local_mesh() -> Mesh:
-  """All devices of this process in a row."""
+  """Returns all devices of this process in a row."""
   return Mesh(np.array(jax.local_devices()), (DEVICES,))
 
 
 def all_devices() -> Mesh:
-  """All devices of all processes in a row."""
+  """Returns all devices of all processes in a row."""
   return Mesh(np.array(jax.devices()), (DEVICES,))
 
 

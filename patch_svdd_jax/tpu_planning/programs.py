@@ -216,7 +216,7 @@ def arguments(work: Work, mesh: Mesh) -> tuple[jax.Array, MemoryBank]:
 
 
 def _screening_scan(device: jax.Device, queries: int, width: int) -> jax.stages.Lowered:
-  """The screening product without the kernel, as a scan over blocks of `SIZES.rows` rows."""
+  """Computes the screening product without the kernel, scanning blocks of `SIZES.rows` rows."""
 
   def scan(vectors: jax.Array, queries: jax.Array) -> jax.Array:
     def visit(block: jax.Array) -> jax.Array:

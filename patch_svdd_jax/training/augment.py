@@ -9,14 +9,14 @@ from patch_svdd_jax.models.mean_image import subtract_mean
 
 
 def is_lit(augment: ml_collections.ConfigDict) -> bool:
-  """Whether windows are shown under other light."""
+  """Returns whether windows are shown under other light."""
   return bool(augment.brightness or augment.gain)
 
 
 def random_lighting(
   pixels: jax.Array, normals: jax.Array, augment: ml_collections.ConfigDict
 ) -> jax.Array:
-  """Pixels f32[S, S, 3] in grey levels under other light: x * exp(gain n) + 255 brightness n'.
+  """Relights pixels f32[S, S, 3] in grey levels: x * exp(gain n) + 255 brightness n'.
 
   Args:
     pixels: f32[S, S, 3].
@@ -36,7 +36,7 @@ def augment_and_normalise(
   lighting: jax.Array,
   augment: ml_collections.ConfigDict,
 ) -> jax.Array:
-  """Windows lit and normalised, f32[B, S, S, 3].
+  """Returns windows lit and normalised, f32[B, S, S, 3].
 
   Args:
     pixels: u8[B, S, S, 3].
@@ -61,7 +61,7 @@ def augment_and_normalise(
 def add_noise(
   window: jax.Array, shift: jax.Array, noise: jax.Array, augment: ml_collections.ConfigDict
 ) -> jax.Array:
-  """A normalised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
+  """Returns a normalised window f32[S, S, 3] plus a shift of each channel and noise at each pixel.
 
   Args:
     window: f32[S, S, 3].

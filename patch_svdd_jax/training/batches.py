@@ -1,4 +1,4 @@
-"""The same training with another batch."""
+"""Configs with another batch size."""
 
 import ml_collections
 
@@ -6,7 +6,7 @@ from patch_svdd_jax.errors import UserError
 
 
 def resize(config: ml_collections.ConfigDict, pairs: int) -> ml_collections.ConfigDict:
-  """A copy of the config whose `train.batch_size` is `pairs`, with as many pairs in each crop.
+  """Returns a copy of the config with `pairs` in a batch, and as many pairs in each crop.
 
   Raises:
     UserError: the pairs are no whole number of crops.

@@ -8,7 +8,7 @@ from patch_svdd_jax.training.validation import PAIRS
 
 
 def score(statistics: Mapping[str, float]) -> float:
-  """The rule: the checkpoint of the highest score is used, the newest of equal ones.
+  """Returns the rule: the checkpoint of the highest score is used, the newest of equal ones.
 
   The sum over scales of
 
@@ -40,12 +40,12 @@ def score(statistics: Mapping[str, float]) -> float:
 
 
 def log_odds(share: float) -> float:
-  """The logarithm of p / (1 - p) of a share of PAIRS pairs; half a pair is added to either side."""
+  """Returns log(p / (1 - p)) of a share of PAIRS pairs, half a pair added to either side."""
   return math.log((share * PAIRS + 0.5) / ((1 - share) * PAIRS + 0.5))
 
 
 def explain(statistics: Mapping[int, Mapping[str, float] | None], chosen: int) -> str:
-  """Which checkpoint the rule has chosen and why, in words.
+  """Explains which checkpoint the rule has chosen and why.
 
   Args:
     statistics: of each checkpoint by its step, None where there are none.
@@ -70,5 +70,5 @@ def explain(statistics: Mapping[int, Mapping[str, float] | None], chosen: int) -
 
 
 def scales(statistics: Mapping[str, float]) -> list[str]:
-  """The names of the scales that statistics are about."""
+  """Returns the names of the scales that statistics are about."""
   return [name.partition('/')[2] for name in statistics if name.startswith('position_accuracy/')]

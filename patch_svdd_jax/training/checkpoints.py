@@ -27,7 +27,7 @@ FOLDER = 'checkpoints'
 
 
 def mismatch_message(expected: Any, found: Any) -> str | None:
-  """The first parameter whose shape is not the expected one, in words."""
+  """Returns the first parameter whose shape is not the expected one, in words."""
   named = {
     name: {
       jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
@@ -126,7 +126,7 @@ class Checkpoints:
     orbax_manager.save(self._manager, step, arguments, metrics=statistics)
 
   def restore(self, like: TrainState) -> TrainState | None:
-    """The newest whole train state, or None where there is no checkpoint yet.
+    """Returns the newest whole train state, or None where there is no checkpoint yet.
 
     Newer ones that are damaged lose their names.
 
@@ -151,7 +151,7 @@ class Checkpoints:
     return placed
 
   def restore_encoder(self, like: Params, step: int | None) -> Params:
-    """The encoder of a checkpoint.
+    """Returns the encoder of a checkpoint.
 
     Args:
       like: an encoder of the shapes that the config asks for.

@@ -63,7 +63,7 @@ class CollapseWatch:
         self._remember(metrics)
 
   def __call__(self, step: int, metrics: Mapping[str, float]) -> str | None:
-    """What to say of scales that have collapsed in the call that ended at `step`; each once."""
+    """Warns of scales that have collapsed in the call that ended at `step`, of each once."""
     self._remember(metrics)
     fresh = [
       name

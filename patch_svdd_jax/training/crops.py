@@ -47,12 +47,12 @@ class Views(NamedTuple):
 
 
 def offsets(patch: int, native: int) -> tuple[int, int]:
-  """The smallest and the largest offset of a position pair in points, for 3K/4 to K - 1 pixels."""
+  """Returns the least and largest offset of a position pair in points: 3K/4 to K - 1 pixels."""
   return -(-(3 * patch // 4) // native), (patch - 1) // native
 
 
 def draw_points(key: jax.Array, side: int, near: int, far: int, count: int) -> Points:
-  """Pairs on a map.
+  """Returns pairs on a map.
 
   Args:
     key: of the crop at this scale.
@@ -93,7 +93,7 @@ def make_sampler(
   pixels = side * side * 3
 
   def draw(key: jax.Array, image_size: ImageSize) -> tuple[jax.Array, jax.Array]:
-    """The image i32[] and the corners i32[2, 2] of a crop's views."""
+    """Returns the image i32[] and the corners i32[2, 2] of a crop's views."""
     uniform = jax.random.uniform(key, (4,))
     shift = sampling.neighbour_shift(uniform[3], reach)
     last = sampling.last_corner(image_size, side)
@@ -112,7 +112,7 @@ def make_sampler(
     }
 
   def draw_placed(key: jax.Array, places: CropPlaces) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """As `draw`, out of the tables, and the crop's row i32[] in them."""
+    """Draws as `draw` does, out of tables; returns the crop's row i32[] in them, too."""
     uniform = jax.random.uniform(key, (2,))
     row = sampling.choose(uniform[0], 0, len(places.corners) - 1)
     if places.images is None:

@@ -19,7 +19,7 @@ def initial(
   mean: np.ndarray,
   regions: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-  """The centre f32[D] of each scale's name; none where `config.train.svdd` has no use for it.
+  """Returns the centre f32[D] of each scale, by name; none unless `config.train.svdd` has one.
 
   Patches half a receptive field apart are averaged, those that count where there are regions.
 
@@ -57,7 +57,7 @@ def initial(
 
 
 def zeros(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-  """The same with zeros in it, for who only compiles."""
+  """Returns zeros of the same shapes, for ahead-of-time compilation."""
   if config.train.svdd != 'centre':
     return {}
   return {

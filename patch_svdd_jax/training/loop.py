@@ -45,7 +45,7 @@ class Monitor(Protocol):
   """Who is told how training goes."""
 
   def start(self) -> None:
-    """Compilation is over, the first step begins."""
+    """Notes that compilation is over and the first step begins."""
 
   def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
     """Takes the mean metrics of the call that ended at `step` after `seconds` of computing."""
@@ -224,7 +224,7 @@ def place_inputs(
   mesh: Mesh,
   regions: np.ndarray | None = None,
 ) -> tuple[jax.Array, jax.Array, Hyperparams]:
-  """What every call of the train step takes besides the state, on the mesh."""
+  """Places everything that each call of the train step takes besides the state on the mesh."""
   spec, _ = windows.PLACEMENTS[config.train.images]
   padded = pad_images(images, windows.padded_count(len(images), spec, mesh))
   replicated = NamedSharding(mesh, sharding.REPLICATED)
@@ -235,5 +235,5 @@ def place_inputs(
 
 
 def pairs_per_step(config: ml_collections.ConfigDict) -> int:
-  """Position and neighbour pairs of all scales that a step learns from."""
+  """Counts position and neighbour pairs of all scales that a step learns from."""
   return int(2 * config.train.batch_size * len(config.encoder.scales))

@@ -9,7 +9,7 @@ from patch_svdd_jax.system.sharding import PRECISION, Axis
 
 
 def distance(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
-  """||z_i - z'_i||_2 along the last axis; its gradient is zero, not NaN, where both are equal."""
+  """Returns ||z_i - z'_i||_2 along the last axis; its gradient is 0, not NaN, at distance 0."""
   # Not optax.safe_norm, whose gradient differs in the last bit: old runs resume bit for bit.
   squared = jnp.sum((z - z_neighbour) ** 2, axis=-1)
   apart = squared > 0
@@ -17,7 +17,7 @@ def distance(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
 
 
 def neighbour_loss(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
-  """L_SVDD' = mean_i ||z_i - z'_i||_2  (Yi & Yoon 2020, eq. 4; un-squared, as the authors' code).
+  """Returns L_SVDD' = mean_i ||z_i - z'_i||_2  (Yi & Yoon 2020, eq. 4; not squared).
 
   Args:
     z: f32[B, D], embeddings of patches.
@@ -30,7 +30,7 @@ def neighbour_loss(z: jax.Array, z_neighbour: jax.Array) -> jax.Array:
 
 
 def centre_loss(z: jax.Array, centre: jax.Array) -> jax.Array:
-  """L_SVDD = mean_i ||z_i - c||_2, of patch-wise Deep SVDD  (eq. 2).
+  """Returns L_SVDD = mean_i ||z_i - c||_2, of patch-wise Deep SVDD  (eq. 2).
 
   Args:
     z: f32[B, D], embeddings of patches.
@@ -42,7 +42,7 @@ def centre_loss(z: jax.Array, centre: jax.Array) -> jax.Array:
 def contrast_loss(
   z: jax.Array, z_neighbour: jax.Array, temperature: float, axis: Axis
 ) -> jax.Array:
-  """L_con = 1/2 mean_i [-log softmax_j(q_i . p_j / t)_i - log softmax_j(p_i . q_j / t)_i].
+  """Returns 1/2 mean_i [-log softmax_j(q_i . p_j / t)_i - log softmax_j(p_i . q_j / t)_i].
 
   q_i = (z_i - m) / (||z_i - m|| + 1e-6), p_i = (z'_i - m) / (||z'_i - m|| + 1e-6), and m is the
   mean of all z and z', which takes part in the gradient. InfoNCE (van den Oord et al. 2018, arXiv
@@ -75,13 +75,13 @@ def contrast_loss(
 
 
 def directions(z: jax.Array, origin: jax.Array) -> jax.Array:
-  """(z - o) / (||z - o|| + 1e-6) of f32[..., D]; its gradient is finite also where z is o."""
+  """Returns (z - o) / (||z - o|| + 1e-6) of f32[..., D]; its gradient is finite at z = o."""
   origin = jnp.broadcast_to(origin, z.shape)
   return (z - origin) / (distance(z, origin) + 1e-6)[..., None]
 
 
 def position_loss(logits: jax.Array, positions: jax.Array) -> jax.Array:
-  """L_SSL = mean cross entropy of the 8-way position task  (eq. 5).
+  """Returns L_SSL, the mean cross entropy of the 8-way position task  (eq. 5).
 
   Args:
     logits: f32[B, 8], the classifier's output.
@@ -94,19 +94,19 @@ def position_loss(logits: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def position_accuracy(logits: jax.Array, positions: jax.Array) -> jax.Array:
-  """The share of pairs whose position is recognised, f32[]; 1/8 by chance."""
+  """Returns the share of pairs whose position is recognised, f32[]; 1/8 by chance."""
   return jnp.mean((jnp.argmax(logits, axis=-1) == positions).astype(jnp.float32))
 
 
 def covariance(z: jax.Array, axis: Axis) -> jax.Array:
-  """The covariance f32[D, D] of embeddings f32[B, D] on each device of the mapped axis."""
+  """Returns the covariance f32[D, D] of embeddings f32[B, D] on each device of the mapped axis."""
   centred = z - lax.pmean(z.mean(axis=0), axis)[None]
   over_all: jax.Array = lax.pmean(jnp.dot(centred.T, centred, precision=PRECISION) / len(z), axis)
   return over_all
 
 
 def embedding_std(covariance: jax.Array) -> jax.Array:
-  """The standard deviation of embeddings of this covariance, root mean square over D, f32[].
+  """Returns the root mean square over D of the standard deviations of embeddings, f32[].
 
   It falls towards 0 when the neighbour loss wins and the embeddings collapse to a point.
   """
@@ -114,7 +114,7 @@ def embedding_std(covariance: jax.Array) -> jax.Array:
 
 
 def effective_rank(covariance: jax.Array) -> jax.Array:
-  """The participation ratio (sum of eigenvalues)^2 / sum of their squares, f32[] in [1, D].
+  """Returns the participation ratio (sum of eigenvalues)^2 / sum of their squares, f32[] in [1, D].
 
   How many principal directions the embeddings spread over (Gao et al. 2017, "A theory of
   multineuronal dimensionality, dynamics and measurement"); it takes no eigenvalues: they are the

@@ -24,7 +24,7 @@ def keep_until(path: pathlib.Path, step: int) -> None:
 
 
 def whole_lines(path: pathlib.Path) -> list[tuple[str, dict[str, float]]]:
-  """The lines of a file and what they say.
+  """Returns the lines of a file and what they say.
 
   One without its end was cut off when a process was killed; one that is no JSON was garbled by the
   disk. Neither is worth refusing to train.
@@ -39,7 +39,7 @@ def whole_lines(path: pathlib.Path) -> list[tuple[str, dict[str, float]]]:
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """The lines that were recorded; none where nothing was."""
+  """Returns the lines that were recorded; none where nothing was."""
   path = workdir / METRICS
   return [values for _, values in whole_lines(path)] if path.exists() else []
 
@@ -131,7 +131,7 @@ class TrainingMonitor(ProgressBar):
 
 
 class PopulationMonitor(ProgressBar):
-  """The same for runs that are trained at once, each with a workdir of its own."""
+  """Writes metrics of runs that are trained at once, each with a workdir of its own."""
 
   def __init__(
     self,
@@ -185,13 +185,13 @@ class SilentMonitor:
     pass
 
   def start(self) -> None:
-    """As TrainingMonitor's."""
+    """Does as `TrainingMonitor.start`."""
 
   def record(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
-    """As TrainingMonitor's."""
+    """Does as `TrainingMonitor.record`."""
 
   def record_validation(self, step: int, statistics: Mapping[str, float]) -> None:
-    """As TrainingMonitor's."""
+    """Does as `TrainingMonitor.record_validation`."""
 
   def warn(self, text: str) -> None:
-    """As TrainingMonitor's."""
+    """Does as `TrainingMonitor.warn`."""

@@ -81,7 +81,7 @@ def encode_with(config: ml_collections.ConfigDict) -> Encode:
 def embed_patch_pairs(
   config: ml_collections.ConfigDict, count: int, crop: windows.Crop
 ) -> EmbedPairs:
-  """The authors' way: every patch of every pair by itself, one pair of each kind from each key."""
+  """Embeds in the authors' way: every patch by itself, one pair of each kind from each key."""
   encode, train = encode_with(config), config.train
   samplers = {
     k: sampling.make_sampler(k, train.position_pairs, train.augment, count, crop)
@@ -109,7 +109,7 @@ def embed_patch_pairs(
 def embed_crop_pairs(
   config: ml_collections.ConfigDict, count: int, crop: windows.Crop
 ) -> EmbedPairs:
-  """Pairs as points of densely encoded crops, many from each key; see `crops`."""
+  """Returns pairs as points of densely encoded crops, many from each key; see `crops`."""
   encode = encode_with(config)
   arch = architecture.from_config(config.encoder)
   sample = crops.make_sampler(arch, config.train, count, crop)
@@ -117,7 +117,7 @@ def embed_crop_pairs(
 
   @jax.named_scope('sampling')
   def pick(maps: jax.Array, points: jax.Array) -> jax.Array:
-    """Embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
+    """Returns embeddings f32[C * P, D] at points i32[C, P, 2] of maps f32[C, h, w, D]."""
     each = jax.vmap(lambda grid, at: grid[at[:, 0], at[:, 1]])(maps, points)
     picked: jax.Array = each.reshape(-1, each.shape[-1])
     return picked
@@ -214,5 +214,5 @@ def make_loss(
 
 
 def examples(config: ml_collections.ConfigDict) -> int:
-  """What a step draws from a key each: pairs of patches, or crops."""
+  """Returns the number of examples that a step draws from a key each: pairs, or crops."""
   return int(config.train.crops if config.train.pairs == 'crops' else config.train.batch_size)

@@ -16,7 +16,7 @@ SCALINGS = {'none': lambda ratio: 1.0, 'sqrt': math.sqrt, 'linear': lambda ratio
 
 
 def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """Linear warm-up to 1, then constant or a cosine decay to 0 at the end."""
+  """Returns a linear warm-up to 1, then a constant or a cosine decay to 0 at the end."""
   if config.decay == 'cosine':
     end = max(config.steps, config.warmup_steps + 1)
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, config.warmup_steps, end)
@@ -26,13 +26,13 @@ def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def peak_learning_rate(config: ml_collections.ConfigDict) -> float:
-  """`config.learning_rate`, scaled to the batch as `config.learning_rate_scaling` says."""
+  """Returns `config.learning_rate`, scaled to the batch by `config.learning_rate_scaling`."""
   scale = SCALINGS[config.learning_rate_scaling](config.batch_size / BASE_BATCH)
   return float(config.learning_rate * scale)
 
 
 def from_config(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """The optimiser for a learning rate whose peak is 1: its updates are still to be multiplied.
+  """Returns the optimiser for a learning rate of 1 at its peak; updates are multiplied later.
 
   The gradient is clipped by its global norm first where `config.clip_norm` is not 0.
   """

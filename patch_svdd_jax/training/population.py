@@ -19,7 +19,7 @@ class PopulationMonitor(Protocol):
   """Who is told how training goes."""
 
   def start(self) -> None:
-    """Compilation is over, the first step begins."""
+    """Notes that compilation is over and the first step begins."""
 
   def record(
     self, step: int, members: Mapping[int, tuple[int, Mapping[str, float]]], seconds: float
@@ -27,7 +27,7 @@ class PopulationMonitor(Protocol):
     """Takes the step that all have reached, and of each that moved its own step and metrics."""
 
   def lost(self, index: int, step: int) -> None:
-    """A member's loss or gradient became NaN or infinite after `step`, where it stays."""
+    """Notes that a member's loss or gradient became NaN or infinite at `step`, where it stays."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Outcome:
 
 
 def stack(members: Sequence[Any]) -> Any:
-  """Trees of the same structure as one, whose arrays have a leading axis of members."""
+  """Stacks trees of one structure: arrays get a leading axis of members."""
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
 def unstack(states: TrainState) -> list[TrainState]:
-  """The members of a stacked state, as numpy arrays."""
+  """Returns the members of a stacked state, as numpy arrays."""
   on_host = jax.device_get(states)
   return [
     jax.tree.map(lambda leaf, index=index: leaf[index], on_host)

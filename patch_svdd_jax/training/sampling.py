@@ -42,7 +42,7 @@ class Pairs(NamedTuple):
 
 
 def choose(uniform: jax.Array, low: jax.Array | int, high: jax.Array | int) -> jax.Array:
-  """Integers low <= i <= high from uniform numbers in [0, 1).
+  """Returns integers low <= i <= high from uniform numbers in [0, 1).
 
   All numbers of a pair come from one draw of the generator, whose every call costs seconds of
   compilation on a CPU.
@@ -51,17 +51,17 @@ def choose(uniform: jax.Array, low: jax.Array | int, high: jax.Array | int) -> j
 
 
 def last_corner(image_size: ImageSize, patch: int) -> jax.Array:
-  """The largest corner of a patch inside the image, i32[2]."""
+  """Returns the largest corner of a patch inside the image, i32[2]."""
   return jnp.array(image_size, jnp.int32) - patch
 
 
 def neighbour_reach(patch: int) -> int:
-  """How far a neighbour is shifted at most, in pixels: K // 32, at least 1 (section 3.2)."""
+  """Returns how far a neighbour is shifted at most: K // 32 pixels, at least 1 (section 3.2)."""
   return max(1, patch // 32)
 
 
 def neighbour_shift(uniform: jax.Array, reach: int) -> jax.Array:
-  """A shift i32[2] of up to `reach` per axis, never (0, 0), from one uniform number."""
+  """Returns a shift i32[2] of up to `reach` per axis, never (0, 0), from one uniform number."""
   side = 2 * reach + 1
   # Of the side * side shifts the middle one is (0, 0): draw among the others.
   draw = choose(uniform, 0, side * side - 2)
@@ -72,7 +72,7 @@ def neighbour_shift(uniform: jax.Array, reach: int) -> jax.Array:
 def neighbour_pair(
   uniform: jax.Array, image_size: ImageSize, patch: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Corners of two patches a few pixels apart, for L_SVDD' (Yi & Yoon 2020, section 3.2).
+  """Returns corners of two patches a few pixels apart, for L_SVDD' (Yi & Yoon 2020, section 3.2).
 
   The second is the first shifted by up to K // 32 pixels (at least 1) per axis, never by (0, 0),
   then clipped to the image, as the authors do; the clipping can make the two identical.
@@ -92,7 +92,7 @@ def neighbour_pair(
 
 
 def position_offset(uniform: jax.Array, near: int, far: int) -> tuple[jax.Array, jax.Array]:
-  """One of the 8 positions i32[], and an offset i32[2] of `near` to `far` along its axes.
+  """Returns one of the 8 positions i32[], and an offset i32[2] of `near` to `far` along its axes.
 
   Args:
     uniform: f32[3], uniform numbers.
@@ -105,12 +105,12 @@ def position_offset(uniform: jax.Array, near: int, far: int) -> tuple[jax.Array,
 
 
 def first_of_pair(uniform: jax.Array, offset: jax.Array, last: jax.Array) -> jax.Array:
-  """A corner i32[2] from which the offset leads to no other side of 0 or `last`."""
+  """Returns a corner i32[2] from which the offset leads to no other side of 0 or `last`."""
   return choose(uniform, jnp.maximum(0, -offset), last - jnp.maximum(0, offset))
 
 
 def position_pair(uniform: jax.Array, image_size: ImageSize, patch: int, mode: str) -> PositionPair:
-  """Corners of a patch and of one of its 8 neighbours, for L_SSL (section 3.3).
+  """Returns corners of a patch and of one of its 8 neighbours, for L_SSL (section 3.3).
 
   The neighbour's offset is 3K/4 + U[0, K/4) along each axis of its direction.
 
@@ -134,7 +134,7 @@ def position_pair(uniform: jax.Array, image_size: ImageSize, patch: int, mode: s
 def tabled_pair(
   uniform: jax.Array, table: PairTable, count: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """A pair out of a table: its image i32[], both corners i32[2, 2] and its kind i32[].
+  """Returns a pair out of a table: its image i32[], both corners i32[2, 2] and its kind i32[].
 
   Args:
     uniform: f32[3], uniform numbers.
@@ -175,7 +175,7 @@ def make_sampler(
   pixels = patch * patch * 3
 
   def draw(key: jax.Array, image_size: ImageSize) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of one pair of each kind: images i32[4], corners i32[4, 2], the position i32[]."""
+    """Draws one pair of each kind: images i32[4], corners i32[4, 2], the position i32[]."""
     uniform = jax.random.uniform(key, (2 + FOR_POSITION + FOR_NEIGHBOUR,))
     in_position, in_neighbour = choose(uniform[:2], 0, count - 1)
     pair = position_pair(uniform[2:][:FOR_POSITION], image_size, patch, mode)
@@ -184,7 +184,7 @@ def make_sampler(
     return images, jnp.stack([pair.first, pair.second, *neighbours]), pair.position
 
   def draw_placed(key: jax.Array, places: PatchPlaces) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """As `draw`, out of tables."""
+    """Draws as `draw` does, out of tables."""
     uniform = jax.random.uniform(key, (6,))
     in_position, pair, position = tabled_pair(uniform[:3], places.positions, count)
     in_neighbour, neighbours, _ = tabled_pair(uniform[3:], places.neighbours, count)

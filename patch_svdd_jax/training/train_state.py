@@ -49,7 +49,7 @@ class Hyperparams(NamedTuple):
 
 
 def init_state(config: ml_collections.ConfigDict) -> TrainState:
-  """The state before the first step."""
+  """Returns the state before the first step."""
   embedding = jnp.zeros((1, config.encoder.embed_dim))
   classifier = PositionClassifier(config.train.train_last_layer)
   key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -66,7 +66,7 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
 def hyperparams(
   config: ml_collections.ConfigDict, centres: Mapping[str, np.ndarray | jax.Array]
 ) -> Hyperparams:
-  """The hyperparameters that the config names, with what `deep_svdd_centre.initial` gives."""
+  """Returns the config's hyperparameters, with the centre of `deep_svdd_centre.initial`."""
   return Hyperparams(
     jax.random.key(config.seed),
     jnp.float32(config.train.svdd_weight),

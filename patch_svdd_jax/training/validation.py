@@ -54,7 +54,7 @@ Program = Callable[
 def images_looked_at(
   config: ml_collections.ConfigDict, strides: dict[int, int], size: geometry.ImageSize
 ) -> int:
-  """How many images of a size (height, width) of either kind are looked at, if there are as many.
+  """Returns how many images of a size (height, width) of either kind are looked at, at most.
 
   Their embeddings lie on one device, and each patch is compared with each.
   """
@@ -139,7 +139,7 @@ def of_pairs(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def distance_statistics(name: str, distances: np.ndarray, radius: float) -> Statistics:
-  """The statistics of distances f32[Q] at a scale."""
+  """Returns the statistics of distances f32[Q] at a scale."""
   values = np.quantile(distances.astype(np.float64), (0.5, 0.99, 1))
   quantiles = dict(zip(('median', '99', 'max'), values.tolist(), strict=True))
   # Embeddings that are all the same have no unit; no distance is then as far as can be.
@@ -200,7 +200,7 @@ def make_program(config: ml_collections.ConfigDict, strides: dict[int, int], cou
 
 
 def centre(rows: jax.Array) -> jax.Array:
-  """Rows f32[N, D] minus their mean."""
+  """Returns rows f32[N, D] minus their mean."""
   return rows - rows.mean(0)[None]
 
 

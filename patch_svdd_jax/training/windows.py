@@ -14,7 +14,7 @@ Crop = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
 
 def crop(images: jax.Array, indices: jax.Array, corners: jax.Array, side: int) -> jax.Array:
-  """Windows u8[B, side, side, 3] of images u8[N, H, W, 3] that are all on this device.
+  """Returns windows u8[B, side, side, 3] of images u8[N, H, W, 3] that are all on this device.
 
   Args:
     images: u8[N, H, W, 3].
@@ -52,6 +52,6 @@ PLACEMENTS: dict[str, tuple[PartitionSpec, Crop]] = {
 
 
 def padded_count(count: int, spec: PartitionSpec, mesh: Mesh) -> int:
-  """How many images lie on a slice where there are `count`: sharded, as many on each device."""
+  """Counts images that lie on a slice where there are `count`: sharded, equal on each device."""
   devices = mesh.shape[DEVICES]
   return -(-count // devices) * devices if spec == SHARDED else count

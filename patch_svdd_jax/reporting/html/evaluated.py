@@ -111,7 +111,7 @@ def items(
   limits: tuple[float, float],
   found: Inspection | None,
 ) -> list[Item]:
-  """All images with their truth, and with what else is known."""
+  """Returns all images with their truth, and with what else is known."""
   name = evaluation.main_map
   maps, scores = evaluation.scores.maps[name], evaluation.scores.images[name]
   if found:
@@ -132,14 +132,14 @@ def items(
 
 
 def truth(split: Split, index: int) -> np.ndarray | str:
-  """What is to be outlined in an image, or why nothing is."""
+  """Returns the regions to be outlined in an image, or the reason why there are none."""
   if not split.labels[index]:
     return 'normal'
   return split.masks[index] if split.has_mask[index] else 'no mask'
 
 
 def headlines(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[Headline]:
-  """The figures that come first, of those that are defined."""
+  """Returns the figures that come first, of those that are defined."""
   name = evaluation.main_map
   figures = evaluation.maps[name]
   return [
@@ -155,7 +155,7 @@ def headlines(evaluation: Evaluation, others: Mapping[str, Evaluation]) -> list[
 
 
 def tables(evaluation: Evaluation, others: Mapping[str, Evaluation], note: str) -> list[Table]:
-  """Of maps, and of categories and defect types for the main map, each with what is compared."""
+  """Returns tables of maps, and of categories and defect types for the main map."""
   name, compared = evaluation.main_map, {'': evaluation, **others}
   of_maps = _rows({of: each.maps for of, each in compared.items()})
   of_categories = _rows({of: each.per_category.get(name, {}) for of, each in compared.items()})
@@ -173,7 +173,7 @@ def tables(evaluation: Evaluation, others: Mapping[str, Evaluation], note: str) 
 
 
 def synthetic(gain: TrainingGain, name: str) -> Table:
-  """The main map's figures on synthetic anomalies, beside those of what needs no training."""
+  """Returns the main map's figures on synthetic anomalies, beside those without training."""
   rows = [
     FiguresRow(system, figures, compared=system != TRAINED)
     for system, figures in gain.figures.items()
@@ -186,7 +186,7 @@ def synthetic(gain: TrainingGain, name: str) -> Table:
 
 
 def _rows(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[FiguresRow]:
-  """All figures by name; those of what is compared with, which has a name of its own, after it."""
+  """Returns all figures by name, each followed by those it is compared with."""
   return [
     FiguresRow(f'{of} {name}'.lstrip(), figures, compared=bool(of))
     for of, all_figures in measured.items()

@@ -30,20 +30,20 @@ class Verdicts(NamedTuple):
 
 
 def select(items: Sequence[Item], most: int = MOST_ITEMS) -> list[Item]:
-  """The items to show: all errors first, then the highest scores; by falling score, then name."""
+  """Selects the items to show: all errors, then the highest scores; by falling score."""
   by_score = sorted(items, key=lambda item: (-item.score, item.name))
   kept = sorted(by_score, key=lambda item: not item.error)[:most]
   return sorted(kept, key=lambda item: (-item.score, item.name))
 
 
 def types(items: Iterable[Item]) -> list[Choice]:
-  """The types of defects, good ones first; none where they are unknown."""
+  """Returns the types of defects, good ones first; none where they are unknown."""
   counts = Counter(item.defect for item in items if item.defect)
   return [Choice(*each) for each in sorted(counts.items(), key=lambda c: (c[0] != 'good', c[0]))]
 
 
 def verdicts(items: Iterable[Item]) -> list[Choice]:
-  """The verdicts, and the errors where the truth is known; none where nothing was judged."""
+  """Returns the verdicts, and the errors where the truth is known."""
   judged = [item for item in items if item.alarm is not None]
   counts = Counter(item.verdict for item in judged) + Counter(item.error for item in judged)
   values = ['alarm', 'pass'] * bool(judged)
@@ -53,7 +53,7 @@ def verdicts(items: Iterable[Item]) -> list[Choice]:
 
 
 def tally(scores: Mapping[str, np.ndarray], threshold: Threshold) -> list[Verdicts]:
-  """The verdicts on all images, by what they are."""
+  """Returns the verdicts on all images, by what they are."""
   return [
     Verdicts(kind, int(np.count_nonzero(members > threshold.value)), len(members))
     for kind, members in scores.items()

@@ -113,7 +113,7 @@ def _plot(
 
 
 def _at_threshold(labels: np.ndarray, alarms: np.ndarray) -> dict[str, tuple[float, float]]:
-  """Where the threshold lies on the curves of images; on precision only if anything is called."""
+  """Marks the threshold on the curves of images; on precision only if anything is called."""
   recall = float(alarms[labels].mean())
   marks = {'image_auroc': (float(alarms[~labels].mean()), recall)}
   if alarms.any():

@@ -40,7 +40,7 @@ class Item(Prediction):
 
 
 class Compared(NamedTuple):
-  """The same figure of something that was measured beside."""
+  """A figure of something that was measured beside, such as the untrained encoder."""
 
   name: str
   value: float

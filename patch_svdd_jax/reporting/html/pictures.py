@@ -38,7 +38,7 @@ def views(
   limits: tuple[float, float],
   region: np.ndarray | None = None,
 ) -> list[View]:
-  """The image, what is known of its defects, its map, and the map over it.
+  """Returns the image, what is known of its defects, its map, and the map over it.
 
   Args:
     image: u8[H, W, 3], RGB.
@@ -59,18 +59,18 @@ def views(
 
 
 def picture(name: str, pane: np.ndarray) -> View:
-  """A view of u8[H, W, 3]."""
+  """Returns a view of u8[H, W, 3]."""
   return View(name, encode(pane), pane.shape[1], pane.shape[0])
 
 
 def colour_scale() -> str:
-  """The colours from the lowest to the highest value, a PNG of one row."""
+  """Returns the colours from the lowest to the highest value, a PNG of one row."""
   levels = np.linspace(0, 1, 256)[None]
   return encode(overlays.colour(levels, (0, 1)), 'png')
 
 
 def encode(picture: np.ndarray, kind: str = 'webp') -> str:
-  """The data URI of u8[H, W, 3]."""
+  """Returns the data URI of u8[H, W, 3]."""
   encoded = io.BytesIO()
   Image.fromarray(picture).save(encoded, kind, quality=QUALITY, method=2)
   return f'data:image/{kind};base64,{base64.b64encode(encoded.getbuffer()).decode()}'

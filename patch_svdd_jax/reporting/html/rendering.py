@@ -41,7 +41,7 @@ def write_html(path: pathlib.Path, html: str) -> None:
 
 
 def render(page: Page, most_items: int = gallery.MOST_ITEMS) -> str:
-  """The HTML of a page whose gallery has `most_items` images at most."""
+  """Returns the HTML of a page whose gallery has `most_items` images at most."""
   shown = gallery.select(page.items, most_items)
   return fill(
     TEMPLATE,
@@ -76,20 +76,20 @@ def fill(template: str, **values: Any) -> str:
 
 
 def read(name: str) -> str:
-  """A file beside this one."""
+  """Returns a file beside this one."""
   return resources.files('patch_svdd_jax.reporting.html').joinpath(name).read_text('utf-8')
 
 
 def digest(text: str) -> str:
-  """How a content security policy names what may stand in the page."""
+  """Returns how a content security policy names what may stand in the page."""
   return 'sha256-' + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def figure(value: float) -> str:
-  """A metric with four digits; a dash where it is not defined."""
+  """Returns a metric with four digits; a dash where it is not defined."""
   return '\N{EN DASH}' if math.isnan(value) else f'{value:.4f}'
 
 
 def number(value: float) -> str:
-  """A measured number with three digits, or all of those before the point."""
+  """Returns a measured number with three digits, or all of those before the point."""
   return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.3g}'

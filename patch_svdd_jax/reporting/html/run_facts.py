@@ -64,7 +64,7 @@ def timing(measured: Mapping[str, float], stages: Mapping[str, float]) -> list[F
 
 
 def settings(config: ml_collections.ConfigDict) -> list[Setting]:
-  """All keys, with the default of those that differ from configs/default.py."""
+  """Returns all keys, with the default of those that differ from configs/default.py."""
   defaults = dict(configuration.flatten(default.get_config()))
   return [
     Setting(key, repr(value), repr(defaults[key]) if value != defaults[key] else None)
@@ -73,7 +73,7 @@ def settings(config: ml_collections.ConfigDict) -> list[Setting]:
 
 
 def training_charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
-  """The curves of training, of all scales; none where nothing was recorded.
+  """Returns the curves of training, of all scales; none where nothing was recorded.
 
   Args:
     history: lines of `monitoring.read`.
@@ -105,7 +105,7 @@ def _chart(name: str, scales: Sequence[str], history: Sequence[Mapping[str, floa
 
 
 def _values(history: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
-  """The steps and the finite values of what was recorded under a key."""
+  """Returns the steps and the finite values of what was recorded under a key."""
   found = [(line['step'], line[key]) for line in history if np.isfinite(line.get(key, np.nan))]
   steps, values = np.array(found, np.float64).reshape(-1, 2).T
   return steps, values

@@ -30,7 +30,7 @@ class StaticPage(NamedTuple):
 
 
 def assemble() -> StaticPage:
-  """The page out of its parts, with the colour scale of reports."""
+  """Returns the page out of its parts, with the colour scale of reports."""
   parts = importlib.resources.files(__package__)
 
   def read(name: str) -> str:
