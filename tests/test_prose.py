@@ -31,6 +31,6 @@ def test_docstrings_of_functions_begin_with_a_verb(folder):
   for path in sorted((ROOT / folder).rglob('*.py')):
     for line, text in docstrings(path):
       word = re.match(r'\S+', text)[0]
-      if not re.fullmatch(rf'(?!({NO_VERBS})$)[A-Z][a-z]+s[,:]?', word):
+      if not re.fullmatch(rf'(?!({NO_VERBS})$)[A-Z][a-z]+s[,:;]?', word):
         found.append(f'{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}')
   assert not found, '\n'.join(found)

@@ -63,7 +63,7 @@ class Feed(Protocol):
   ended: bool
 
   def start(self, post: Callable[[Job], None]) -> None:
-    """Starts; results of other threads are given to `post`, and handled by the line's."""
+    """Starts: results of other threads are given to `post`, and handled by the line's."""
 
   def take(self, free: int) -> Iterable[Item]:
     """Returns what is to be read now, at most so much."""
