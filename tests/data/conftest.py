@@ -32,6 +32,8 @@ def settings(tmp_path):
         'contamination_overlap': False,
         'held_out': 0.0,
         'cache_gib': 1.0,
+        'region': '',
+        'region_share': 0.5,
       }
     )
     config.update(changes)

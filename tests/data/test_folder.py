@@ -166,7 +166,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={str(root)!r},
   prepared={str(tmp_path / 'prepared')!r}, image_size=(12, 10), resize='bicubic', light='kept',
-  value_range=(),
+  value_range=(), region='', region_share=0.5,
   cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 try:
   data.load(config)
@@ -188,7 +188,7 @@ assert 'tensorflow_datasets' not in sys.modules and 'jax' not in sys.modules
 import ml_collections
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={str(root)!r},
   prepared={str(tmp_path / 'prepared')!r}, image_size=(12, 10), resize='bicubic', light='kept',
-  value_range=(),
+  value_range=(), region='', region_share=0.5,
   cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 for _ in range(2):
   assert len(data.load(config).train) == 3

@@ -24,7 +24,7 @@ def slow(item, within, **options):
 builder.file_example = slow
 config = ml_collections.ConfigDict(dict(name='folder', category='', root={root!r},
   prepared={prepared!r}, image_size=(12, 10), resize='bicubic', light='kept',
-  value_range=(),
+  value_range=(), region='', region_share=0.5,
   cache_gib=1.0, normal_images=0, held_out=0.0, contamination=0.0, contamination_overlap=False))
 print(len(data.load(config).test), flush=True)
 """

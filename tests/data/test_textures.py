@@ -33,6 +33,8 @@ def loaded(tmp_path_factory):
       'normal_images': 0,
       'held_out': 0.0,
       'cache_gib': 1.0,
+      'region': '',
+      'region_share': 0.5,
       'contamination': 0.0,
       'contamination_overlap': False,
     }
