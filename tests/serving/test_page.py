@@ -1,13 +1,19 @@
 """The page in a browser, where there is one: an image goes in, what is found is read and seen."""
 
+import re
 import shutil
 
+import numpy as np
 import pytest
 
-from tests.serving.fake import FakeScorer, file_of
+from patch_svdd_jax.errors import UserError
+from patch_svdd_jax.serving import page
+from tests.serving.fake import FakeRegions, FakeScorer, file_of
 
 webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 BROWSER, DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
@@ -100,3 +106,93 @@ def test_the_page_fits_a_phone_and_the_keyboard(start_server, browser, tmp_path)
     focused.append(browser.switch_to.active_element.get_attribute('id'))
   assert focused[0] == 'choose'
   assert {'opacity', 'boxed'} & {*focused}
+
+
+def test_the_scripts_share_no_name():
+  """They are one script: a second function of a name would take the place of the first."""
+  script = page.assemble().html
+  names = re.findall(r'^(?:async )?(?:function|class|const|let) (\w+)', script, re.MULTILINE)
+  assert sorted(names) == sorted(set(names))
+
+
+class FakeAdditions:
+  """Good images that are counted; the second one is refused."""
+
+  def __init__(self):
+    self.images = []
+
+  def add(self, split, name, content):
+    del split, content
+    if self.images:
+      raise UserError('this image was added before')
+    self.images.append(name)
+    return {
+      'version': 2,
+      'images': (30, 31),
+      'threshold': (100.0, 90.0),
+      'median': (10.0, 9.0),
+      'score': 120.0,
+      'p_value': 0.1,
+      'alarm': True,
+    }
+
+  def undo(self):
+    self.images.pop()
+    return {'version': 1, 'images': 1}
+
+
+def test_a_region_is_drawn_and_a_good_part_is_added(start_server, browser, tmp_path):
+  def find(name):
+    return browser.find_element(By.ID, name)
+
+  def wait(name, words):
+    WebDriverWait(browser, 20, 0.05).until(lambda _: words in find(name).text)
+
+  def click_at(*places):
+    canvas = find('region-canvas')
+    for x, y in places:
+      width, height = canvas.size['width'], canvas.size['height']
+      ActionChains(browser).move_to_element_with_offset(
+        canvas, round(x * width), round(y * height)
+      ).click().perform()
+
+  regions, additions = FakeRegions(), FakeAdditions()
+  browser.set_window_size(1280, 1400)
+  browser.get(start_server(FakeScorer(), regions=regions, additions=additions))
+  (tmp_path / 'nut.png').write_bytes(file_of(40, (120, 80)))
+  find('file').send_keys(str(tmp_path / 'nut.png'))
+  wait('verdict', 'Pass')
+
+  find('region-mode').click()
+  click_at((-0.3, -0.3), (0.3, -0.3), (0.3, 0.3), (-0.3, 0.3), (-0.3, -0.3))
+  wait('region-state', 'Polygon of 4 corners added. 36 % of the image counts.')
+  find('undo').click()
+  wait('region-state', '100 %')
+  # By keyboard, from the middle of the image: three corners and back to the first one.
+  keys = [Keys.ENTER, *[Keys.ARROW_RIGHT] * 4, Keys.ENTER, *[Keys.ARROW_DOWN] * 4, Keys.ENTER, 'c']
+  for key in keys:
+    find('region-canvas').send_keys(key)
+  wait('region-state', 'Polygon of 3 corners added.')
+  find('save-region').click()
+  wait('building-text', 'made anew')
+  (drawn,) = regions.asked
+  assert drawn.shape == (80, 120)
+  assert 0 < drawn.mean() < 0.2
+  assert not drawn[:30].any()
+  regions.finish()
+  wait('notice', 'The region is saved')
+  np.testing.assert_array_equal(regions.region, drawn)
+
+  find('add-good').click()
+  find('confirm-no').click()
+  assert additions.images == []
+  find('add-good').click()
+  find('confirm-yes').click()
+  wait('notice', 'Added as version 2: 31 normal images, threshold 100 → 90. It was an alarm before')
+  assert additions.images == ['nut.png']
+  find('add-good').click()
+  find('confirm-yes').click()
+  wait('error', 'this image was added before')
+  find('undo-good').click()
+  wait('notice', 'Back to version 1')
+  assert additions.images == []
