@@ -37,6 +37,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/hadolint Dockerfile
 
 check-wheel: $(READY)
 	$(BIN)/pytest -m slow tests/test_installation.py
