@@ -1,9 +1,11 @@
 """The server around the app: its socket, its patience, its end."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -54,6 +56,18 @@ class PatientProtocol(H11Protocol):
       self.transport.close()
 
 
+class _Server(uvicorn.Server):
+  """Leaves signals alone.
+
+  uvicorn would raise those that end it once more, and a second one ends a command at once.
+  """
+
+  @contextlib.contextmanager
+  def capture_signals(self) -> Iterator[None]:
+    """Captures none."""
+    yield
+
+
 def bind(host: str, port: int) -> socket.socket:
   """Returns a socket on an address, not listening yet; port 0 takes a free one.
 
@@ -92,13 +106,11 @@ def serve(app: FastAPI, bound: socket.socket) -> None:
     timeout_keep_alive=5,
     timeout_graceful_shutdown=END_SECONDS,
   )
-  server = uvicorn.Server(config)
+  server = _Server(config)
 
   def stop(*_: int | FrameType | None) -> None:
     server.should_exit = True
 
-  # uvicorn raises the signals that ended it once more, for the handlers that were there before: by
-  # default they would make an orderly end look like a failure.
   before: dict[int, Any] = {
     number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
   }

@@ -78,8 +78,14 @@ def test_answers_are_the_detectors_and_a_signal_ends_it_in_order(detector, workd
   client = threading.Thread(target=ask, daemon=True)
   client.start()
   options = ['--false-alarm-rate', '0.3', '--pixel-false-alarm-rate', '0.3']
+  told, writer = socket.socketpair()
+  writer.setblocking(False)
+  before = signal.set_wakeup_fd(writer.fileno())
   assert commands.main(['serve', '--model', str(workdir), '--port', str(port), *options]) == 0
   client.join(10)
+  signal.set_wakeup_fd(before)
+  with told, writer:  # once: the process of a command ends at once when a second signal comes
+    assert told.recv(10) == bytes([end])
   assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
   shown = capsys.readouterr()
   assert f'serving {workdir} on {address} (Ctrl-C ends it)' in shown.out
