@@ -1,5 +1,6 @@
 """The Python interface: numpy arrays in, numpy arrays out."""
 
+import datetime
 import pathlib
 import tempfile
 from collections.abc import Iterable
@@ -9,8 +10,9 @@ import numpy as np
 
 from patch_svdd_jax import config_rules, configuration
 from patch_svdd_jax.data import arrays
-from patch_svdd_jax.detection import inspection
-from patch_svdd_jax.detection.detector import Detector
+from patch_svdd_jax.detection import additions, inspection
+from patch_svdd_jax.detection.additions import Moved
+from patch_svdd_jax.detection.detector import Addition, Detector
 from patch_svdd_jax.detection.inspection import Inspection
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import training_run
@@ -123,6 +125,37 @@ class PatchSVDD:
     split = arrays.resized(given, self.config.data, texts)
     split = arrays.lit(split, self.config.data, region, self.detector.region)
     return inspection.inspect(self.detector, split, limit)
+
+  def add(
+    self,
+    images: Iterable[np.ndarray] | np.ndarray,
+    *,
+    false_alarm_rate: float = 0.01,
+    names: Iterable[str] | None = None,
+  ) -> Moved:
+    """Adds good images to the memory banks and the calibration, without training.
+
+    Args:
+      images: as for `fit`.
+      false_alarm_rate: at which thresholds before and after are compared.
+      names: of the images; their numbers if None.
+
+    Returns:
+      What that has moved. `save` keeps the detector with them.
+
+    Raises:
+      UserError: an image is unusable, or no images can be added to this detector.
+    """
+    devices.check()
+    given = arrays.listed(images)
+    split = arrays.resized(given, self.config.data, arrays.named(names, len(given)))
+    split = arrays.lit(split, self.config.data, fixed=self.detector.region)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    kept = tuple(
+      Addition(name, digest, now) for name, digest in zip(split.names, split.digests, strict=True)
+    )
+    self.detector, moved = additions.add(self.detector, split, kept, false_alarm_rate)
+    return moved
 
   def save(self, workdir: str | pathlib.Path) -> None:
     """Saves it in `workdir`/model, where `load` and `patch-svdd predict --model` find it."""

@@ -103,6 +103,18 @@ def test_the_same_call_goes_on_in_its_workdir(example):
   )
 
 
+def test_good_images_are_added_without_training(example, tmp_path):
+  detector = PatchSVDD.load(example['folder'])
+  before = detector.predict([example['bad']], false_alarm_rate=0.05)
+  moved = detector.add([example['bad']], names=['odd'], false_alarm_rate=0.05)
+  assert moved.scores[0] == pytest.approx(before.scores[0], rel=1e-5)
+  assert moved.images == (52, 53)
+  assert detector.predict([example['bad']]).scores[0] < 1e-3 * before.scores[0]
+  detector.save(tmp_path)
+  (added,) = PatchSVDD.load(tmp_path).detector.origin.additions
+  assert (added.name, added.file) == ('odd', '')
+
+
 def test_what_it_refuses(example, tmp_path):
   detector = example['detector']
   with pytest.raises(UserError, match=r'image 0 is float64\[5, 5\]'):

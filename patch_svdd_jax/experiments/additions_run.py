@@ -124,11 +124,11 @@ def undo(workdir: pathlib.Path, steps: int) -> tuple[int, int]:
   before = detector.saved_origin(workdir)
   version = detector.undo(workdir, steps)
   after = detector.saved_origin(workdir)
-  kept = {each.file for each in after.additions} if after else set()
-  gone = [each for each in before.additions if each.file not in kept] if before else []
+  kept = after.additions if after else ()
+  gone = [each for each in before.additions if each not in kept] if before else []
   with files.explained(workdir / FOLDER):
-    for each in gone:
-      (workdir / FOLDER / each.file).unlink(missing_ok=True)
+    for file in {each.file for each in gone} - {'', *(each.file for each in kept)}:
+      (workdir / FOLDER / file).unlink(missing_ok=True)
   return version, len(gone)
 
 

@@ -164,6 +164,7 @@ def test_a_region_is_drawn_and_a_good_part_is_added(start_server, browser, tmp_p
   wait('verdict', 'Pass')
 
   find('region-mode').click()
+  wait('region-state', '%')  # until then the region that there is, is fetched
   click_at((-0.3, -0.3), (0.3, -0.3), (0.3, 0.3), (-0.3, 0.3), (-0.3, -0.3))
   wait('region-state', 'Polygon of 4 corners added. 36 % of the image counts.')
   find('undo').click()
