@@ -108,7 +108,7 @@ def add(app: FastAPI, regions: Regions | None, bounds: Bounds) -> None:
     except UserError as error:
       raise HTTPException(422, one_line(str(error))) from error
     try:
-      read = changed.begin(region)
+      read = await asyncio.to_thread(changed.begin, region)  # what locks a run may wait for a store
       await asyncio.wait([asyncio.wrap_future(read)], timeout=READING_SECONDS)
       if read.done():
         read.result()

@@ -35,7 +35,8 @@ def trusted_hosts(host: str, allowed: Sequence[str] = ()) -> list[str]:
 class Guard:
   """Adds headers to every answer, and refuses requests that pages of other origins make.
 
-  Browsers say where a request comes from (Sec-Fetch-Site); other programs do not, and may.
+  Browsers say where a request comes from: by Sec-Fetch-Site, or where they send none, as to another
+  machine without encryption, by Origin. Other programs send neither, and may.
   """
 
   def __init__(self, app: ASGIApp, headers: Mapping[str, str]):
@@ -51,12 +52,19 @@ class Guard:
         MutableHeaders(scope=message).update(self._headers)
       await send(message)
 
-    origin = Headers(scope=scope).get('sec-fetch-site', 'none')
-    if scope['method'] not in ('GET', 'HEAD') and origin not in ('same-origin', 'none'):
+    if scope['method'] not in ('GET', 'HEAD') and is_foreign(Headers(scope=scope)):
       refusal = JSONResponse({'error': 'requests from pages of other origins are refused'}, 403)
       await refusal(scope, receive, guarded_send)
       return
     await self._app(scope, receive, guarded_send)
+
+
+def is_foreign(sent: Headers) -> bool:
+  """Returns whether a page of another origin has made the request with these headers."""
+  if site := sent.get('sec-fetch-site'):
+    return site not in ('same-origin', 'none')
+  origin = sent.get('origin')
+  return origin is not None and origin.partition('://')[2] != sent.get('host')
 
 
 def headers(scripts: str, styles: str) -> dict[str, str]:

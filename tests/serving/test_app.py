@@ -358,6 +358,13 @@ def test_other_pages_are_kept_away():
       answer = await client.post('/score', files=files, headers={'Sec-Fetch-Site': origin})
       assert answer.status_code == status
       assert answer.headers['x-content-type-options'] == 'nosniff'
+    # Browsers send no Sec-Fetch-Site to another machine without encryption.
+    for origin, status in (
+      ('http://evil.example', 403), ('null', 403), ('http://127.0.0.1', 200), (None, 200)
+    ):  # fmt: skip
+      headers = {'Origin': origin} if origin else {}
+      files = {'image': file_of(50)}
+      assert (await client.post('/score', files=files, headers=headers)).status_code == status
 
   with_client(test)
 

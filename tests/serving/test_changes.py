@@ -11,12 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patch_svdd_jax.data.images import resize_mask
 from patch_svdd_jax.detection.additions import with_room
 from patch_svdd_jax.detection.detector import Detector, versions
 from patch_svdd_jax.serving import schema
 from patch_svdd_jax.serving.additions import DetectorAdditions
 from patch_svdd_jax.serving.changes import BusyError, Changes
-from patch_svdd_jax.serving.region import DetectorRegions
+from patch_svdd_jax.serving.region import (
+  SHARES,
+  CancelledError,
+  DetectorRegions,
+  Stages,
+  unstretched,
+)
 from patch_svdd_jax.serving.scoring import DetectorScorer
 from patch_svdd_jax.system import working_copy
 from tests.serving.fake import FakeScorer, client_of, file_of, post
@@ -140,3 +147,76 @@ def test_nothing_is_changed_unless_the_server_allows_it():
         assert option in answer.json()['error']
 
   asyncio.run(test())
+
+
+async def put(client, region, kind='image/png'):
+  encoded = io.BytesIO()
+  Image.fromarray(region).save(encoded, 'png')
+  headers = {'Content-Type': kind}
+  return await client.put('/region', content=encoded.getvalue(), headers=headers)
+
+
+def test_regions_that_are_refused(run, tmp_path):
+  whole = np.full((32, 32), 255, np.uint8)
+  speck = np.zeros((32, 32), np.uint8)
+  speck[3, 3] = 255
+
+  async def test():
+    async with served(run) as (client, scorer, changes):
+      for sent, kind, status, words in (
+        (whole, 'image/jpeg', 415, 'send the region as a body of image/png'),
+        (np.full((400, 400), 255, np.uint8), 'image/png', 413, 'pixels'),
+        (whole[:16], 'image/png', 422, '32 x 16 pixels, and images are 1 times as wide as high'),
+        (0 * whole, 'image/png', 422, 'no patch of K='),
+        (speck, 'image/png', 422, 'draw a larger one'),
+      ):
+        answer = await put(client, sent, kind)
+        assert answer.status_code == status
+        assert words in answer.json()['error']
+      headers = {'Content-Type': 'image/png'}
+      answer = await client.put('/region', content=b'no picture', headers=headers)
+      assert answer.status_code == 422
+      with changes.alone():
+        assert (await put(client, whole)).status_code == 409
+      scorer.detector.config.data.root = str(tmp_path / 'gone')
+      answer = await put(client, whole)
+      assert answer.status_code == 409
+      error = answer.json()['error']
+      assert 'the normal images cannot be read here' in error
+      assert f'build-bank --workdir {run} --config.data.region=region.png' in error
+      assert (await client.get('/health')).json()['region']['state'] == 'failed'
+      assert versions(run) == [1]
+      # What has failed keeps nobody out.
+      with changes.alone():
+        pass
+
+  asyncio.run(test())
+
+
+@pytest.mark.parametrize('aspect', [1, 4 / 3, 0.5, 2.7])
+def test_a_region_is_shown_as_images_are_and_loses_nothing(aspect):
+  region = np.random.default_rng(0).random((30, 40)) < 0.5
+  shown = unstretched(region, aspect)
+  assert shown.shape[1] / shown.shape[0] == pytest.approx(aspect, rel=0.03)
+  np.testing.assert_array_equal(resize_mask(shown, region.shape), region)
+
+
+@pytest.mark.parametrize('number', [1, 3])
+def test_how_much_of_a_change_is_done(number):
+  stages = Stages()
+  seen = []
+  for title in SHARES:
+    for _ in range(number):  # some stages go over batches several times
+      seen += [stages.done for _ in stages(title)(range(4))]
+  assert seen == sorted(seen)
+  assert stages.done == pytest.approx(1)
+  assert stages.seconds_left == pytest.approx(0, abs=1e-6)
+
+
+def test_a_server_that_ends_cancels_a_change():
+  stages = Stages()
+  batches = iter(stages('Embedding')(range(4)))
+  next(batches)
+  stages.cancel()
+  with pytest.raises(CancelledError):
+    next(batches)

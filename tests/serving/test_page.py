@@ -197,3 +197,79 @@ def test_a_region_is_drawn_and_a_good_part_is_added(start_server, browser, tmp_p
   find('undo-good').click()
   wait('notice', 'Back to version 1')
   assert additions.images == []
+
+
+@pytest.mark.slow
+def test_a_region_is_drawn_by_brush_and_by_touch(start_server, browser, tmp_path):
+  def find(name):
+    return browser.find_element(By.ID, name)
+
+  def wait(words):
+    WebDriverWait(browser, 20, 0.05).until(lambda _: words in find('region-state').text)
+
+  def press(*keys):
+    for key in keys:
+      find('region-canvas').send_keys(key)
+
+  def touch(kind, *places):
+    box = browser.execute_script(
+      'return arguments[0].getBoundingClientRect()', find('region-canvas')
+    )
+    points = [
+      {'x': box['x'] + x * box['width'], 'y': box['y'] + y * box['height']} for x, y in places
+    ]
+    browser.execute_cdp_cmd('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': points})
+
+  regions = FakeRegions()
+  regions.region = np.ones((80, 120), bool)
+  regions.region[:, 60:] = False
+  browser.execute_cdp_cmd(
+    'Emulation.setDeviceMetricsOverride',
+    {'width': 390, 'height': 900, 'deviceScaleFactor': 2, 'mobile': True},
+  )
+  browser.execute_cdp_cmd('Emulation.setTouchEmulationEnabled', {'enabled': True})
+  browser.get(start_server(FakeScorer(), regions=regions))
+  (tmp_path / 'nut.png').write_bytes(file_of(40, (120, 80)))
+  find('file').send_keys(str(tmp_path / 'nut.png'))
+  WebDriverWait(browser, 20, 0.05).until(lambda _: find('region-mode').is_displayed())
+  find('region-mode').click()
+  wait('50 % of the image counts.')
+  assert browser.execute_script('return document.documentElement.scrollWidth') <= 390
+  browser.execute_script('arguments[0].scrollIntoView()', find('stage'))
+
+  # Three corners are tapped, and the first one again.
+  for place in ((0.6, 0.1), (0.95, 0.1), (0.95, 0.9), (0.6, 0.1)):
+    touch('touchStart', place)
+    touch('touchEnd')
+  wait('Polygon of 3 corners added.')
+  press(Keys.CONTROL + 'z')
+  wait('Undone. 50 %')
+  press(Keys.CONTROL + 'y')
+  wait('Redone.')
+  press(Keys.CONTROL + 'z')
+  wait('Undone. 50 %')
+
+  # A stroke with the finger leaves out; one that the browser takes over leaves nothing.
+  press('b', 'e')
+  for end in ('touchCancel', 'touchEnd'):
+    touch('touchStart', (0.1, 0.5))
+    touch('touchMove', (0.4, 0.5))
+    touch(end)
+    wait('Cancelled. 50 %' if end == 'touchCancel' else 'Stroke left out. 4')
+
+  # The brush by keyboard: down, two steps, up; Esc takes a stroke back.
+  press('a', ' ', Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, ' ')
+  wait('Stroke added.')
+  press(' ', Keys.ARROW_UP, Keys.ESCAPE)
+  wait('Cancelled.')
+  press('i')
+  wait('Inverted. 5')
+  find('clear').click()
+  wait('Cleared. 0 %')
+  find('save-region').click()
+  wait('The region is empty')
+  find('whole').click()
+  find('save-region').click()
+  WebDriverWait(browser, 20, 0.05).until(lambda _: regions.asked)
+  assert regions.asked[0].all()
+  assert not browser.get_log('browser')

@@ -38,12 +38,14 @@ async function followRegion() {
     $('building-share').textContent = `${Math.round(100 * building.share)} %${left(building.seconds_left)}`;
   }
   following = false;
-  $('building').hidden = building.state === 'saved';
+  $('building').hidden = building.state !== 'failed';
   $('building-share').textContent = '';
   if (building.state === 'failed') {
     $('building-text').textContent = `The region was not saved: ${building.error}`;
     return;
   }
+  if (building.state !== 'saved') return;
+  $('undo-good').hidden = true;  // the newest version is no longer that of an image
   if (shown) await score(shown.file);
   notify('The region is saved, and scores are by it from now on.');
 }
