@@ -6,7 +6,7 @@ from PIL import Image
 
 from patch_svdd_jax import data
 from patch_svdd_jax.configs import default
-from patch_svdd_jax.data import arrays, file_search, region
+from patch_svdd_jax.data import arrays, file_search, image_stream, region
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.experiments import data_record
 
@@ -245,3 +245,18 @@ def test_names_of_lists_that_lead_elsewhere_stay_in_the_folder(tmp_path):
   save_region(tmp_path / 'roi/a/1.png')
   found = region.files_of(tmp_path / 'roi', ['/a/1.png'])
   assert found == {'/a/1.png': tmp_path / 'roi/a/1.png'}
+
+
+@pytest.mark.parametrize('where', ['region.png', 'roi'])
+def test_loaded_images_are_lit_and_described_as_those_that_come_later(folder, where):
+  save_region(folder / 'region.png')
+  for name in ('train/good/1.png', 'train/good/2.png', 'test/scratch/3.png'):
+    save_region(folder / 'roi' / name)
+  config = config_of(folder, where, light='standardised')
+  dataset = data.load(config)
+  for split in (dataset.train, dataset.test):
+    for index, name in enumerate(split.names):
+      fixed = half() if where == 'region.png' else None
+      later = image_stream.read(file_search.Source(name, folder / name), config, region=fixed)
+      np.testing.assert_array_equal(split.images[index], later.images[0])
+      np.testing.assert_array_equal(split.appearance[index], later.appearance[0])
