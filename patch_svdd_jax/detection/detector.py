@@ -159,7 +159,7 @@ class Detector:
     """
     config = image_size.resolved(config, images.shape[1:3])
     params = replicate(params)
-    mean = jnp.asarray(mean_image.training_mean(images, config.train.mean))
+    mean = jnp.asarray(mean_image.training_mean(images, config.train.mean, regions))
     mean = replicate(mean)
     bank_building.check_neighbours(config, len(images), images.shape[1:3], regions)
     params = projection.fit(config, params, mean, images, regions)

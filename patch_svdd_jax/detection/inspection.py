@@ -7,7 +7,12 @@ import jax
 import numpy as np
 
 from patch_svdd_jax.data import Split, appearance, image_size
-from patch_svdd_jax.detection import calibration, distribution_shift, regions
+from patch_svdd_jax.detection import (
+  calibration,
+  distribution_shift,
+  region_of_interest,
+  regions,
+)
 from patch_svdd_jax.detection.calibration import Threshold
 from patch_svdd_jax.detection.detector import Detector
 from patch_svdd_jax.detection.prediction import Prediction
@@ -159,6 +164,8 @@ def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> In
       aspect = float(np.median(found.statistics[image_size.ASPECT]))
       stretched = image_size.stretch_warnings(aspect, split.sizes)
       warnings = [texts + other for texts, other in zip(warnings, stretched, strict=True)]
+    if blind := unjudged(detector, split.regions):
+      warnings = [texts + other for texts, other in zip(warnings, blind, strict=True)]
     p_values = found.p_values(image_scores)
     found_regions = find_regions(maps, alarms, limit.pixel.value, split.sizes)
   return Inspection(
@@ -171,6 +178,26 @@ def judge(detector: Detector, scores: Scores, split: Split, limit: Limits) -> In
     statistics=statistics,
     seconds=seconds,
   )
+
+
+def unjudged(detector: Detector, regions: np.ndarray | None) -> list[tuple[str, ...]]:
+  """Returns what to say of each image whose region is too small to be judged; [] without regions.
+
+  Its map is 0 as there is no patch to look at, and it would pass silently. The scales of a product
+  need a patch each.
+  """
+  if regions is None:
+    return []
+  counted = region_of_interest.counted_patches(detector.config, regions) or {}
+  rows = {k: region_of_interest.rows_of_images(each) for k, each in counted.items()}
+  return [
+    tuple(
+      f'no patch of {k} pixels counts in its region: it was not judged'
+      for k, counts in rows.items()
+      if not counts[index]
+    )
+    for index in range(len(regions))
+  ]
 
 
 def batch_size(detector: Detector) -> int:

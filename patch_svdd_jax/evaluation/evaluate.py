@@ -157,6 +157,15 @@ def defects_outside(split: Split) -> list[str]:
   return [split.names[index] for index in np.flatnonzero(outside)]
 
 
+def warn_of_defects_outside(names: Sequence[str]) -> str:
+  """Returns one line about images, at least one, of `defects_outside`."""
+  return (
+    f'{len(names)} defective test images have their whole defect outside of the region of interest '
+    f'({names[0]}{", ..." if len(names) > 1 else ""}): they stay defective, and are missed where '
+    'their region looks normal'
+  )
+
+
 def search_flop(
   detector: Detector, image_size: ImageSize, regions: np.ndarray | None = None
 ) -> float:

@@ -23,7 +23,12 @@ from patch_svdd_jax.detection.detector import (
 from patch_svdd_jax.detection.inspection import Inspection, Limits
 from patch_svdd_jax.errors import UserError
 from patch_svdd_jax.evaluation import threshold_transfer
-from patch_svdd_jax.evaluation.evaluate import Evaluation, evaluate
+from patch_svdd_jax.evaluation.evaluate import (
+  Evaluation,
+  defects_outside,
+  evaluate,
+  warn_of_defects_outside,
+)
 from patch_svdd_jax.evaluation.training_gain import TrainingGain, references
 from patch_svdd_jax.experiments import data_record, gain_record, region_run
 from patch_svdd_jax.models import encoder
@@ -249,7 +254,7 @@ def evaluate_run(
     )
     evaluation = dataclasses.replace(evaluation, thresholds=transfer)
   copies = duplicates.find(dataset)
-  warnings = [duplicates.warn(copies)] if copies else []
+  warnings = warnings_of_images(dataset.test, copies)
   if limit and found:
     warnings += what_to_mind(detector, limit, found)
   if gain and (lost := gain.warning()):
@@ -279,6 +284,13 @@ def stage_seconds(
   decode = dataset.decode_seconds
   stages = {} if decode is None else {'decode': decode}
   return stages | dict(found.seconds if found else evaluation.scores.seconds)
+
+
+def warnings_of_images(test: data.Split, copies: Sequence[duplicates.Duplicate]) -> list[str]:
+  """Returns warnings of copies among test images, and of defects that no region shows."""
+  texts = [duplicates.warn(copies)] if copies else []
+  outside = defects_outside(test)
+  return [*texts, *([warn_of_defects_outside(outside)] if outside else [])]
 
 
 def what_to_mind(detector: Detector, limit: Limits, found: Inspection) -> list[str]:

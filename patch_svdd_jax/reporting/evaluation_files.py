@@ -10,7 +10,7 @@ from patch_svdd_jax.data import Split, report
 from patch_svdd_jax.data.duplicates import Duplicate
 from patch_svdd_jax.data.images import MASK_RULE
 from patch_svdd_jax.evaluation.aupimo import distribution
-from patch_svdd_jax.evaluation.evaluate import Evaluation
+from patch_svdd_jax.evaluation.evaluate import Evaluation, defects_outside
 from patch_svdd_jax.evaluation.training_gain import TrainingGain
 from patch_svdd_jax.reporting import checkpoint_table, html, overlays, speed
 from patch_svdd_jax.reporting.compared import FULL_BANK
@@ -46,6 +46,11 @@ def summary(
     contents['duplicates'] = [pair._asdict() for pair in copies]
   if gain:
     contents['training_gain'] = gain._asdict()
+  if split.regions is not None:
+    contents['region'] = {
+      'share_of_pixels': float(split.regions.mean()),
+      'defects_outside': defects_outside(split),
+    }
   contents['images'] = of_images(split, evaluation)
   figures: dict[str, Any] = files.to_json(contents)
   return figures
@@ -113,7 +118,9 @@ def write_evaluation(
     _remove_older(folder)
   write_maps(folder / 'maps.npz', split, evaluation)
   if len(split):
-    limits = overlays.colour_limits(evaluation.scores.maps[evaluation.main_map])
+    maps = evaluation.scores.maps[evaluation.main_map]
+    # Outside of regions maps are 0: where most pixels lie there, so would be the median.
+    limits = overlays.colour_limits(maps if split.regions is None else maps[split.regions])
     _write_pictures(folder, split, evaluation, limits)
     page = evaluated.make(split, evaluation, others, limits, context)
     html.write(folder / 'report.html', page)

@@ -50,7 +50,8 @@ def colour_limits(maps: np.ndarray) -> tuple[float, float]:
   extreme pixels must not dim all others. Values beyond the limits take the colours of the ends.
 
   Args:
-    maps: f32[N, H, W], all maps that will be drawn, finite.
+    maps: f32[N, H, W], all maps that will be drawn, finite, or f32[P], those of their pixels that
+      count.
 
   Returns:
     (low, high).

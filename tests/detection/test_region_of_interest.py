@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from patch_svdd_jax import data
 from patch_svdd_jax.data import Split, lighting
 from patch_svdd_jax.detection import (
   anomaly_map,
@@ -21,7 +22,6 @@ from patch_svdd_jax.evaluation import separation
 from patch_svdd_jax.evaluation.evaluate import defects_outside, evaluate
 from patch_svdd_jax.models import geometry
 from patch_svdd_jax.search import coreset, memory_bank
-from patch_svdd_jax.system.sharding import replicate
 from tests.detection.test_detector import (
   SCALES,
   SIZE,
@@ -251,16 +251,8 @@ def everything(params, train, held_out, test, share, **score):
   config.data.region_share = share
   config.data.light = 'standardised'
   config.score.update(score)
-  train, held_out, test = (
-    dataclasses.replace(
-      split,
-      images=lighting.standardise(split.images, split.regions),
-    )
-    for split in (train, held_out, test)
-  )
+  train, held_out, test = (data.light(split, config.data) for split in (train, held_out, test))
   detector = Detector.fit(config, params, train.images, step=0, regions=train.regions)
-  # The mean of channels is that of all pixels: the same is subtracted.
-  detector = dataclasses.replace(detector, mean=replicate(np.full((1, 1, 3), 127, np.float32)))
   detector = calibration_scores.calibrate(detector, train, held_out)
   measured = evaluate(detector, test)
   limit = inspection.limits(detector, 0.2, 0.2)
@@ -299,14 +291,8 @@ def test_noise_outside_of_the_region_changes_no_bit(share, score, params):
       **score,
     )
 
-  with pytest.MonkeyPatch.context() as patch:
-    # The mean image, too, is fitted to all pixels.
-    patch.setattr(
-      'patch_svdd_jax.detection.detector.mean_image.training_mean',
-      lambda *_: np.full((1, 1, 3), 127, np.float32),
-    )
-    plain = run(lambda images, _: images)
-    noisy = run(lambda images, seed: paint(images, regions[: len(images)], distance, seed))
+  plain = run(lambda images, _: images)
+  noisy = run(lambda images, seed: paint(images, regions[: len(images)], distance, seed))
   assert_same_bits(noisy, plain)
 
 
@@ -314,6 +300,19 @@ def test_a_defect_outside_of_the_region_is_told(params):
   split = split_of(TEST, np.broadcast_to(CORNER, (3, *SIZE)), MASKS)
   assert defects_outside(split) == ['normal/2.png']
   assert defects_outside(dataclasses.replace(split, regions=None)) == []
+
+
+def test_an_image_whose_region_holds_no_patch_is_told_apart(params):
+  """Its score is 0: without a word it would pass."""
+  small = np.zeros((2, *SIZE), bool)
+  small[0, :20, :20] = small[1, :4, :4] = True  # patches of 16 pixels at most, and none
+  detector = fit(params, REGIONS)
+  assert inspection.unjudged(detector, small) == [
+    ('no patch of 32 pixels counts in its region: it was not judged',),
+    tuple(f'no patch of {k} pixels counts in its region: it was not judged' for k in (32, 16)),
+  ]
+  assert inspection.unjudged(detector, REGIONS[:1]) == [()]
+  assert inspection.unjudged(detector, None) == []
 
 
 def test_calibration_is_by_the_pixels_of_the_regions(params, monkeypatch):

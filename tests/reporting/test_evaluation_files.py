@@ -301,3 +301,19 @@ def test_a_folder_that_cannot_be_made(split, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match=r'cannot write .*file/eval: a file has the name of a folder'):
     write(tmp_path / 'file/eval', split, make_evaluation())
+
+
+def test_what_lies_outside_of_regions_is_told_and_gives_no_colours(split, tmp_path):
+  evaluation = make_evaluation()
+  regions = np.zeros(split.masks.shape, bool)
+  regions[:, 10:, :16] = True  # the defect of the second image lies elsewhere
+  maps = evaluation.scores.maps['product']
+  maps[~regions] = 0
+  write(tmp_path / 'eval', dataclasses.replace(split, regions=regions), evaluation)
+  written = read_json(tmp_path / 'eval/metrics.json')['region']
+  assert written == {'share_of_pixels': 14 * 16 / (24 * 32), 'defects_outside': [NAMES[1]]}
+  low, high = np.quantile(maps[regions], (0.5, 0.999))
+  page = (tmp_path / 'eval/report.html').read_text()
+  assert f'{low:.4g}' in page
+  assert f'{high:.4g}' in page
+  assert low > 0.3
