@@ -160,9 +160,9 @@ def defects_outside(split: Split) -> list[str]:
 def warn_of_defects_outside(names: Sequence[str]) -> str:
   """Returns one line about images, at least one, of `defects_outside`."""
   return (
-    f'{len(names)} defective test images have their whole defect outside of the region of interest '
-    f'({names[0]}{", ..." if len(names) > 1 else ""}): they stay defective, and are missed where '
-    'their region looks normal'
+    f'the whole defect lies outside of the region of interest in {len(names)} of the defective '
+    f'test images ({names[0]}{", ..." if len(names) > 1 else ""}), which stay defective: one whose '
+    'region looks normal is missed'
   )
 
 
